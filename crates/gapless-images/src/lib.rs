@@ -1,0 +1,1 @@
+//! Images: how they are made and kept.

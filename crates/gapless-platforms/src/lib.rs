@@ -1,0 +1,1 @@
+//! Where groups run and traffic is shifted.

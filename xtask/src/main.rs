@@ -1,0 +1,2 @@
+//! Tasks for the people who develop gapless.
+fn main() {}
