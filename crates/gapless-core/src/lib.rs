@@ -1,1 +1,24 @@
 //! The core of gapless: it decides.
+//!
+//! One total function, [`rollout::step`], takes the state of a service, an event and the time, and gives the next state and
+//! the effects that the world should see. There is no clock here, no file, no floating point number and no map whose order changes:
+//! the same input gives the same output on every machine, so that recovery, scenarios and simulation run the production code.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod digest;
+pub mod effect;
+pub mod event;
+pub mod invariant;
+pub mod name;
+pub mod node;
+pub mod notice;
+pub mod observation;
+pub mod policy;
+pub mod release;
+pub mod rollout;
+pub mod route;
+pub mod service;
+pub mod time;

@@ -1,1 +1,13 @@
-//! The loop that remembers and acts.
+//! The engine of gapless: it remembers and acts.
+//!
+//! The core decides; the engine makes each decision durable before it acts on it, carries the effects out through the narrow traits
+//! in this crate, and writes down what came of them. After a crash it replays its journal through the same core, looks at the world, and goes on.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod declaration;
+pub mod error;
+pub mod images;
+pub mod platform;
+pub mod store;
+pub mod workbench;

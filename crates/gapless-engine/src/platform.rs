@@ -1,0 +1,56 @@
+//! What the engine needs of a platform.
+
+use crate::declaration::ServiceDeclaration;
+use crate::error::Error;
+use async_trait::async_trait;
+use gapless_core::name::ServiceName;
+use gapless_core::node::{GroupId, NodeId};
+use gapless_core::observation::Observation;
+use gapless_core::route::Route;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where groups run and traffic is shifted. Every method may be called twice with the same arguments, also by the next engine after a crash, and
+/// also after its effect was undone by a later one: then it does nothing.
+#[async_trait]
+pub trait Platform: Send + Sync {
+    /// Every node of the group with an ordinal below `size` has been created and started. An ordinal that was created once is never created again, not even after it was
+    /// destroyed. Returns when the nodes are started or could not be; it does not wait for health.
+    ///
+    /// # Errors
+    /// When a node cannot be made: the image is corrupt, there is no room. A node whose command ends at once is no error: it is observed as exited.
+    async fn ensure_group(&self, declaration: Arc<ServiceDeclaration>, group: GroupId, size: u32) -> Result<(), Error>;
+
+    /// Every proxy has applied and persisted this route, or a later one of the same service. Members are probed from then on. `declarations` tells, for each release
+    /// among the members, how its nodes are reached and checked.
+    ///
+    /// # Errors
+    /// When a proxy cannot be reached or refuses; some may have applied it.
+    async fn route(&self, service: &ServiceName, route: &Route, declarations: &Declarations) -> Result<(), Error>;
+
+    /// The proxies close their idle connections to these nodes; when `deadline` has passed since the first call for a node, they cut what still runs there.
+    ///
+    /// # Errors
+    /// When a proxy cannot be reached.
+    async fn drain(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>, deadline: Duration) -> Result<(), Error>;
+
+    /// These nodes are stopped (their signal, a short grace, then force) and everything of them is gone, at the same time for all.
+    ///
+    /// # Errors
+    /// When something of a node could not be removed. The others are gone.
+    async fn destroy_nodes(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<(), Error>;
+
+    /// A look at everything of one service, read from the world, never only from memory.
+    ///
+    /// # Errors
+    /// When the world cannot be read. A proxy that does not answer is no error: it stands in the observation as `None`.
+    async fn observe(&self, service: &ServiceName) -> Result<Observation, Error>;
+
+    /// Waits until something may have changed since the last `observe` (a node's state, a check's result, a count that reached zero), at most `at_most`. It may
+    /// return early without reason.
+    async fn changed(&self, service: &ServiceName, at_most: Duration);
+}
+
+/// The declarations of the releases that a route's members belong to.
+pub type Declarations = BTreeMap<gapless_core::release::ReleaseNumber, Arc<ServiceDeclaration>>;

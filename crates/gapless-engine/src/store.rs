@@ -1,0 +1,131 @@
+//! What the engine needs written down. The traits are synchronous: each call is short, and durable when it returns.
+
+use crate::declaration::ServiceDeclaration;
+use crate::error::Error;
+use gapless_core::digest::Digest;
+use gapless_core::effect::{Effect, EffectId};
+use gapless_core::event::Event;
+use gapless_core::name::ServiceName;
+use gapless_core::notice::RolloutNumber;
+use gapless_core::release::ArtifactVersion;
+use gapless_core::time::Instant;
+use std::collections::BTreeMap;
+
+/// The place of a record in a service's journal, from 1 without gaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+/// One entry of the journal: what happened, and with it the intents that follow. The state is what replaying the events gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalRecord {
+    /// When.
+    pub at: Instant,
+    /// What happened.
+    pub event: Event,
+    /// What the core wanted done because of it: written before any of it is done (I4).
+    pub effects: Vec<(EffectId, Effect)>,
+}
+
+/// The journal: one list per service that only grows. One writer at a time, held by a lock.
+pub trait Journal: Send + Sync {
+    /// Appends a record. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::NoRoom`] when the disk is full: nothing was written, and it may be tried again.
+    fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error>;
+
+    /// All records of a service, in order.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or a record is of a version that this program does not know.
+    fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error>;
+
+    /// Every service that has a journal.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn services(&self) -> Result<Vec<ServiceName>, Error>;
+}
+
+/// A published artifact: a named, typed, numbered record of an image. Never changed once published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// `project/image`.
+    pub name: String,
+    /// Such as `oci.image`.
+    pub kind: String,
+    /// Counted up from 1 per name and kind, without gaps.
+    pub version: ArtifactVersion,
+    /// The digest of the image's manifest.
+    pub image: Digest,
+    /// When it was published.
+    pub published: Instant,
+    /// Commit, layer digests, provenance, by dotted name (`commit`, `layer.base`, …).
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// An artifact that shall be published and gets its number then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewArtifact {
+    /// `project/image`.
+    pub name: String,
+    /// Such as `oci.image`.
+    pub kind: String,
+    /// The digest of the image's manifest.
+    pub image: Digest,
+    /// When.
+    pub published: Instant,
+    /// As in [`Artifact`].
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Records beside the journal.
+pub trait Records: Send + Sync {
+    /// Publishes an artifact and gives it the next number, in one transaction. Publishing the same image with the same metadata again gives the number it has.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn publish(&self, artifact: NewArtifact) -> Result<Artifact, Error>;
+
+    /// All artifacts, by name, kind and version; of one name if it is given.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn artifacts(&self, name: Option<&str>) -> Result<Vec<Artifact>, Error>;
+
+    /// Keeps a declaration under its content hash. Keeping it again does nothing.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn put_declaration(&self, content: Digest, declaration: &ServiceDeclaration) -> Result<(), Error>;
+
+    /// The declaration with this content hash.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::NotFound`] when there is none.
+    fn declaration(&self, content: Digest) -> Result<ServiceDeclaration, Error>;
+
+    /// Keeps the signed receipt of a rollout, as the text that was signed. A second one for the same rollout replaces the first.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn put_receipt(&self, service: &ServiceName, rollout: RolloutNumber, receipt: &str) -> Result<(), Error>;
+
+    /// The receipt of a rollout.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::NotFound`] when there is none (yet).
+    fn receipt(&self, service: &ServiceName, rollout: RolloutNumber) -> Result<String, Error>;
+
+    /// A value that belongs to the installation, such as the state of a build cache, by name.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn value(&self, name: &str) -> Result<Option<String>, Error>;
+
+    /// Keeps such a value.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn put_value(&self, name: &str, value: &str) -> Result<(), Error>;
+}
