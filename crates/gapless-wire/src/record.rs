@@ -1,0 +1,78 @@
+//! The proxy's record: what happened to every request, in slices of 100 ms. It is the source of the receipts.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The length of a slice in milliseconds.
+pub const SLICE_MS: u64 = 100;
+
+/// How long a worker remembers slices, in milliseconds: longer than any sensible rollout takes, and bounded in memory.
+pub const KEPT_MS: u64 = 15 * 60 * 1000;
+
+/// The causes of failure that a proxy counts. The names stand in receipts.
+pub mod cause {
+    /// No ready node, and the hold was over (503).
+    pub const NO_READY_NODE: &str = "no-ready-node";
+    /// No node could be connected (502).
+    pub const CONNECT: &str = "connect";
+    /// A node closed or reset the connection before it answered (502).
+    pub const NODE_CLOSED: &str = "node-closed";
+    /// A node's answer could not be understood (502).
+    pub const BAD_ANSWER: &str = "bad-answer";
+    /// A node's answer ended before its end.
+    pub const TRUNCATED: &str = "truncated";
+    /// A node did not answer in time (504).
+    pub const TIMEOUT: &str = "timeout";
+}
+
+/// What a worker recorded since an instant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The worker's process id.
+    pub worker: u32,
+    /// When the worker began to record, in milliseconds since the Unix epoch: before that it knows nothing.
+    pub began_ms: u64,
+    /// The instant up to which the slices are complete.
+    pub until_ms: u64,
+    /// Slices in which something happened, the oldest first.
+    pub slices: Vec<Slice>,
+    /// What the worker's kernel counted for its listening sockets since it began: connections that were dropped.
+    pub listen_drops: u64,
+    /// Responses that were configured refusals (unknown host and the like), counted apart.
+    pub refused: u64,
+    /// Clients that went away before their answer was complete: shown, not counted.
+    pub client_gone: u64,
+}
+
+/// 100 ms of one service and one release.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Slice {
+    /// The slice's beginning, in milliseconds since the Unix epoch, a multiple of [`SLICE_MS`].
+    pub at_ms: u64,
+    /// The full service name.
+    pub service: String,
+    /// The release that answered (`web-r7`); empty when none did.
+    pub release: String,
+    /// Requests that ended in this slice.
+    pub requests: u64,
+    /// Of these, how many the promise counts as failed, by [`cause`].
+    pub failed: BTreeMap<String, u64>,
+    /// Of these, how many were sent again to another node.
+    pub retried: u64,
+    /// Of these, how many were held because no node was ready.
+    pub held: u64,
+    /// Of these, how many were cut at the drain deadline.
+    pub cut: u64,
+    /// Answers by the first digit of their status, 1 to 5: the index is the digit minus one.
+    pub statuses: [u64; 5],
+    /// Small GETs (an answer of at most [`SMALL_BYTES`]) from the request's head read to the answer's last byte handed on: pairs of
+    /// microseconds (two significant digits, rounded up) and how many.
+    pub latencies: Vec<(u64, u64)>,
+    /// When the first and the last successful small GET of this slice ended, in milliseconds since the epoch.
+    pub small_ended: Option<(u64, u64)>,
+    /// The longest time between two successive successful small GETs inside this slice, in milliseconds.
+    pub small_gap_ms: u64,
+}
+
+/// The largest answer that counts as small, in bytes.
+pub const SMALL_BYTES: u64 = 64 * 1024;
