@@ -5,6 +5,15 @@ use crate::observation::Observation;
 use crate::release::{Declaration, ReleaseNumber};
 use alloc::string::String;
 
+/// Why an effect could not be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Failure {
+    /// Why, for people.
+    pub reason: String,
+    /// Trying again cannot help: the image is corrupt or unknown. Everything else (no room, a proxy that does not answer) is not final.
+    pub is_final: bool,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -21,8 +30,8 @@ pub enum Event {
     EffectEnded {
         /// Which one.
         effect: EffectId,
-        /// `Err` with the reason, for people.
-        result: Result<(), String>,
+        /// `Err` when it could not be carried out.
+        result: Result<(), Failure>,
     },
     /// The engine started again: of the effects that had not ended, none is known to have been carried out.
     Restarted,

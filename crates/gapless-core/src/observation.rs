@@ -52,6 +52,9 @@ pub struct Health {
     pub passes: u32,
     /// Failed checks in a row, up to and with the latest.
     pub failures: u32,
+    /// Of `failures`, those from the first check on, ever, in which the node gave an answer of any kind (any status line counts, also a wrong one; a refused connection or a
+    /// timeout does not). A node that boots refuses connections: only these failures fail the gate. The larger of all proxies.
+    pub failures_after_answer: u32,
     /// The latest failed check of the present run, for people and receipts.
     pub evidence: Option<Evidence>,
 }

@@ -133,6 +133,10 @@ pub struct NodeStatus {
     pub passes: u32,
     /// Failed checks in a row.
     pub failures: u32,
+    /// Of `failures`, those from the first check on, ever, in which the node gave an answer of any kind (any status line, also a wrong one; a refused
+    /// connection or a timeout is no answer). While a node boots this stays 0.
+    #[serde(default)]
+    pub failures_after_answer: u32,
     /// What came of the latest failed check of the present run, such as `status 500`.
     pub failure: Option<String>,
     /// Requests get sent to it (its weight is not 0 and its checks did not fail).
