@@ -1,0 +1,23 @@
+//! Artifacts, as the server tells them.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A published artifact: a named, typed, numbered record of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// `project/image`.
+    pub name: String,
+    /// Such as `oci.image`.
+    pub kind: String,
+    /// Counted up from 1 per name and kind, without gaps.
+    pub version: u32,
+    /// The digest of the image's manifest, `sha256:…`.
+    pub image: String,
+    /// The commit that it was built from, when one is known.
+    pub commit: Option<String>,
+    /// When, in milliseconds since the Unix epoch.
+    pub published_ms: u64,
+    /// Layer digests and provenance, by dotted name (`layer.base`, …).
+    pub metadata: BTreeMap<String, String>,
+}

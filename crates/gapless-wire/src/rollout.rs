@@ -1,0 +1,238 @@
+//! Rollouts: what is asked, what would happen, and the story as it happens.
+
+use crate::api::Problem;
+use crate::receipt::SignedReceipt;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Declare the services of a commit. The `gapless.hcl` that counts is the one in the commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployRequest {
+    /// The folder of the project's Git repository, absolute, on the server's machine.
+    pub project: PathBuf,
+    /// The commit, or any name of one.
+    pub commit: String,
+    /// The service, by its name in `gapless.hcl`; every service if it is left out.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// Which artifact version to run; by default the newest that was built from this commit.
+    #[serde(default)]
+    pub artifact: ArtifactChoice,
+    /// The artifact was built for this deploy: `switch_ms` of the receipt counts from the moment it was published, and the build is one of its phases.
+    #[serde(default)]
+    pub built_for_this: bool,
+}
+
+/// Which artifact version a deploy runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArtifactChoice {
+    /// The newest version that was built from the commit.
+    #[default]
+    OfCommit,
+    /// The newest version.
+    Latest,
+    /// This version.
+    Version(u32),
+}
+
+/// What came of a declaration or a rollback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// The full service name.
+    pub service: String,
+    /// The release, `web-r7`.
+    pub release: String,
+    /// The number of the rollout that is on its way; `None`: nothing changed, nothing happens (I6).
+    pub rollout: Option<u32>,
+    /// Whether anything changed.
+    pub changed: bool,
+}
+
+/// Go back to an earlier release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackRequest {
+    /// The release's number; the one that was live before if it is left out.
+    #[serde(default)]
+    pub to: Option<u32>,
+}
+
+/// What a deploy would do to one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The full service name.
+    pub service: String,
+    /// Whether anything would change.
+    pub changed: bool,
+    /// What would happen, in order, in plain words.
+    pub lines: Vec<String>,
+}
+
+/// Why a rollout was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RolloutKind {
+    /// A declaration changed.
+    Deploy,
+    /// An earlier release was asked for.
+    Rollback,
+}
+
+/// How a rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The wanted release has all the traffic.
+    Live,
+    /// The old release stayed live.
+    Rejected,
+}
+
+/// A rollout in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutSummary {
+    /// The full service name.
+    pub service: String,
+    /// Its number in the service.
+    pub number: u32,
+    /// Why it was begun.
+    pub kind: RolloutKind,
+    /// The release that was live at its start.
+    pub from: Option<String>,
+    /// The release that should be live.
+    pub to: String,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// When it ended; `None`: it is in progress.
+    pub ended_ms: Option<u64>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Whether its receipt is there.
+    pub receipt: bool,
+}
+
+/// A fact of the story, in plain words and for machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The rollout that it belongs to, if it belongs to one.
+    pub rollout: Option<u32>,
+    /// What happened.
+    pub fact: Fact,
+    /// The same in plain words, with the evidence.
+    pub text: String,
+    /// The rule that was followed, in plain words.
+    pub rule: String,
+}
+
+/// What may happen in a rollout. The fields are as in the core's notices; releases are written `web-r7`, nodes `r7-i12-n0`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Fact {
+    RolloutStarted { kind: RolloutKind, from: Option<String>, to: String },
+    NodesBooted { group: String },
+    GatePassed { group: String },
+    ShiftBegan { generation: u64, way_back: bool },
+    Shifted { generation: u64 },
+    BakeBegan { until_ms: u64 },
+    DrainBegan { nodes: Vec<String>, deadline_ms: u64 },
+    Drained { cut: u32 },
+    Rejecting { reason: Reason },
+    RolloutEnded { outcome: Outcome },
+    NodeLost { node: String, why: String },
+    NodeReplaced { node: String },
+    EffectFailed { effect: String, why: String },
+    /// A fact that this version of the language has no word for; the text tells it.
+    Other,
+}
+
+/// Why a rollout was rejected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// `gate-failed`, `node-exited`, `progress-deadline`, `wrong-image`, `effect-failed`.
+    pub kind: String,
+    /// The reason in plain words.
+    pub text: String,
+    /// The node that it was seen on.
+    pub node: Option<String>,
+    /// The check that failed, such as `GET /healthz`.
+    pub check: Option<String>,
+    /// What came of the check, such as `status 500`.
+    pub result: Option<String>,
+    /// How often in a row.
+    pub times: Option<u32>,
+    /// The last lines that the node wrote.
+    pub output: Option<String>,
+}
+
+/// One line of the stream of a rollout: the story so far, then live, with counts between, to its end. The stream ends after `End`, or after `Baking` when that is what was waited for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "kebab-case")]
+pub enum RolloutLine {
+    /// A fact.
+    Step(Step),
+    /// What the proxies counted.
+    Counts(Counts),
+    /// The traffic is on the new release, and the old one is kept warm: `gapless deploy` ends here.
+    Baking {
+        /// Until when the way back is one `Route`, in milliseconds since the Unix epoch.
+        until_ms: u64,
+        /// What was counted so far.
+        counts: Counts,
+    },
+    /// The rollout is over. It is the last line.
+    End {
+        /// How.
+        outcome: Outcome,
+        /// Why, when it was rejected.
+        reason: Option<Reason>,
+        /// Its receipt.
+        receipt: Option<Box<SignedReceipt>>,
+    },
+    /// The server cannot tell more. It is the last line; the rollout is not touched.
+    Lost(Problem),
+}
+
+/// What the proxies counted for the service since the rollout's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Up to when, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Requests that ended.
+    pub requests: u64,
+    /// Of these, failed.
+    pub failed: u64,
+    /// Of these, sent again.
+    pub retried: u64,
+    /// Of these, held.
+    pub held: u64,
+    /// Of these, cut.
+    pub cut: u64,
+    /// Requests of the last second, by release.
+    pub split: BTreeMap<String, u64>,
+    /// Nodes of the new release that run, and that passed a check; the number that is wanted.
+    pub nodes: NodeCounts,
+}
+
+/// How far the nodes of the new release are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCounts {
+    /// Wanted.
+    pub wanted: u32,
+    /// Running.
+    pub running: u32,
+    /// Whose latest check passed.
+    pub passing: u32,
+}
+
+/// The story of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The rollout.
+    pub rollout: RolloutSummary,
+    /// Every fact in order.
+    pub steps: Vec<Step>,
+}

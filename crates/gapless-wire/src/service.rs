@@ -1,0 +1,87 @@
+//! Services and their nodes, as the server tells them.
+
+use crate::release::Release;
+use crate::rollout::RolloutKind;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How a service is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The full name, `project/service`.
+    pub service: String,
+    /// The `Host` that it answers.
+    pub host: String,
+    /// The release that has the traffic.
+    pub live: Option<Release>,
+    /// The release that the declarer wants.
+    pub declared: Option<String>,
+    /// The release that a rollback without a name goes to.
+    pub previous: Option<String>,
+    /// Rolled back by hand: only a changed declaration moves it.
+    pub pinned: bool,
+    /// The rollout in progress.
+    pub rollout: Option<RolloutStatus>,
+    /// The generation of the route that was decided last.
+    pub generation: u64,
+    /// What each proxy worker applied; `None`: it does not answer, or does not know the service.
+    pub proxies: BTreeMap<String, Option<u64>>,
+    /// Every node that exists, by name.
+    pub nodes: Vec<NodeStatus>,
+    /// Until when the way back is one `Route`, in milliseconds since the Unix epoch.
+    pub undo_until_ms: Option<u64>,
+}
+
+/// A rollout in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutStatus {
+    /// Its number in the service.
+    pub number: u32,
+    /// Why it was begun.
+    pub kind: RolloutKind,
+    /// The release that was live at its start.
+    pub from: Option<String>,
+    /// The release that shall be live.
+    pub to: String,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// How far a rollout has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// The new nodes are created, started and checked.
+    Prepare,
+    /// The traffic goes over.
+    Shift,
+    /// The new group has all the traffic; the old one is kept warm.
+    Bake,
+    /// The old group leaves.
+    Retire,
+    /// The new group was given up and leaves.
+    Undo,
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name, `r7-i12-n0`.
+    pub name: String,
+    /// Its release, `web-r7`.
+    pub release: String,
+    /// `starting`, `running`, `exited`.
+    pub condition: String,
+    /// Its weight in the route; `None`: no route names it.
+    pub weight: Option<u16>,
+    /// Passed checks in a row.
+    pub passes: u32,
+    /// Failed checks in a row.
+    pub failures: u32,
+    /// What came of its latest failed check.
+    pub failure: Option<String>,
+    /// Requests that it is answering.
+    pub requests_in_flight: u32,
+    /// The digest of the image it was made from, as verified.
+    pub image: String,
+}
