@@ -132,19 +132,51 @@ pub struct Step {
 #[serde(tag = "fact", rename_all = "kebab-case")]
 #[allow(missing_docs)]
 pub enum Fact {
-    RolloutStarted { kind: RolloutKind, from: Option<String>, to: String },
-    NodesBooted { group: String },
-    GatePassed { group: String },
-    ShiftBegan { generation: u64, way_back: bool },
-    Shifted { generation: u64 },
-    BakeBegan { until_ms: u64 },
-    DrainBegan { nodes: Vec<String>, deadline_ms: u64 },
-    Drained { cut: u32 },
-    Rejecting { reason: Reason },
-    RolloutEnded { outcome: Outcome },
-    NodeLost { node: String, why: String },
-    NodeReplaced { node: String },
-    EffectFailed { effect: String, why: String },
+    RolloutStarted {
+        kind: RolloutKind,
+        from: Option<String>,
+        to: String,
+    },
+    NodesBooted {
+        group: String,
+    },
+    GatePassed {
+        group: String,
+    },
+    ShiftBegan {
+        generation: u64,
+        way_back: bool,
+    },
+    Shifted {
+        generation: u64,
+    },
+    BakeBegan {
+        until_ms: u64,
+    },
+    DrainBegan {
+        nodes: Vec<String>,
+        deadline_ms: u64,
+    },
+    Drained {
+        cut: u32,
+    },
+    Rejecting {
+        reason: Reason,
+    },
+    RolloutEnded {
+        outcome: Outcome,
+    },
+    NodeLost {
+        node: String,
+        why: String,
+    },
+    NodeReplaced {
+        node: String,
+    },
+    EffectFailed {
+        effect: String,
+        why: String,
+    },
     /// A fact that this version of the language has no word for; the text tells it.
     Other,
 }
