@@ -3,7 +3,8 @@
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::policy::Policy;
-use gapless_core::release::ArtifactVersion;
+use gapless_core::release::{ArtifactVersion, Declaration};
+use sha2::Digest as _;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,4 +66,103 @@ pub struct HealthCheck {
     pub interval: Duration,
     /// No whole answer after that: failed.
     pub timeout: Duration,
+}
+
+/// Begins every content hash, so that no other kind of content has the same one. The number counts up with every change of the order or of the meaning of the fields.
+const CONTENT_TAG: &str = "gapless service declaration 1";
+
+impl ServiceDeclaration {
+    /// The content hash: the release's identity. SHA-256 over the tag `gapless service declaration 1` and then every field in the order in which the structs of this module
+    /// name them (`node`, `health` and `policy` field by field). A text is its length in bytes (8 bytes, the highest first) and its bytes; a number is 8
+    /// bytes, the highest first; a span of time is its milliseconds; yes is 1 and no is 0; a list or map is the number of its entries and then each entry (key, value; by key). So
+    /// no two declarations give the same bytes.
+    #[must_use]
+    pub fn content(&self) -> Digest {
+        let mut content = Content(sha2::Sha256::new());
+        content.text(CONTENT_TAG);
+        content.text(&self.service.to_string());
+        content.text(&self.artifact_name);
+        content.number(self.artifact_version.0.into());
+        content.bytes(&self.image.0);
+        content.number(self.nodes.into());
+        content.text(&self.host);
+        content.node(&self.node);
+        content.text(&self.health.path);
+        content.span(self.health.interval);
+        content.span(self.health.timeout);
+        content.policy(&self.policy);
+        Digest(content.0.finalize().into())
+    }
+
+    /// What the core needs to know of this declaration.
+    #[must_use]
+    pub fn to_core(&self) -> Declaration {
+        Declaration {
+            content: self.content(),
+            artifact: self.artifact_version,
+            image: self.image,
+            nodes: self.nodes,
+            policy: self.policy.clone(),
+        }
+    }
+}
+
+/// Content on its way into a hash.
+struct Content(sha2::Sha256);
+
+impl Content {
+    fn number(&mut self, number: u64) {
+        self.0.update(number.to_be_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.update(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    fn span(&mut self, span: Duration) {
+        self.number(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    fn path(&mut self, path: &std::path::Path) {
+        self.bytes(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+    }
+
+    fn node(&mut self, node: &NodeSettings) {
+        self.number(node.port.into());
+        self.number(node.command.len() as u64);
+        node.command.iter().for_each(|word| self.text(word));
+        self.path(&node.working_directory);
+        self.text(&node.user);
+        self.number(node.environment.len() as u64);
+        for (name, value) in &node.environment {
+            self.text(name);
+            self.text(value);
+        }
+        self.number(node.writable.len() as u64);
+        node.writable.iter().for_each(|path| self.path(path));
+        self.number(node.volumes.len() as u64);
+        for (name, path) in &node.volumes {
+            self.text(name);
+            self.path(path);
+        }
+        self.number(node.memory_bytes);
+        self.number(node.cpu_millicores.into());
+        self.number(node.outbound.into());
+    }
+
+    fn policy(&mut self, policy: &Policy) {
+        // Taken apart by name: a field that is added to the policy does not compile until it is part of the hash.
+        let Policy { floor, gate_passes, gate_failures, progress_deadline, drain_deadline, bake } = policy;
+        self.number((*floor).into());
+        self.number((*gate_passes).into());
+        self.number((*gate_failures).into());
+        self.span(*progress_deadline);
+        self.span(*drain_deadline);
+        self.span(*bake);
+    }
 }

@@ -4,10 +4,17 @@
 //! in this crate, and writes down what came of them. After a crash it replays its journal through the same core, looks at the world, and goes on.
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod clock;
 pub mod declaration;
+pub mod effect;
+pub mod engine;
 pub mod error;
 pub mod images;
 pub mod platform;
+pub mod recovery;
+mod service;
 pub mod store;
 pub mod workbench;
+
+pub use engine::{DeclareError, Declared, Engine, Parts, Told};

@@ -1,0 +1,342 @@
+//! The engine: one task per service, and a handle for everybody who wants something of them.
+
+use crate::checkpoint::Checkpoint;
+use crate::clock::Clock;
+use crate::declaration::ServiceDeclaration;
+use crate::error::{Context, Error, ErrorKind};
+use crate::platform::Platform;
+use crate::recovery::{self, Diagnosis, blocking};
+use crate::service::{Service, Taken, Wish};
+use crate::store::{Journal, JournalRecord, Records, Sequence};
+use gapless_core::effect::Effect;
+use gapless_core::event::Event;
+use gapless_core::name::ServiceName;
+use gapless_core::notice::{Notice, RolloutNumber};
+use gapless_core::release::ReleaseNumber;
+use gapless_core::rollout::{Refusal, Step, step};
+use gapless_core::service::ServiceState;
+use gapless_core::time::Instant;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// How many notices a slow reader of [`Engine::watch`] may fall behind before it misses some: a hundred rollouts' worth. What it missed is in [`Engine::story`].
+const TOLD_LIMIT: usize = 4096;
+
+/// How many wishes may wait for one service: more people than a team has.
+const WISH_LIMIT: usize = 64;
+
+/// How long [`Engine::stop`] waits for effects that are being carried out. What has not ended by then is carried out again at the next start.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// What the engine is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where each decision is written before it is acted on.
+    pub journal: Arc<dyn Journal>,
+    /// Where declarations are kept.
+    pub records: Arc<dyn Records>,
+    /// Where groups run and traffic is shifted.
+    pub platform: Arc<dyn Platform>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// [`crate::checkpoint::NoCheckpoint`] in production.
+    pub checkpoint: Arc<dyn Checkpoint>,
+}
+
+/// A notice, as it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The service.
+    pub service: ServiceName,
+    /// The place of the journal's record that holds it.
+    pub sequence: Sequence,
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub notice: Notice,
+}
+
+/// What came of a declaration or of a wish to go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// The release that is wanted now.
+    pub release: ReleaseNumber,
+    /// The rollout to it that is in progress, whether this declaration began it or an earlier one.
+    pub rollout: Option<RolloutNumber>,
+    /// Whether anything changed. When not, it was so already (I6).
+    pub changed: bool,
+}
+
+/// Why a declaration or a wish to go back came to nothing.
+#[derive(Clone, Debug)]
+pub enum DeclareError {
+    /// It cannot be done now, or never; nothing changed.
+    Refused {
+        /// What was refused and why.
+        reason: String,
+        /// What the person can do.
+        hint: String,
+    },
+    /// The engine could not do it.
+    Failed(Error),
+}
+
+impl fmt::Display for DeclareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeclareError::Refused { reason, .. } => f.write_str(reason),
+            DeclareError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DeclareError {}
+
+impl From<Refusal> for DeclareError {
+    fn from(refusal: Refusal) -> Self {
+        DeclareError::Refused { reason: refusal.reason, hint: refusal.hint }
+    }
+}
+
+impl From<Error> for DeclareError {
+    fn from(error: Error) -> Self {
+        if error.error_kind() != ErrorKind::NoRoom {
+            return DeclareError::Failed(error);
+        }
+        DeclareError::Refused {
+            reason: format!("nothing was changed, because it could not be written down: {error}"),
+            hint: "make room on the disk of the server's state folder; what is live goes on serving, and the server goes on by itself when there is room".to_string(),
+        }
+    }
+}
+
+/// What a declaration would do, and nothing of it is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The service as it is; the empty state when it was never declared.
+    pub before: ServiceState,
+    /// What the core would decide at once. The state is as before when nothing would change.
+    pub step: Step,
+}
+
+/// Keeps services as they were declared. Cheap to clone; all clones are the same engine. When the last one is dropped, the engine ends as in [`Engine::stop`].
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    services: Mutex<BTreeMap<ServiceName, Handle>>,
+    told: broadcast::Sender<Told>,
+    stopping: watch::Sender<bool>,
+}
+
+/// One service's task, from outside.
+struct Handle {
+    wishes: mpsc::Sender<Wish>,
+    state: watch::Receiver<Arc<ServiceState>>,
+    trouble: watch::Receiver<Option<Error>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Reads every service's journal, replays it, and goes on where the last engine ended.
+    ///
+    /// # Errors
+    /// When a journal cannot be read, or says something else than this version decides.
+    pub async fn start(parts: Parts) -> Result<Engine, Error> {
+        let mut recovered = Vec::new();
+        for service in recovery::services(&parts).await? {
+            let records = recovery::read(&parts, &service).await?;
+            let replayed = recovery::replay(&service, &records).context(|| format!("recovering {service}"))?;
+            recovered.push((service, replayed));
+        }
+        let inner =
+            Inner { parts, services: Mutex::default(), told: broadcast::Sender::new(TOLD_LIMIT), stopping: watch::Sender::new(false) };
+        let mut services = BTreeMap::new();
+        for (service, replayed) in recovered {
+            let handle = inner.begin(service.clone(), replayed);
+            services.insert(service, handle);
+        }
+        *inner.lock() = services;
+        Ok(Engine { inner: Arc::new(inner) })
+    }
+
+    /// Makes a service as declared. Returns when the decision is durable, not when it is carried out.
+    ///
+    /// # Errors
+    /// [`DeclareError::Refused`] when it cannot be done now (a rollout is in progress, there is no room) or never; [`DeclareError::Failed`] when it could not be written down.
+    pub async fn declare(&self, declaration: ServiceDeclaration) -> Result<Declared, DeclareError> {
+        let service = declaration.service.clone();
+        let wanted = declaration.to_core();
+        let records = self.inner.parts.records.clone();
+        let content = wanted.content;
+        blocking(move || records.put_declaration(content, &declaration))
+            .await
+            .context(|| format!("keeping the declaration of {service}"))?;
+        self.wish(&service, Event::Declared(wanted)).await
+    }
+
+    /// Goes back to an earlier release, or to the one that was live before the present one. Returns when the decision is durable.
+    ///
+    /// # Errors
+    /// As [`Engine::declare`], and when there is no such service or release.
+    pub async fn rollback(&self, service: &ServiceName, to: Option<ReleaseNumber>) -> Result<Declared, DeclareError> {
+        if self.state(service).is_none() {
+            return Err(DeclareError::Refused {
+                reason: format!("there is no service {service}"),
+                hint: "`gapless status` lists the services".to_string(),
+            });
+        }
+        self.wish(service, Event::RollbackRequested { to }).await
+    }
+
+    async fn wish(&self, service: &ServiceName, event: Event) -> Result<Declared, DeclareError> {
+        let wishes = self.inner.wishes(service)?;
+        let (reply, answer) = oneshot::channel();
+        let ended = || DeclareError::Failed(Error::new("the engine is stopping").hint("try again when the server runs"));
+        wishes.send(Wish { event, reply }).await.map_err(|_| ended())?;
+        match answer.await.map_err(|_| ended())?? {
+            Taken::Refused(refusal) => Err(refusal.into()),
+            Taken::Unchanged(state) => Ok(declared(&state, false)),
+            Taken::Changed(state) => Ok(declared(&state, true)),
+        }
+    }
+
+    /// What declaring this would do at once. Nothing is changed or written.
+    #[must_use]
+    pub fn plan(&self, declaration: &ServiceDeclaration) -> Plan {
+        let before = self.state(&declaration.service).map_or_else(ServiceState::default, |state| (*state).clone());
+        let step = step(&before, &Event::Declared(declaration.to_core()), self.inner.parts.clock.now());
+        Plan { before, step }
+    }
+
+    /// The last durable state of a service that was declared.
+    #[must_use]
+    pub fn state(&self, service: &ServiceName) -> Option<Arc<ServiceState>> {
+        let services = self.inner.lock();
+        services.get(service).map(|handle| handle.state.borrow().clone()).filter(|state| !state.releases.is_empty())
+    }
+
+    /// Why a service does not get on by itself just now (no room for the journal, a world that cannot be looked at), if it does not.
+    #[must_use]
+    pub fn trouble(&self, service: &ServiceName) -> Option<Error> {
+        self.inner.lock().get(service).and_then(|handle| handle.trouble.borrow().clone())
+    }
+
+    /// Every service that was declared.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceName> {
+        let services = self.inner.lock();
+        services.iter().filter(|(_, handle)| !handle.state.borrow().releases.is_empty()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The declaration of a release.
+    ///
+    /// # Errors
+    /// When there is no such service or release, or when it cannot be read.
+    pub async fn declaration(&self, service: &ServiceName, release: ReleaseNumber) -> Result<ServiceDeclaration, Error> {
+        let content = self
+            .state(service)
+            .and_then(|state| state.releases.get(&release).map(|declaration| declaration.content))
+            .ok_or_else(|| Error::new(format!("there is no release {release} of {service}")).kind(ErrorKind::NotFound))?;
+        let records = self.inner.parts.records.clone();
+        blocking(move || records.declaration(content)).await.context(|| format!("reading the declaration of {release} of {service}"))
+    }
+
+    /// A service's journal.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn journal(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
+        recovery::read(&self.inner.parts, service).await
+    }
+
+    /// Everything that was told of a service, from its journal, in order.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn story(&self, service: &ServiceName) -> Result<Vec<(Sequence, Instant, Notice)>, Error> {
+        Ok(story(&self.journal(service).await?))
+    }
+
+    /// Every notice from now on, of all services. When it is told, the state that it speaks of is what [`Engine::state`] answers.
+    #[must_use]
+    pub fn watch(&self) -> broadcast::Receiver<Told> {
+        self.inner.told.subscribe()
+    }
+
+    /// What a restart would do now, service by service.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn doctor(&self) -> Result<Vec<Diagnosis>, Error> {
+        recovery::diagnose(&self.inner.parts).await
+    }
+
+    /// Ends the engine in order: nothing more is decided, effects that are being carried out may end for [`STOP_GRACE`], nothing is undone. The next engine goes on.
+    pub async fn stop(&self) {
+        self.inner.stopping.send_replace(true);
+        let tasks: Vec<_> = self.inner.lock().values_mut().filter_map(|handle| handle.task.take()).collect();
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a service's task did not end in order");
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Handle>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wishes(&self, service: &ServiceName) -> Result<mpsc::Sender<Wish>, DeclareError> {
+        if *self.stopping.borrow() {
+            return Err(DeclareError::Failed(Error::new("the engine is stopping").hint("try again when the server runs")));
+        }
+        let mut services = self.lock();
+        let handle = services.entry(service.clone()).or_insert_with(|| self.begin(service.clone(), recovery::Replayed::default()));
+        Ok(handle.wishes.clone())
+    }
+
+    fn begin(&self, service: ServiceName, replayed: recovery::Replayed) -> Handle {
+        let (wishes, inbox) = mpsc::channel(WISH_LIMIT);
+        let (published, state) = watch::channel(Arc::new(replayed.state.clone()));
+        let (troubled, trouble) = watch::channel(None);
+        let service = Service::new(self.parts.clone(), service, replayed, published, troubled, self.told.clone());
+        let task = tokio::spawn(service.run(inbox, self.stopping.subscribe()));
+        Handle { wishes, state, trouble, task: Some(task) }
+    }
+}
+
+fn declared(state: &ServiceState, changed: bool) -> Declared {
+    let rollout = state.rollout.as_ref();
+    let wanted = if state.pinned { None } else { state.declared };
+    let release = rollout
+        .filter(|_| changed || state.pinned)
+        .map(|rollout| rollout.to.release)
+        .or(wanted)
+        .or(state.live.map(|group| group.release))
+        .unwrap_or_default();
+    Declared { release, rollout: rollout.filter(|rollout| rollout.to.release == release).map(|rollout| rollout.number), changed }
+}
+
+/// Everything that a journal's records told, in order.
+#[must_use]
+pub fn story(records: &[(Sequence, JournalRecord)]) -> Vec<(Sequence, Instant, Notice)> {
+    let mut told = Vec::new();
+    for (sequence, record) in records {
+        for (_, effect) in &record.effects {
+            if let Effect::Notify(notice) = effect {
+                told.push((*sequence, record.at, notice.clone()));
+            }
+        }
+    }
+    told
+}
