@@ -1,1 +1,4 @@
 //! The server: API over what the engine does.
+#![forbid(unsafe_code)]
+
+pub mod project;
