@@ -32,15 +32,17 @@ pub struct Record {
     pub worker: u32,
     /// When the worker began to record, in milliseconds since the Unix epoch: before that it knows nothing.
     pub began_ms: u64,
-    /// The instant up to which the slices are complete.
+    /// The instant up to which the slices are complete. A worker answers only when the slice in which it was asked is over, so everything that had ended by
+    /// then is here, no slice changes later, and the next question is `since=` this.
     pub until_ms: u64,
     /// Slices in which something happened, the oldest first.
     pub slices: Vec<Slice>,
-    /// What the worker's kernel counted for its listening sockets since it began: connections that were dropped.
+    /// What the worker's kernel counted since it began: connections that were dropped before they were accepted. The kernel counts them for all
+    /// listening sockets of the host's network namespace together.
     pub listen_drops: u64,
-    /// Responses that were configured refusals (unknown host and the like), counted apart.
+    /// Responses that were configured refusals (unknown host and the like), since the worker began: counted apart, in no slice.
     pub refused: u64,
-    /// Clients that went away before their answer was complete: shown, not counted.
+    /// Clients that went away before their answer was complete, since the worker began: shown, not counted, in no slice.
     pub client_gone: u64,
 }
 

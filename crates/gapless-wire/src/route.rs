@@ -120,6 +120,9 @@ pub struct WorkerStatus {
     pub generations: BTreeMap<String, u64>,
     /// By service, then by node: members of the applied route, and nodes that left it and still have requests.
     pub nodes: BTreeMap<String, BTreeMap<String, NodeStatus>>,
+    /// What keeps the worker from being whole, for people: such as a snapshot on disk that could not be read, so that it began without routes.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// How a node is, as one worker sees it.
