@@ -15,6 +15,9 @@ pub struct BuildRequest {
     /// The image to build, by its name in `gapless.hcl`; every image if it is left out.
     #[serde(default)]
     pub image: Option<String>,
+    /// Leave images out that have an artifact of this very commit.
+    #[serde(default)]
+    pub unless_built: bool,
 }
 
 /// One line of a build, as it happens. A build goes on to its end also when nobody reads it.
@@ -72,6 +75,11 @@ pub enum BuildLine {
         artifact: Artifact,
         /// From the build's begin, in milliseconds.
         took_ms: u64,
+    },
+    /// The image has an artifact of this commit already, and only missing ones were wished for.
+    AlreadyBuilt {
+        /// The artifact.
+        artifact: Artifact,
     },
     /// The build came to nothing. It is the last line.
     Failed {

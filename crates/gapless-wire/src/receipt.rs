@@ -126,11 +126,11 @@ pub struct Measured {
     pub in_flight_at_switch: Option<u64>,
     /// The longest time between successive successful small GETs, in milliseconds. `None`: fewer than two.
     pub longest_gap_ms: Option<u64>,
-    /// Small GETs before the shift (from the window's beginning, or from up to a minute before the rollout).
+    /// Small GETs in the minute before the rollout began, as far as it was recorded.
     pub before: Quantiles,
-    /// From the shift decided to the old nodes gone (or, when it was rejected, from the start to the end).
+    /// Small GETs from the rollout's start to the last acknowledgement of the new route; to the rollout's end when it was rejected.
     pub during: Quantiles,
-    /// After that, as far as it was seen when the receipt was made.
+    /// Small GETs from then to the rollout's end: bake, drain, destroy.
     pub after: Quantiles,
     /// Connections that the kernel dropped at the listening sockets, since the workers began.
     pub listen_drops: u64,
