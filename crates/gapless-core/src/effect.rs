@@ -47,16 +47,51 @@ pub enum Effect {
     Notify(Notice),
 }
 
+/// The kinds of effects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EffectKind {
+    /// [`Effect::EnsureGroup`].
+    EnsureGroup,
+    /// [`Effect::Route`].
+    Route,
+    /// [`Effect::Drain`].
+    Drain,
+    /// [`Effect::DestroyNodes`].
+    DestroyNodes,
+    /// [`Effect::Notify`].
+    Notify,
+}
+
+impl EffectKind {
+    /// The kind's name, for people and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            EffectKind::EnsureGroup => "EnsureGroup",
+            EffectKind::Route => "Route",
+            EffectKind::Drain => "Drain",
+            EffectKind::DestroyNodes => "DestroyNodes",
+            EffectKind::Notify => "Notify",
+        }
+    }
+}
+
 impl Effect {
+    /// The effect's kind.
+    #[must_use]
+    pub fn kind(&self) -> EffectKind {
+        match self {
+            Effect::EnsureGroup { .. } => EffectKind::EnsureGroup,
+            Effect::Route(_) => EffectKind::Route,
+            Effect::Drain { .. } => EffectKind::Drain,
+            Effect::DestroyNodes { .. } => EffectKind::DestroyNodes,
+            Effect::Notify(_) => EffectKind::Notify,
+        }
+    }
+
     /// The effect's name, for people and logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Effect::EnsureGroup { .. } => "EnsureGroup",
-            Effect::Route(_) => "Route",
-            Effect::Drain { .. } => "Drain",
-            Effect::DestroyNodes { .. } => "DestroyNodes",
-            Effect::Notify(_) => "Notify",
-        }
+        self.kind().name()
     }
 }

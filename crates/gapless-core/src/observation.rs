@@ -1,7 +1,7 @@
 //! What was seen of the world.
 
 use crate::digest::Digest;
-use crate::node::NodeId;
+use crate::node::{GroupId, NodeId};
 use crate::route::Generation;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -68,4 +68,25 @@ pub struct Evidence {
     pub result: String,
     /// How often in a row.
     pub times: u32,
+}
+
+impl Observation {
+    /// Whether every proxy has acknowledged this generation or a later one. No proxy at all, or one that could not be asked: no.
+    #[must_use]
+    pub fn is_acknowledged(&self, generation: Generation) -> bool {
+        !self.proxies.is_empty() && self.proxies.values().all(|acknowledged| *acknowledged >= Some(generation))
+    }
+
+    /// Every node of this group that exists in any condition, in order.
+    pub fn nodes_of(&self, group: GroupId) -> impl Iterator<Item = (NodeId, &NodeSeen)> {
+        self.nodes.range(group.node(0)..=group.node(u32::MAX)).map(|(node, seen)| (*node, seen))
+    }
+}
+
+impl NodeSeen {
+    /// Whether its command runs and its latest checks, at least one, passed.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.condition == Condition::Running && self.health.passes > 0 && self.health.failures == 0
+    }
 }

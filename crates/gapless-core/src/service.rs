@@ -1,10 +1,10 @@
 //! The state of one service, as far as the core decides on it.
 
-use crate::effect::{Effect, EffectId};
+use crate::effect::{Effect, EffectId, EffectKind};
 use crate::node::{GroupId, InstanceId, NodeId};
 use crate::notice::{Rejection, RolloutKind, RolloutNumber};
 use crate::release::{Declaration, ReleaseNumber};
-use crate::route::Route;
+use crate::route::{Generation, Route};
 use crate::time::Instant;
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -21,22 +21,76 @@ pub struct ServiceState {
     pub previous: Option<ReleaseNumber>,
     /// Set by a rollback by hand: nothing but a changed declaration moves the service.
     pub pinned: bool,
+    /// Releases whose rollout ended live at least once: where a rollback may go.
+    pub served: BTreeSet<ReleaseNumber>,
     /// The rollout in progress.
     pub rollout: Option<Rollout>,
-    /// How far each group that may still have nodes was grown: one more than the highest ordinal.
-    pub groups: BTreeMap<GroupId, u32>,
+    /// Every group that may still have nodes.
+    pub groups: BTreeMap<GroupId, Group>,
     /// The route that was decided last.
     pub route: Route,
-    /// Nodes that left the routes, each with the end of its drain.
-    pub draining: BTreeMap<NodeId, Instant>,
-    /// Nodes of the live group that died by themselves and are being replaced.
+    /// Nodes that left the routes and run out.
+    pub draining: BTreeMap<NodeId, Draining>,
+    /// Nodes that died by themselves and are not cleared away yet.
     pub lost: BTreeSet<NodeId>,
-    /// Effects that were sent and have not ended.
+    /// Nodes that were asked for to replace lost ones and have not passed the gate yet, each with the end of its trial.
+    pub joining: BTreeMap<NodeId, Instant>,
+    /// How fast lost nodes may be replaced.
+    pub healing: Healing,
+    /// Nodes whose destruction was reported, each with the instant from which on it is destroyed again if it is still seen.
+    pub destroyed: BTreeMap<NodeId, Instant>,
+    /// Effects that were sent and have not ended. `Notify` is never among them.
     pub pending: BTreeMap<EffectId, Effect>,
-    /// When an effect that failed may be tried again.
-    pub retry_at: Option<Instant>,
+    /// Kinds of effects that failed or did not help, and when they may be tried again.
+    pub retries: BTreeMap<EffectKind, Retry>,
     /// The next numbers; each is used once.
     pub next: NextNumbers,
+}
+
+/// A group that may still have nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// One more than the highest ordinal that was ever asked for.
+    pub size: u32,
+    /// `EnsureGroup` ended well up to this size.
+    pub made: u32,
+    /// The ordinals that shall exist. Empty once the group has to go.
+    pub nodes: BTreeSet<u32>,
+    /// Some route gave its nodes traffic.
+    pub exposed: bool,
+}
+
+/// A node that left the routes and runs out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Draining {
+    /// A generation that does not name the node; every proxy had acknowledged it when the drain began. No later one names it either.
+    pub unnamed_since: Generation,
+    /// When the proxies cut what still runs.
+    pub deadline: Instant,
+    /// The proxies know of the drain.
+    pub told: bool,
+    /// Requests that were in flight when the deadline was first seen to have passed.
+    pub cut: Option<u32>,
+    /// It has run out: nothing is in flight, or the deadline and the grace for cutting have passed.
+    pub over: bool,
+}
+
+/// How fast lost nodes may be replaced, so that a crash loop does not spin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Healing {
+    /// Replacements in a row, without a calm time between them.
+    pub tries: u32,
+    /// The next replacement comes no sooner.
+    pub not_before: Instant,
+}
+
+/// When a kind of effect may be tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Retry {
+    /// Tries in a row that did not help.
+    pub tries: u32,
+    /// The next one comes no sooner.
+    pub at: Instant,
 }
 
 /// The next numbers of a service; each is used once.
@@ -91,4 +145,71 @@ pub enum Stage {
         /// Why.
         reason: Rejection,
     },
+}
+
+impl ServiceState {
+    /// The declaration of a release that this service has.
+    #[must_use]
+    pub fn declaration(&self, release: ReleaseNumber) -> Option<&Declaration> {
+        self.releases.get(&release)
+    }
+
+    /// The release that has the traffic.
+    #[must_use]
+    pub fn live_release(&self) -> Option<ReleaseNumber> {
+        self.live.map(|group| group.release)
+    }
+
+    /// The group that has, or is just being given, the traffic: it is kept at its full size.
+    #[must_use]
+    pub fn serving(&self) -> Option<GroupId> {
+        match &self.rollout {
+            Some(Rollout { to, stage: Stage::Shift | Stage::Bake { .. } | Stage::Retire, .. }) => Some(*to),
+            _ => self.live,
+        }
+    }
+
+    /// Whether this node shall exist.
+    #[must_use]
+    pub fn is_wanted(&self, node: NodeId) -> bool {
+        self.groups.get(&node.group).is_some_and(|group| group.nodes.contains(&node.ordinal))
+    }
+
+    /// The nodes of a group that shall exist, in order.
+    pub fn wanted_nodes(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
+        self.groups.get(&group).into_iter().flat_map(move |known| known.nodes.iter().map(move |ordinal| group.node(*ordinal)))
+    }
+
+    /// When the core must be shown the world at the latest, even if nothing seems to happen. `None`: no deadline is armed.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let stage = self.rollout.as_ref().and_then(|rollout| match rollout.stage {
+            Stage::Prepare { deadline, .. } => Some(deadline),
+            Stage::Bake { until } => Some(until),
+            _ => None,
+        });
+        let running_out = self.draining.values().filter(|drain| !drain.over).map(Draining::next_deadline);
+        let retries =
+            self.retries.iter().filter(|(kind, _)| !self.pending.values().any(|effect| effect.kind() == **kind)).map(|(_, retry)| retry.at);
+        let again = self.destroyed.values().copied();
+        let joining = self.joining.values().copied();
+        stage.into_iter().chain(running_out).chain(retries).chain(again).chain(joining).chain(self.next_replacement()).min()
+    }
+
+    fn next_replacement(&self) -> Option<Instant> {
+        let group = self.serving()?;
+        let wanted = self.declaration(group.release)?.nodes as usize;
+        (self.groups.get(&group)?.nodes.len() < wanted).then_some(self.healing.not_before)
+    }
+}
+
+impl Draining {
+    /// The next instant at which time alone changes this drain.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        match self.cut {
+            None => self.deadline,
+            Some(_) => self.deadline.after(crate::limit::CUT_GRACE),
+        }
+    }
 }

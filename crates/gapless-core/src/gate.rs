@@ -1,0 +1,144 @@
+//! The health gate: what new nodes must show before they get traffic.
+
+use crate::limit::NODES_NAMED;
+use crate::node::{GroupId, NodeId};
+use crate::notice::Rejection;
+use crate::observation::{Condition, Evidence, NodeSeen};
+use crate::release::Declaration;
+use crate::rollout::Round;
+use crate::service::Rollout;
+use crate::time::Instant;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+/// How the new nodes of a rollout stand.
+pub(crate) enum Trial {
+    /// Some do not run yet.
+    Starting,
+    /// All run; some have not passed the gate.
+    Running,
+    /// All have passed the gate, at proxies that know the present route.
+    Passed,
+    /// One is given up, and with it the rollout.
+    Failed(Rejection),
+}
+
+/// Whether this node may get traffic: the right image (I3), running, and enough passed checks in a row.
+pub(crate) fn passes(seen: &NodeSeen, declaration: &Declaration) -> bool {
+    seen.image == declaration.image && seen.is_healthy() && seen.health.passes >= declaration.policy.gate_passes
+}
+
+/// Why this node can never pass, if that is certain.
+pub(crate) fn hopeless(node: NodeId, seen: &NodeSeen, declaration: &Declaration) -> Option<Rejection> {
+    if let Condition::Exited { code, output } = &seen.condition {
+        return Some(Rejection::NodeExited { node, code: *code, output: output.clone() });
+    }
+    if seen.image != declaration.image {
+        return Some(Rejection::WrongImage { node });
+    }
+    let failures = seen.health.failures_after_answer;
+    (failures >= declaration.policy.gate_failures).then(|| Rejection::GateFailed { node, evidence: evidence(seen) })
+}
+
+fn evidence(seen: &NodeSeen) -> Evidence {
+    let unknown = || Evidence { check: "health check".into(), result: "failed".into(), times: seen.health.failures };
+    seen.health.evidence.clone().unwrap_or_else(unknown)
+}
+
+/// A node that a route named and that is no more.
+pub(crate) fn vanished(node: NodeId) -> Rejection {
+    Rejection::NodeExited { node, code: None, output: "the node is not there any more".to_string() }
+}
+
+impl Round<'_> {
+    /// How the new nodes of the rollout stand.
+    pub fn trial(&self, deadline: Instant) -> Trial {
+        let Some(to) = self.rollout().map(|rollout| rollout.to) else { return Trial::Starting };
+        let Some(declaration) = self.pass.state.declaration(to.release) else { return Trial::Starting };
+        if let Some(reason) = self.first_hopeless(to, declaration) {
+            return Trial::Failed(reason);
+        }
+        let count = |test: &dyn Fn(&NodeSeen) -> bool| {
+            self.pass.state.wanted_nodes(to).filter(|node| self.seen.nodes.get(node).is_some_and(test)).count()
+        };
+        let nodes = declaration.nodes as usize;
+        if self.are_probed(to) && self.acknowledged && count(&|seen| passes(seen, declaration)) >= nodes {
+            return Trial::Passed;
+        }
+        if self.pass.now >= deadline {
+            return Trial::Failed(Rejection::ProgressDeadline { waiting_for: self.waiting_for(to, declaration) });
+        }
+        let running = count(&|seen| seen.condition == Condition::Running);
+        if running >= nodes { Trial::Running } else { Trial::Starting }
+    }
+
+    fn are_probed(&self, group: GroupId) -> bool {
+        self.pass.state.wanted_nodes(group).all(|node| self.members.contains_key(&node))
+    }
+
+    fn first_hopeless(&self, group: GroupId, declaration: &Declaration) -> Option<Rejection> {
+        self.pass.state.wanted_nodes(group).find_map(|node| match self.seen.nodes.get(&node) {
+            Some(seen) => hopeless(node, seen, declaration),
+            None if self.members.contains_key(&node) => Some(vanished(node)),
+            None => None,
+        })
+    }
+
+    /// The nodes that have not passed, with what was seen of them last.
+    fn waiting_for(&self, group: GroupId, declaration: &Declaration) -> String {
+        let late: Vec<NodeId> = self
+            .pass
+            .state
+            .wanted_nodes(group)
+            .filter(|node| !self.seen.nodes.get(node).is_some_and(|seen| passes(seen, declaration)))
+            .collect();
+        if late.is_empty() {
+            return "the proxies' acknowledgement of the route".into();
+        }
+        let mut text =
+            late.iter().take(NODES_NAMED).map(|node| format!("{node}: {}", self.condition_of(*node))).collect::<Vec<_>>().join("; ");
+        if late.len() > NODES_NAMED {
+            let _ = write!(text, "; and {} more", late.len() - NODES_NAMED);
+        }
+        text
+    }
+
+    fn condition_of(&self, node: NodeId) -> String {
+        let Some(seen) = self.seen.nodes.get(&node) else { return "not made yet".into() };
+        match (&seen.condition, &seen.health.evidence) {
+            (Condition::Starting, _) => "starting".into(),
+            (_, Some(evidence)) if seen.health.failures > 0 => {
+                format!("{}: {} ({} times)", evidence.check, evidence.result, evidence.times)
+            }
+            _ if seen.health.passes > 0 => format!("{} of {} checks passed", seen.health.passes, self.gate_passes(node.group)),
+            _ => "running, not checked yet".into(),
+        }
+    }
+
+    fn gate_passes(&self, group: GroupId) -> u32 {
+        self.policy_of(group, |policy| policy.gate_passes).unwrap_or_default()
+    }
+
+    /// Whether this group, as it is seen, could take all the traffic: the way back, rehearsed.
+    pub fn can_take_the_traffic(&self, group: GroupId) -> bool {
+        let healthy =
+            self.pass.state.wanted_nodes(group).filter(|node| self.seen.nodes.get(node).is_some_and(NodeSeen::is_healthy)).count();
+        let floor = self.policy_of(group, |policy| policy.floor).unwrap_or_default().max(1);
+        healthy >= floor as usize
+    }
+
+    /// Nodes of the group that run and fail no check.
+    pub fn runnable(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
+        self.pass
+            .state
+            .wanted_nodes(group)
+            .filter(|node| self.seen.nodes.get(node).is_some_and(|seen| seen.condition == Condition::Running && seen.health.failures == 0))
+    }
+
+    /// Whether this group is on trial as the rollout's new one.
+    pub fn is_on_trial(&self, group: GroupId) -> bool {
+        self.rollout().is_some_and(|Rollout { to, stage, .. }| *to == group && matches!(stage, crate::service::Stage::Prepare { .. }))
+    }
+}

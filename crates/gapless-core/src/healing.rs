@@ -1,0 +1,143 @@
+//! Nodes that die by themselves: out of the routes at once, and replaced.
+
+use crate::effect::Effect;
+use crate::gate;
+use crate::limit::{REPLACE_CALM, REPLACE_FIRST, REPLACE_LONGEST, doubled};
+use crate::node::{GroupId, NodeId};
+use crate::notice::{Notice, Rejection};
+use crate::observation::Condition;
+use crate::release::Declaration;
+use crate::rollout::Round;
+use crate::route::Weight;
+use crate::service::Healing;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+impl Round<'_> {
+    /// No route names a node that shall not exist.
+    pub fn take_out_what_has_to_go(&mut self) {
+        let state = &self.pass.state;
+        self.members.retain(|node, _| state.is_wanted(*node));
+    }
+
+    /// Nodes that ended by themselves leave the routes. The new nodes of a rollout on trial are the gate's business.
+    pub fn take_out_the_dead(&mut self) {
+        let groups: Vec<GroupId> = self.pass.state.groups.keys().copied().filter(|group| !self.is_on_trial(*group)).collect();
+        for group in groups {
+            let dead: Vec<(NodeId, Rejection)> =
+                self.pass.state.wanted_nodes(group).filter_map(|node| Some((node, self.death_of(node)?))).collect();
+            for (node, why) in dead {
+                self.lose(node, why);
+            }
+        }
+    }
+
+    fn death_of(&self, node: NodeId) -> Option<Rejection> {
+        match self.seen.nodes.get(&node) {
+            Some(seen) => match &seen.condition {
+                Condition::Exited { code, output } => Some(Rejection::NodeExited { node, code: *code, output: output.clone() }),
+                Condition::Starting | Condition::Running => None,
+            },
+            // A member was seen before; another node may still be on its way.
+            None => self.members.contains_key(&node).then(|| gate::vanished(node)),
+        }
+    }
+
+    fn lose(&mut self, node: NodeId, why: Rejection) {
+        self.drop_node(node);
+        if self.seen.nodes.contains_key(&node) {
+            self.pass.state.lost.insert(node);
+        }
+        if self.pass.state.serving() == Some(node.group) {
+            self.pass.notify(Notice::NodeLost { node, why: in_words(&why) });
+            self.death = Some(why);
+        }
+    }
+
+    fn drop_node(&mut self, node: NodeId) {
+        self.members.remove(&node);
+        self.pass.state.joining.remove(&node);
+        if let Some(group) = self.pass.state.groups.get_mut(&node.group) {
+            group.nodes.remove(&node.ordinal);
+        }
+    }
+
+    /// Replacements that have not joined yet are not waited for when the traffic leaves their group.
+    pub fn drop_joining(&mut self) {
+        for node in self.pass.state.joining.keys().copied().collect::<Vec<_>>() {
+            self.drop_node(node);
+        }
+    }
+
+    /// Keeps the group that serves at its declared size.
+    pub fn heal(&mut self) {
+        let Some(group) = self.pass.state.serving() else { return };
+        let Some(declaration) = self.pass.state.declaration(group.release).cloned() else { return };
+        for node in self.pass.state.joining.keys().copied().collect::<Vec<_>>() {
+            self.try_to_join(node, &declaration);
+        }
+        self.ask_for_missing(group, &declaration);
+    }
+
+    /// A replacement is probed first and gets traffic after the gate, as every new node does.
+    fn try_to_join(&mut self, node: NodeId, declaration: &Declaration) {
+        let deadline = self.pass.state.joining.get(&node).copied();
+        let seen = self.seen.nodes.get(&node);
+        let probed = self.members.contains_key(&node);
+        if seen.is_some_and(|seen| gate::hopeless(node, seen, declaration).is_some()) {
+            return self.drop_node(node);
+        }
+        if probed && self.acknowledged && seen.is_some_and(|seen| gate::passes(seen, declaration)) {
+            self.members.insert(node, Weight::EQUAL);
+            self.pass.state.joining.remove(&node);
+            return self.pass.notify(Notice::NodeReplaced { node });
+        }
+        if deadline.is_some_and(|deadline| self.pass.now >= deadline) {
+            return self.drop_node(node);
+        }
+        if !probed && seen.is_some_and(|seen| seen.condition == Condition::Running) {
+            self.members.insert(node, Weight::PROBED);
+        }
+    }
+
+    fn ask_for_missing(&mut self, group: GroupId, declaration: &Declaration) {
+        let now = self.pass.now;
+        let deadline = now.after(declaration.policy.progress_deadline);
+        let Some(known) = self.pass.state.groups.get_mut(&group) else { return };
+        let missing = declaration.nodes.saturating_sub(u32::try_from(known.nodes.len()).unwrap_or(u32::MAX));
+        if missing == 0 || now < self.pass.state.healing.not_before {
+            return;
+        }
+        let ordinals = known.size..known.size.saturating_add(missing);
+        known.size = ordinals.end;
+        known.nodes.extend(ordinals.clone());
+        self.pass.state.joining.extend(ordinals.map(|ordinal| (group.node(ordinal), deadline)));
+        let calm = now >= self.pass.state.healing.not_before.after(REPLACE_CALM);
+        let tries = if calm { 0 } else { self.pass.state.healing.tries };
+        let not_before = now.after(doubled(REPLACE_FIRST, tries, REPLACE_LONGEST));
+        self.pass.state.healing = Healing { tries: tries.saturating_add(1), not_before };
+    }
+
+    /// Every group has been grown to its size.
+    pub fn make_groups(&mut self) {
+        let kind = crate::effect::EffectKind::EnsureGroup;
+        let short = self.pass.state.groups.iter().filter(|(_, known)| !known.nodes.is_empty() && known.made < known.size);
+        let wanted: Vec<(GroupId, u32)> = short.map(|(group, known)| (*group, known.size)).collect();
+        for (group, size) in wanted {
+            let under_way =
+                |effect: &Effect| matches!(effect, Effect::EnsureGroup { group: made, size: to } if *made == group && *to >= size);
+            if !self.pass.state.pending.values().any(under_way) && self.pass.may_try(kind) {
+                self.pass.send(Effect::EnsureGroup { group, size });
+            }
+        }
+    }
+}
+
+fn in_words(death: &Rejection) -> String {
+    match death {
+        Rejection::NodeExited { code: Some(code), output, .. } => format!("its command ended with code {code}: {output}"),
+        Rejection::NodeExited { code: None, output, .. } => output.clone(),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,185 @@
+//! Nodes that have to go: named nowhere, drained, destroyed. And the routes that see to the first.
+
+use crate::effect::{Effect, EffectKind};
+use crate::limit::{CUT_GRACE, DRAIN_OF_UNKNOWN};
+use crate::node::{GroupId, NodeId};
+use crate::notice::Notice;
+use crate::observation::{Condition, NodeSeen};
+use crate::rollout::Round;
+use crate::route::{Generation, Route};
+use crate::service::{Draining, Rollout, Stage};
+use crate::time::Instant;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+impl Round<'_> {
+    /// What is not seen any more needs no memory.
+    pub fn forget_nodes(&mut self) {
+        let seen = &self.seen.nodes;
+        let state = &mut self.pass.state;
+        state.draining.retain(|node, _| seen.contains_key(node));
+        state.lost.retain(|node| seen.contains_key(node));
+        let now = self.pass.now;
+        state.destroyed.retain(|node, again| seen.contains_key(node) && now < *again);
+    }
+
+    /// Groups that have to go and of which nothing is left.
+    pub fn forget_groups(&mut self) {
+        let state = &self.pass.state;
+        let named = state.rollout.iter().flat_map(|rollout| rollout.from.into_iter().chain([rollout.to])).chain(state.live);
+        let named: BTreeSet<GroupId> = named.collect();
+        let idle = state.groups.iter().filter(|(group, known)| known.nodes.is_empty() && !named.contains(group)).map(|(group, _)| *group);
+        let gone: Vec<GroupId> = idle.filter(|group| self.is_gone(*group)).collect();
+        for group in gone {
+            self.pass.state.groups.remove(&group);
+        }
+    }
+
+    /// The route as wanted, to every proxy, until every proxy has acknowledged it.
+    pub fn send_route(&mut self) {
+        if self.members != self.pass.state.route.members {
+            let generation = self.pass.state.route.generation.next();
+            self.pass.state.route = Route { generation, members: self.members.clone() };
+            self.pass.state.retries.remove(&EffectKind::Route);
+            return self.pass.send(Effect::Route(self.pass.state.route.clone()));
+        }
+        let generation = self.pass.state.route.generation;
+        let under_way = |effect: &Effect| matches!(effect, Effect::Route(route) if route.generation == generation);
+        let needed = generation > Generation::default() && !self.acknowledged && !self.pass.state.pending.values().any(under_way);
+        if needed && self.pass.may_try(EffectKind::Route) {
+            self.pass.try_again_later(EffectKind::Route);
+            self.pass.send(Effect::Route(self.pass.state.route.clone()));
+        }
+    }
+
+    /// Nodes that are wanted no more and that no proxy names any more: their requests run out.
+    pub fn drain(&mut self) {
+        self.begin_drains();
+        self.tell_drains();
+        self.end_drains();
+    }
+
+    fn begin_drains(&mut self) {
+        let generation = self.pass.state.route.generation;
+        let acknowledged = self.seen.is_acknowledged(generation);
+        if !acknowledged {
+            return;
+        }
+        let began: Vec<NodeId> =
+            self.seen.nodes.iter().filter(|(node, seen)| self.must_drain(**node, seen)).map(|(node, _)| *node).collect();
+        for node in &began {
+            let span = self.policy_of(node.group, |policy| policy.drain_deadline).unwrap_or(DRAIN_OF_UNKNOWN);
+            let deadline = self.pass.now.after(span);
+            self.pass.state.draining.insert(*node, Draining { unnamed_since: generation, deadline, told: false, cut: None, over: false });
+        }
+        let Some((rollout, group)) = self.leaving_group() else { return };
+        let nodes: BTreeSet<NodeId> = began.into_iter().filter(|node| node.group == group).collect();
+        if let Some(deadline) = nodes.iter().filter_map(|node| self.pass.state.draining.get(node)).map(|drain| drain.deadline).max() {
+            self.pass.notify(Notice::DrainBegan { rollout, nodes, deadline });
+        }
+    }
+
+    /// A node that had or may have had traffic, runs, and is not draining yet.
+    fn must_drain(&self, node: NodeId, seen: &NodeSeen) -> bool {
+        let state = &self.pass.state;
+        let exposed = state.groups.get(&node.group).is_none_or(|group| group.exposed);
+        let ended = matches!(seen.condition, Condition::Exited { .. });
+        exposed && !ended && !state.is_wanted(node) && !state.draining.contains_key(&node)
+    }
+
+    /// The group that leaves with the present rollout.
+    fn leaving_group(&self) -> Option<(crate::notice::RolloutNumber, GroupId)> {
+        match self.rollout()? {
+            Rollout { number, from: Some(from), stage: Stage::Retire, .. } => Some((*number, *from)),
+            Rollout { number, to, stage: Stage::Undo { .. }, .. } => Some((*number, *to)),
+            _ => None,
+        }
+    }
+
+    fn tell_drains(&mut self) {
+        let under_way: BTreeSet<NodeId> = self.pass.state.pending.values().filter_map(drained_by).flatten().copied().collect();
+        let untold = self.pass.state.draining.iter().filter(|(node, drain)| !drain.told && !drain.over && !under_way.contains(node));
+        let nodes: BTreeSet<NodeId> = untold.map(|(node, _)| *node).collect();
+        let Some(end) = nodes.iter().filter_map(|node| self.pass.state.draining.get(node)).map(|drain| drain.deadline).max() else {
+            return;
+        };
+        if self.pass.may_try(EffectKind::Drain) {
+            self.pass.send(Effect::Drain { nodes, deadline: end.since(self.pass.now) });
+        }
+    }
+
+    fn end_drains(&mut self) {
+        let leaving = self.leaving_group();
+        let open = |round: &Self| {
+            leaving.is_some_and(|(_, group)| round.pass.state.draining.iter().any(|(node, drain)| node.group == group && !drain.over))
+        };
+        let was_open = open(self);
+        let now = self.pass.now;
+        for (node, drain) in self.pass.state.draining.iter_mut().filter(|(_, drain)| !drain.over) {
+            let in_flight = self.seen.nodes.get(node).map_or(0, |seen| seen.requests_in_flight);
+            if now >= drain.deadline {
+                drain.cut.get_or_insert(in_flight);
+            }
+            let counted = self.seen.is_acknowledged(drain.unnamed_since);
+            drain.over = has_run_out(drain, if counted { in_flight } else { u32::MAX }, now);
+        }
+        if let Some((rollout, group)) = leaving.filter(|_| was_open && !open(self)) {
+            let cut = self.pass.state.draining.iter().filter(|(node, _)| node.group == group).filter_map(|(_, drain)| drain.cut).sum();
+            self.pass.notify(Notice::Drained { rollout, cut });
+        }
+    }
+
+    /// Nodes that have to go and that nothing can reach any more (I2).
+    pub fn destroy(&mut self) {
+        let under_way: BTreeSet<NodeId> = self.pass.state.pending.values().filter_map(destroyed_by).flatten().copied().collect();
+        let nodes: BTreeSet<NodeId> = self
+            .seen
+            .nodes
+            .iter()
+            .filter(|(node, seen)| !under_way.contains(node) && self.may_be_destroyed(**node, seen))
+            .map(|(node, _)| *node)
+            .collect();
+        if nodes.is_empty() || !self.pass.may_try(EffectKind::DestroyNodes) {
+            return;
+        }
+        self.pass.send(Effect::DestroyNodes { nodes });
+    }
+
+    fn may_be_destroyed(&self, node: NodeId, seen: &NodeSeen) -> bool {
+        let state = &self.pass.state;
+        if state.is_wanted(node) || state.destroyed.contains_key(&node) {
+            return false;
+        }
+        match state.draining.get(&node) {
+            // Looked at again: a proxy that came back with an old route may have sent something meanwhile.
+            Some(drain) => self.seen.is_acknowledged(drain.unnamed_since) && has_run_out(drain, seen.requests_in_flight, self.pass.now),
+            None => !self.must_drain(node, seen) && self.is_named_nowhere(),
+        }
+    }
+
+    /// No proxy can know a node that the present route does not name.
+    fn is_named_nowhere(&self) -> bool {
+        let generation = self.pass.state.route.generation;
+        generation == Generation::default() || self.seen.is_acknowledged(generation)
+    }
+
+    /// A retry whose time has come and that found nothing to do is forgotten.
+    pub fn forget_retries(&mut self) {
+        let now = self.pass.now;
+        let pending: BTreeSet<EffectKind> = self.pass.state.pending.values().map(Effect::kind).collect();
+        self.pass.state.retries.retain(|kind, retry| retry.at > now || pending.contains(kind));
+    }
+}
+
+/// Nothing runs on the node any more, or what does had its time and was cut. In-flight counts say so only when every proxy gave its own.
+fn has_run_out(drain: &Draining, in_flight: u32, now: Instant) -> bool {
+    (drain.told && in_flight == 0) || now >= drain.deadline.after(CUT_GRACE)
+}
+
+fn drained_by(effect: &Effect) -> Option<&BTreeSet<NodeId>> {
+    if let Effect::Drain { nodes, .. } = effect { Some(nodes) } else { None }
+}
+
+fn destroyed_by(effect: &Effect) -> Option<&BTreeSet<NodeId>> {
+    if let Effect::DestroyNodes { nodes } = effect { Some(nodes) } else { None }
+}

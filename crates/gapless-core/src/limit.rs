@@ -1,0 +1,38 @@
+//! The limits of the core that no policy sets, each with its unit and reason.
+
+use core::time::Duration;
+
+/// How long after a drain deadline the proxies may take to cut what still runs: their clock for it starts when they hear of the drain, a little after the core's.
+pub const CUT_GRACE: Duration = Duration::from_secs(2);
+
+/// The wait before an effect is tried again for the first time; it doubles with each try. Short, because most failures are a process that is just being replaced.
+pub const RETRY_FIRST: Duration = Duration::from_millis(250);
+
+/// The longest wait before an effect is tried again: a repaired world is found within this time.
+pub const RETRY_LONGEST: Duration = Duration::from_secs(15);
+
+/// How often the nodes of a rollout's new group may fail to be made before the rollout is rejected. The old release serves meanwhile, so there is no need for more.
+pub const ENSURE_TRIES: u32 = 4;
+
+/// The wait between the first and the second replacement of lost nodes; it doubles with each further one.
+pub const REPLACE_FIRST: Duration = Duration::from_secs(1);
+
+/// The longest wait between replacements: a node that always crashes costs one start in this time.
+pub const REPLACE_LONGEST: Duration = Duration::from_secs(300);
+
+/// No loss for this long: the next one is replaced at once again.
+pub const REPLACE_CALM: Duration = Duration::from_secs(600);
+
+/// How long a node may still be seen after its destruction was reported before it is destroyed again.
+pub const DESTROY_AGAIN: Duration = Duration::from_secs(2);
+
+/// The drain deadline of a node whose release is not known: the default of the design.
+pub const DRAIN_OF_UNKNOWN: Duration = Duration::from_secs(30);
+
+/// How many nodes a reason names at most, so that a text for people stays readable.
+pub const NODES_NAMED: usize = 4;
+
+/// `first`, doubled `times` times, at most `longest`.
+pub(crate) fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    2_u32.checked_pow(times).and_then(|factor| first.checked_mul(factor)).map_or(longest, |wait| wait.min(longest))
+}

@@ -1,0 +1,81 @@
+//! How effects ended.
+
+use crate::effect::{Effect, EffectId, EffectKind};
+use crate::event::Failure;
+use crate::limit::{DESTROY_AGAIN, ENSURE_TRIES};
+use crate::node::GroupId;
+use crate::notice::{Notice, Rejection};
+use crate::pass::Pass;
+use crate::rollout::Step;
+use crate::service::{Rollout, ServiceState, Stage};
+use crate::time::Instant;
+
+pub(crate) fn effect_ended(state: &ServiceState, id: EffectId, result: &Result<(), Failure>, now: Instant) -> Step {
+    let mut pass = Pass::new(state, now);
+    if let Some(effect) = pass.state.pending.remove(&id) {
+        match result {
+            Ok(()) => pass.done(effect),
+            Err(failure) => pass.failed(&effect, failure),
+        }
+    }
+    pass.step()
+}
+
+impl Pass {
+    fn done(&mut self, effect: Effect) {
+        let kind = effect.kind();
+        match effect {
+            Effect::EnsureGroup { group, size } => {
+                if let Some(known) = self.state.groups.get_mut(&group) {
+                    known.made = known.made.max(size);
+                }
+            }
+            Effect::Drain { nodes, .. } => {
+                for node in nodes {
+                    if let Some(drain) = self.state.draining.get_mut(&node) {
+                        drain.told = true;
+                    }
+                }
+            }
+            Effect::DestroyNodes { nodes } => {
+                let again = self.now.after(DESTROY_AGAIN);
+                self.state.destroyed.extend(nodes.into_iter().map(|node| (node, again)));
+            }
+            // What counts is what the proxies acknowledge in the next observation.
+            Effect::Route(_) => return,
+            Effect::Notify(_) => {}
+        }
+        self.state.retries.remove(&kind);
+    }
+
+    fn failed(&mut self, effect: &Effect, failure: &Failure) {
+        if matches!(effect, Effect::Route(route) if route.generation < self.state.route.generation) {
+            return; // A later route has taken its place.
+        }
+        self.try_again_later(effect.kind());
+        self.notify(Notice::EffectFailed { effect: effect.name().into(), reason: failure.reason.clone() });
+        if let Effect::EnsureGroup { group, .. } = effect
+            && self.is_on_trial(*group)
+            && (failure.is_final || self.tries(EffectKind::EnsureGroup) >= ENSURE_TRIES)
+        {
+            self.reject(Rejection::EffectFailed { effect: effect.name().into(), reason: failure.reason.clone() });
+        }
+    }
+
+    fn is_on_trial(&self, group: GroupId) -> bool {
+        matches!(&self.state.rollout, Some(Rollout { to, stage: Stage::Prepare { .. }, .. }) if *to == group)
+    }
+
+    fn tries(&self, kind: EffectKind) -> u32 {
+        self.state.retries.get(&kind).map_or(0, |retry| retry.tries)
+    }
+
+    /// Gives the new group up. The old one is not touched.
+    pub fn reject(&mut self, reason: Rejection) {
+        let Some(Rollout { number, to, .. }) = self.state.rollout else { return };
+        self.give_up(to);
+        self.set_stage(Stage::Undo { reason: reason.clone() });
+        self.state.pinned &= self.state.live_release() != self.state.declared;
+        self.notify(Notice::Rejecting { rollout: number, reason });
+    }
+}

@@ -1,0 +1,89 @@
+//! One pass of the transition function: the next state and the effects, as they come together.
+
+use crate::effect::{Effect, EffectId, EffectKind};
+use crate::limit::{RETRY_FIRST, RETRY_LONGEST, doubled};
+use crate::node::GroupId;
+use crate::notice::{Notice, Outcome};
+use crate::rollout::{Refusal, Step};
+use crate::service::{Retry, Rollout, ServiceState, Stage};
+use crate::time::Instant;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// The next state and the effects so far.
+pub(crate) struct Pass {
+    pub state: ServiceState,
+    pub now: Instant,
+    effects: Vec<(EffectId, Effect)>,
+}
+
+impl Pass {
+    pub fn new(state: &ServiceState, now: Instant) -> Self {
+        Self { state: state.clone(), now, effects: Vec::new() }
+    }
+
+    pub fn step(self) -> Step {
+        Step { state: self.state, effects: self.effects, refusal: None }
+    }
+
+    pub fn refuse(self, before: &ServiceState, reason: String, hint: &str) -> Step {
+        Step { state: before.clone(), effects: Vec::new(), refusal: Some(Refusal { reason, hint: hint.into() }) }
+    }
+
+    pub fn notify(&mut self, notice: Notice) {
+        let id = self.next_effect();
+        self.effects.push((id, Effect::Notify(notice)));
+    }
+
+    /// Sends an effect and remembers it until it ends.
+    pub fn send(&mut self, effect: Effect) {
+        let id = self.next_effect();
+        self.state.pending.insert(id, effect.clone());
+        self.effects.push((id, effect));
+    }
+
+    fn next_effect(&mut self) -> EffectId {
+        self.state.next.effects.0 += 1;
+        self.state.next.effects
+    }
+
+    /// Whether an effect of this kind need not wait for an earlier failure's retry.
+    pub fn may_try(&self, kind: EffectKind) -> bool {
+        self.state.retries.get(&kind).is_none_or(|retry| retry.at <= self.now)
+    }
+
+    /// Arms the next try of this kind.
+    pub fn try_again_later(&mut self, kind: EffectKind) {
+        let tries = self.state.retries.get(&kind).map_or(0, |retry| retry.tries);
+        let at = self.now.after(doubled(RETRY_FIRST, tries, RETRY_LONGEST));
+        self.state.retries.insert(kind, Retry { tries: tries.saturating_add(1), at });
+    }
+
+    /// Every node of the group has to go; what follows (routes, drain, destruction) follows from that.
+    pub fn give_up(&mut self, group: GroupId) {
+        if let Some(known) = self.state.groups.get_mut(&group) {
+            known.nodes.clear();
+        }
+        self.state.joining.retain(|node, _| node.group != group);
+    }
+
+    pub fn set_stage(&mut self, stage: Stage) {
+        if let Some(rollout) = &mut self.state.rollout {
+            rollout.stage = stage;
+        }
+    }
+
+    /// Closes the rollout, if there is one, in the way that its stage says.
+    pub fn end_rollout(&mut self) {
+        let Some(Rollout { number, from, to, stage, .. }) = self.state.rollout.take() else { return };
+        let outcome = match stage {
+            Stage::Undo { reason } => Outcome::Rejected(reason),
+            _ => {
+                self.state.served.insert(to.release);
+                self.state.previous = from.map(|group| group.release).or(self.state.previous);
+                Outcome::Live
+            }
+        };
+        self.notify(Notice::RolloutEnded { rollout: number, outcome });
+    }
+}

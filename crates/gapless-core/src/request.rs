@@ -1,0 +1,189 @@
+//! What people ask for: a declaration, a rollback.
+
+use crate::effect::{Effect, EffectKind};
+use crate::node::{GroupId, InstanceId};
+use crate::notice::{Notice, RolloutKind, RolloutNumber};
+use crate::pass::Pass;
+use crate::release::{Declaration, ReleaseNumber};
+use crate::rollout::Step;
+use crate::route::Weight;
+use crate::service::{Group, Healing, Rollout, ServiceState, Stage};
+use crate::time::Instant;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+const WAIT: &str = "wait for it to end, or see `gapless status`: until the shift is acknowledged the live release is untouched";
+
+/// What a declaration means for a service.
+pub(crate) enum Wish {
+    /// It is so already, or on its way (I6).
+    Nothing,
+    /// It makes a new release.
+    Release,
+    /// It cannot be done now, or never: why, and what to do.
+    Refused(String, &'static str),
+}
+
+/// What this declaration means for this service.
+pub(crate) fn wish(state: &ServiceState, declaration: &Declaration) -> Wish {
+    if let Some((reason, hint)) = unsound(declaration) {
+        return Wish::Refused(reason, hint);
+    }
+    if is_wanted_already(state, declaration) {
+        return Wish::Nothing;
+    }
+    match busy(state) {
+        Some(reason) => Wish::Refused(reason, WAIT),
+        None => Wish::Release,
+    }
+}
+
+pub(crate) fn declare(state: &ServiceState, declaration: &Declaration, now: Instant) -> Step {
+    let mut pass = Pass::new(state, now);
+    match wish(state, declaration) {
+        Wish::Nothing => pass.step(),
+        Wish::Refused(reason, hint) => pass.refuse(state, reason, hint),
+        Wish::Release => {
+            pass.close_rollout();
+            let release = pass.add_release(declaration);
+            pass.state.pinned = false;
+            pass.begin(RolloutKind::Deploy, release);
+            pass.step()
+        }
+    }
+}
+
+pub(crate) fn roll_back(state: &ServiceState, to: Option<ReleaseNumber>, now: Instant) -> Step {
+    let mut pass = Pass::new(state, now);
+    if let Some(reason) = busy(state) {
+        return pass.refuse(state, reason, WAIT);
+    }
+    let Some(release) = to.or_else(|| before_the_present(state)) else {
+        return pass.refuse(state, "no release was live before the present one".into(), "`gapless releases` lists what there is");
+    };
+    if state.live_release() == Some(release) {
+        return pass.refuse(state, format!("{release} is live already"), "name another release: `gapless releases` lists what there is");
+    }
+    if !state.served.contains(&release) {
+        return pass.refuse(state, format!("{release} was never live"), "name a release that was: `gapless releases` lists what there is");
+    }
+    pass.state.pinned = state.declared != Some(release);
+    match warm_group(state).filter(|group| group.release == release) {
+        Some(group) => pass.return_to(group),
+        None => {
+            pass.close_rollout();
+            pass.begin(RolloutKind::Rollback, release);
+        }
+    }
+    pass.step()
+}
+
+/// What no rollout could ever fulfil. The server says it better, with the place in the file; this is the last line of defence.
+fn unsound(declaration: &Declaration) -> Option<(String, &'static str)> {
+    let policy = &declaration.policy;
+    if declaration.nodes == 0 {
+        return Some(("the declaration wants 0 nodes".into(), "declare at least 1 node"));
+    }
+    if policy.floor > declaration.nodes {
+        return Some((
+            format!("the floor of {} is above the {} nodes", policy.floor, declaration.nodes),
+            "lower the floor or declare more nodes",
+        ));
+    }
+    if policy.gate_passes == 0 || policy.gate_failures == 0 {
+        return Some(("the health gate asks for no check at all".into(), "set passes and failures of the gate to at least 1"));
+    }
+    policy
+        .progress_deadline
+        .is_zero()
+        .then(|| ("the progress deadline is 0".to_string(), "give the new nodes time to start, such as \"2m\""))
+}
+
+fn is_wanted_already(state: &ServiceState, declaration: &Declaration) -> bool {
+    let Some(release) =
+        state.declared.filter(|release| state.declaration(*release).is_some_and(|known| known.content == declaration.content))
+    else {
+        return false;
+    };
+    let under_way =
+        state.rollout.as_ref().is_some_and(|rollout| rollout.to.release == release && !matches!(rollout.stage, Stage::Undo { .. }));
+    // Neither pinned nor live nor on its way: it was rejected, and declaring it again is asking for another try.
+    state.pinned || under_way || state.live_release() == Some(release)
+}
+
+fn busy(state: &ServiceState) -> Option<String> {
+    let rollout = state.rollout.as_ref()?;
+    let doing = match rollout.stage {
+        Stage::Prepare { .. } => "preparing",
+        Stage::Shift => "shifting the traffic to",
+        Stage::Bake { .. } | Stage::Retire | Stage::Undo { .. } => return None,
+    };
+    Some(format!("rollout {} is {doing} {}", rollout.number, rollout.to.release))
+}
+
+fn before_the_present(state: &ServiceState) -> Option<ReleaseNumber> {
+    match &state.rollout {
+        Some(Rollout { from: Some(from), stage: Stage::Bake { .. } | Stage::Retire, .. }) => Some(from.release),
+        _ => state.previous,
+    }
+}
+
+/// The old group of a rollout in its bake window, if it still has its full size.
+fn warm_group(state: &ServiceState) -> Option<GroupId> {
+    let Some(Rollout { from: Some(from), stage: Stage::Bake { .. }, .. }) = state.rollout else { return None };
+    let warm = state.wanted_nodes(from).filter(|node| state.route.members.get(node) == Some(&Weight::PROBED)).count();
+    (warm >= state.declaration(from.release)?.nodes as usize).then_some(from)
+}
+
+impl Pass {
+    fn add_release(&mut self, declaration: &Declaration) -> ReleaseNumber {
+        self.state.next.releases += 1;
+        let release = ReleaseNumber(self.state.next.releases);
+        self.state.releases.insert(release, declaration.clone());
+        self.state.declared = Some(release);
+        release
+    }
+
+    /// Makes room for another rollout: the decision of the present one has fallen, what is left of it (drain, destruction) goes on beside.
+    fn close_rollout(&mut self) {
+        if let Some(Rollout { from: Some(from), stage: Stage::Bake { .. }, .. }) = self.state.rollout {
+            self.give_up(from);
+        }
+        self.end_rollout();
+    }
+
+    /// A rollout to a new group of this release.
+    fn begin(&mut self, kind: RolloutKind, release: ReleaseNumber) {
+        let Some(declaration) = self.state.declaration(release).cloned() else { return };
+        self.state.next.instances.0 += 1;
+        let to = GroupId { release, instance: InstanceId(self.state.next.instances.0) };
+        let group = Group { size: declaration.nodes, made: 0, nodes: (0..declaration.nodes).collect(), exposed: false };
+        self.state.groups.insert(to, group);
+        self.start(
+            kind,
+            self.state.live,
+            to,
+            Stage::Prepare { deadline: self.now.after(declaration.policy.progress_deadline), booted: false },
+        );
+        self.state.retries.remove(&EffectKind::EnsureGroup);
+        self.send(Effect::EnsureGroup { group: to, size: declaration.nodes });
+    }
+
+    /// A rollout back to the group that is still warm. Its nodes are members already: the next look at the world gates and shifts.
+    fn return_to(&mut self, group: GroupId) {
+        let deadline = self
+            .now
+            .after(self.state.declaration(group.release).map_or_else(Default::default, |declaration| declaration.policy.progress_deadline));
+        self.end_rollout();
+        self.start(RolloutKind::Rollback, self.state.live, group, Stage::Prepare { deadline, booted: true });
+    }
+
+    fn start(&mut self, kind: RolloutKind, from: Option<GroupId>, to: GroupId, stage: Stage) {
+        self.state.next.rollouts += 1;
+        let number = RolloutNumber(self.state.next.rollouts);
+        self.state.healing = Healing::default();
+        self.state.rollout = Some(Rollout { number, kind, from, to, stage });
+        let from = from.map(|group| group.release);
+        self.notify(Notice::RolloutStarted { rollout: number, kind, from, to: to.release });
+    }
+}
