@@ -1,1 +1,4 @@
 //! Where groups run and traffic is shifted.
+
+pub mod contract;
+pub mod sim;

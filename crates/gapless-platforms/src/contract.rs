@@ -1,0 +1,310 @@
+//! What every platform keeps to, as checks that each platform's tests run: one test per function here, each over a fresh [`Scene`]. A check panics with what it saw.
+
+use async_trait::async_trait;
+use gapless_core::node::{GroupId, InstanceId, NodeId};
+use gapless_core::observation::{Condition, Observation};
+use gapless_core::release::ReleaseNumber;
+use gapless_core::route::{Generation, Route, Weight};
+use gapless_engine::clock::Clock;
+use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::platform::{Declarations, Platform};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a node of a check behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// It answers its health check with 200.
+    Serves,
+    /// Its command ends at once with this code, and its last output is [`LAST_WORDS`].
+    Exits(i32),
+}
+
+/// What a command of [`Script::Exits`] writes before it ends.
+pub const LAST_WORDS: &str = "the last words";
+
+/// A world for one check: proxies that run, an image, no nodes. It cleans up when it is dropped.
+#[async_trait]
+pub trait Scene: Send + Sync {
+    /// A platform over this world. Each call gives a new instance, as after a crash of the one before.
+    async fn platform(&self) -> Arc<dyn Platform>;
+
+    /// The platform's time.
+    fn clock(&self) -> Arc<dyn Clock>;
+
+    /// A declaration of this scene's one service whose nodes behave so. Health checks at most every 200 ms; the drain deadline does not matter.
+    fn declaration(&self, script: Script) -> ServiceDeclaration;
+
+    /// Sends a request through a proxy to the service's only member, one that does not end by itself within a minute, and returns when the proxy has it in flight.
+    async fn hold_request(&self);
+
+    /// How long something may take that is expected to come.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
+    /// How long something is awaited that must not come.
+    fn quiet(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+}
+
+const FIRST: GroupId = GroupId { release: ReleaseNumber(1), instance: InstanceId(1) };
+const SECOND: GroupId = GroupId { release: ReleaseNumber(2), instance: InstanceId(2) };
+
+/// Ensuring a group twice makes it once; a smaller size takes nothing away, a larger one adds.
+pub async fn ensure_group_is_idempotent_and_only_grows(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    stage.ensure(FIRST, 2).await;
+    let made = stage.observe().await;
+    assert_eq!(nodes(&made), set([FIRST.node(0), FIRST.node(1)]));
+    stage.ensure(FIRST, 2).await;
+    stage.ensure(FIRST, 1).await;
+    assert_eq!(nodes(&stage.observe().await), nodes(&made));
+    stage.ensure(FIRST, 3).await;
+    assert_eq!(nodes(&stage.observe().await), set([FIRST.node(0), FIRST.node(1), FIRST.node(2)]));
+    let running = stage.until("all nodes run", |seen| seen.nodes.values().all(|node| node.condition == Condition::Running)).await;
+    let image = scene.declaration(Script::Serves).image;
+    assert!(running.nodes.values().all(|node| node.image == image), "a node has another image than {image}: {running:?}");
+    stage.clear().await;
+}
+
+/// A node that was destroyed does not come back, whoever asks for its group again; the group can still grow.
+pub async fn destroyed_ordinals_never_come_back(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    stage.ensure(FIRST, 2).await;
+    stage.destroy([FIRST.node(0)]).await;
+    assert_eq!(nodes(&stage.observe().await), set([FIRST.node(1)]));
+    stage.ensure(FIRST, 2).await;
+    assert_eq!(nodes(&stage.observe().await), set([FIRST.node(1)]));
+    stage.ensure(FIRST, 3).await;
+    assert_eq!(nodes(&stage.observe().await), set([FIRST.node(1), FIRST.node(2)]));
+    stage.clear().await;
+}
+
+/// A route is done when every proxy acknowledges it, and its members are checked from then on, those without weight too.
+pub async fn routes_are_acknowledged_and_members_checked(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    stage.ensure(FIRST, 2).await;
+    stage.route(1, [(FIRST.node(0), Weight::EQUAL), (FIRST.node(1), Weight::PROBED)]).await;
+    let seen = stage.observe().await;
+    assert!(!seen.proxies.is_empty(), "no proxy is seen");
+    assert!(acknowledged(&seen, 1), "the route is done and not acknowledged: {:?}", seen.proxies);
+    stage
+        .until("both members pass their checks", |seen| seen.nodes.len() == 2 && seen.nodes.values().all(|node| node.health.passes >= 2))
+        .await;
+    stage.route(2, [(FIRST.node(1), Weight::EQUAL)]).await;
+    assert!(acknowledged(&stage.observe().await, 2));
+    stage.clear().await;
+}
+
+/// A route that is older than the applied one changes nothing (I5), whatever the answer.
+pub async fn older_generations_change_nothing(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    stage.ensure(FIRST, 2).await;
+    stage.route(5, [(FIRST.node(0), Weight::EQUAL)]).await;
+    stage.until("the member passes its checks", |seen| passes(seen, FIRST.node(0)) >= 1).await;
+    let older = Stage::a_route(4, [(FIRST.node(1), Weight::EQUAL)]);
+    let _refused_or_done_before = stage.platform.route(&stage.declaration.service, &older, &stage.declarations).await;
+    stage.wait(scene.quiet()).await;
+    let seen = stage.observe().await;
+    assert!(acknowledged(&seen, 5), "an older route was applied: {:?}", seen.proxies);
+    assert_eq!(passes(&seen, FIRST.node(1)), 0, "a member of an older route is checked");
+    assert!(passes(&seen, FIRST.node(0)) >= 1, "a member of the applied route was forgotten");
+    stage.clear().await;
+}
+
+/// The first drain deadline of a node stays: a later call with a longer one does not lengthen it, and what runs at its end is cut.
+pub async fn the_first_drain_deadline_stays(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    let (old, new) = (FIRST.node(0), SECOND.node(0));
+    stage.ensure(FIRST, 1).await;
+    stage.ensure(SECOND, 1).await;
+    stage.route(1, [(old, Weight::EQUAL)]).await;
+    stage.until("the node passes its check", |seen| passes(seen, old) >= 1).await;
+    scene.hold_request().await;
+    stage.until("the request is in flight", |seen| in_flight(seen, old) == 1).await;
+    stage.route(2, [(new, Weight::EQUAL)]).await;
+    assert_eq!(in_flight(&stage.observe().await, old), 1, "a request was lost when its node left the route");
+    let begun = scene.clock().now();
+    let (first, later) = (Duration::from_millis(800), Duration::from_secs(3600));
+    stage.drain(old, first).await;
+    stage.drain(old, later).await;
+    stage.until("the request is cut", |seen| in_flight(seen, old) == 0).await;
+    let took = scene.clock().now().since(begun);
+    assert!(took >= first, "the request was cut after {took:?}, before the deadline of {first:?}");
+    stage.clear().await;
+}
+
+/// Nodes are destroyed once: again, or never made at all, is no error; others stay.
+pub async fn destroying_is_idempotent(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    stage.ensure(FIRST, 3).await;
+    stage.destroy([FIRST.node(0), FIRST.node(1)]).await;
+    stage.destroy([FIRST.node(0), FIRST.node(1)]).await;
+    stage.destroy([SECOND.node(7)]).await;
+    assert_eq!(nodes(&stage.observe().await), set([FIRST.node(2)]));
+    stage.clear().await;
+}
+
+/// Effects of a group that arrive after it was destroyed touch nothing, a later group of the same release least of all.
+pub async fn late_effects_touch_nothing(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    let again = GroupId { release: FIRST.release, instance: InstanceId(3) };
+    stage.ensure(FIRST, 2).await;
+    stage.route(1, [(FIRST.node(0), Weight::EQUAL)]).await;
+    stage.ensure(again, 1).await;
+    stage.route(2, [(again.node(0), Weight::EQUAL)]).await;
+    stage.destroy([FIRST.node(0), FIRST.node(1)]).await;
+    stage.until("the later group passes its checks", |seen| passes(seen, again.node(0)) >= 1).await;
+
+    stage.ensure(FIRST, 2).await;
+    let late = Stage::a_route(1, [(FIRST.node(0), Weight::EQUAL)]);
+    let _refused_or_done_before = stage.platform.route(&stage.declaration.service, &late, &stage.declarations).await;
+    stage.destroy([FIRST.node(0), FIRST.node(1)]).await;
+    let seen = stage.observe().await;
+    assert_eq!(nodes(&seen), set([again.node(0)]));
+    assert!(acknowledged(&seen, 2), "a late route was applied: {:?}", seen.proxies);
+    assert!(passes(&seen, again.node(0)) >= 1, "a late effect touched a later group");
+    stage.clear().await;
+}
+
+/// What is observed is the world: another instance of the platform sees the same, and can go on with it.
+pub async fn observing_reads_the_world(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    stage.ensure(FIRST, 2).await;
+    stage.route(1, [(FIRST.node(0), Weight::EQUAL), (FIRST.node(1), Weight::EQUAL)]).await;
+    stage.until("both nodes pass", |seen| seen.nodes.values().all(|node| node.health.passes >= 1)).await;
+    let before = stage.observe().await;
+
+    let next = Stage::new(scene, Script::Serves).await;
+    let after = next.observe().await;
+    assert_eq!(nodes(&after), nodes(&before));
+    assert_eq!(after.proxies, before.proxies);
+    for (id, node) in &after.nodes {
+        assert_eq!(
+            (&node.condition, node.image),
+            (&before.nodes[id].condition, before.nodes[id].image),
+            "{id} is seen otherwise by another instance"
+        );
+        assert!(node.health.passes >= 1, "{id} is not seen healthy by another instance");
+    }
+    next.ensure(FIRST, 2).await;
+    assert_eq!(nodes(&next.observe().await), nodes(&before));
+    next.route(2, [(FIRST.node(1), Weight::EQUAL)]).await;
+    next.destroy([FIRST.node(0)]).await;
+    assert_eq!(nodes(&next.observe().await), set([FIRST.node(1)]));
+    next.clear().await;
+}
+
+/// A command that ends at once is no error of its effect: it is observed with its code and its last words.
+pub async fn an_exited_command_is_observed(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Exits(7)).await;
+    stage.ensure(FIRST, 1).await;
+    let exited = |seen: &Observation| matches!(seen.nodes.get(&FIRST.node(0)).map(|node| &node.condition), Some(Condition::Exited { .. }));
+    let seen = stage.until("the exit is seen", exited).await;
+    let Condition::Exited { code, output } = &seen.nodes[&FIRST.node(0)].condition else { unreachable!("it was seen exited") };
+    assert_eq!(*code, Some(7));
+    assert!(output.contains(LAST_WORDS), "the last words are not in `{output}`");
+    stage.ensure(FIRST, 1).await;
+    assert!(exited(&stage.observe().await), "an exited node was started again");
+    stage.clear().await;
+}
+
+/// A scene with a platform and a declaration.
+struct Stage<'a> {
+    scene: &'a dyn Scene,
+    platform: Arc<dyn Platform>,
+    declaration: Arc<ServiceDeclaration>,
+    declarations: Declarations,
+}
+
+impl<'a> Stage<'a> {
+    async fn new(scene: &'a dyn Scene, script: Script) -> Self {
+        let declaration = Arc::new(scene.declaration(script));
+        let releases = [FIRST.release, SECOND.release];
+        let declarations = releases.into_iter().map(|release| (release, declaration.clone())).collect();
+        Self { scene, platform: scene.platform().await, declaration, declarations }
+    }
+
+    async fn ensure(&self, group: GroupId, size: u32) {
+        let done = self.platform.ensure_group(self.declaration.clone(), group, size).await;
+        done.unwrap_or_else(|error| panic!("ensuring {group} with {size} nodes: {error}"));
+    }
+
+    fn a_route(generation: u64, members: impl IntoIterator<Item = (NodeId, Weight)>) -> Route {
+        Route { generation: Generation(generation), members: members.into_iter().collect::<BTreeMap<_, _>>() }
+    }
+
+    async fn route(&self, generation: u64, members: impl IntoIterator<Item = (NodeId, Weight)>) {
+        let route = Self::a_route(generation, members);
+        let done = self.platform.route(&self.declaration.service, &route, &self.declarations).await;
+        done.unwrap_or_else(|error| panic!("routing to {route:?}: {error}"));
+    }
+
+    async fn drain(&self, node: NodeId, deadline: Duration) {
+        let done = self.platform.drain(&self.declaration.service, &BTreeSet::from([node]), deadline).await;
+        done.unwrap_or_else(|error| panic!("draining {node}: {error}"));
+    }
+
+    async fn destroy(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        let nodes: BTreeSet<_> = nodes.into_iter().collect();
+        let done = self.platform.destroy_nodes(&self.declaration.service, &nodes).await;
+        done.unwrap_or_else(|error| panic!("destroying {nodes:?}: {error}"));
+    }
+
+    async fn observe(&self) -> Observation {
+        self.platform.observe(&self.declaration.service).await.unwrap_or_else(|error| panic!("observing: {error}"))
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Observation) -> bool) -> Observation {
+        let deadline = self.scene.clock().now().after(self.scene.patience());
+        loop {
+            let seen = self.observe().await;
+            if condition(&seen) {
+                return seen;
+            }
+            let left = deadline.since(self.scene.clock().now());
+            assert!(!left.is_zero(), "waited in vain until {what}: {seen:?}");
+            self.platform.changed(&self.declaration.service, left).await;
+        }
+    }
+
+    async fn wait(&self, span: Duration) {
+        let until = self.scene.clock().now().after(span);
+        while self.scene.clock().now() < until {
+            self.observe().await;
+            self.platform.changed(&self.declaration.service, until.since(self.scene.clock().now())).await;
+        }
+    }
+
+    /// Leaves nothing: no member in any route, no node.
+    async fn clear(&self) {
+        self.route(1000, []).await;
+        let left = self.observe().await;
+        self.destroy(left.nodes.into_keys()).await;
+        let left = self.observe().await.nodes;
+        assert!(left.is_empty(), "nodes are left: {left:?}");
+    }
+}
+
+fn nodes(seen: &Observation) -> BTreeSet<NodeId> {
+    seen.nodes.keys().copied().collect()
+}
+
+fn set<const COUNT: usize>(nodes: [NodeId; COUNT]) -> BTreeSet<NodeId> {
+    BTreeSet::from(nodes)
+}
+
+fn passes(seen: &Observation, node: NodeId) -> u32 {
+    seen.nodes.get(&node).map_or(0, |node| node.health.passes)
+}
+
+fn in_flight(seen: &Observation, node: NodeId) -> u32 {
+    seen.nodes.get(&node).map_or(0, |node| node.requests_in_flight)
+}
+
+fn acknowledged(seen: &Observation, generation: u64) -> bool {
+    seen.proxies.values().all(|applied| *applied == Some(Generation(generation)))
+}
