@@ -290,10 +290,16 @@ fn check_class(class: &ClassPlan) -> Result<(), LoadError> {
             "begin it with a slash and percent-encode all but printable ASCII",
         );
     }
+    if class.share == 0 {
+        return wrong("it has no share".to_owned(), "give it at least 1 part of 1000 or leave it out");
+    }
     match (class.method, class.body, class.check) {
         (Method::Get, Body::Upload { .. }, _) => wrong("a GET has an upload".to_owned(), "use POST for uploads"),
         (_, Body::Upload { bytes, .. }, _) if bytes > MAX_UPLOAD_BYTES => {
             wrong(format!("an upload of {bytes} bytes is above {MAX_UPLOAD_BYTES}"), "choose a smaller upload")
+        }
+        (_, Body::Upload { spread_ms, .. }, _) if spread_ms > MAX_DEADLINE_MS => {
+            wrong(format!("an upload over {spread_ms} ms is above {MAX_DEADLINE_MS} ms"), "send it faster")
         }
         (_, Body::None, Check::EchoDigest) => {
             wrong("there is no upload whose digest could come back".to_owned(), "add an upload or choose another check")
@@ -350,6 +356,10 @@ mod tests {
         assert!(refusal(|plan| plan.classes[0].path = "x y".into()).contains("cannot be sent"));
         assert!(refusal(|plan| plan.classes[2].method = Method::Get).contains("a GET has an upload"));
         assert!(refusal(|plan| plan.classes[0].check = Check::EchoDigest).contains("no upload"));
+        let shares = |plan: &mut Plan| (plan.classes[0].share, plan.classes[1].share) = (920, 0);
+        assert!(refusal(shares).contains("it has no share"));
+        let spread = Body::Upload { bytes: 1, spread_ms: u64::MAX };
+        assert!(refusal(|plan| plan.classes[2].body = spread).contains("an upload over"));
         let endless = Check::Sequence { bytes: MAX_SEQUENCE_BYTES + 1 };
         assert!(refusal(|plan| plan.classes[4].check = endless).contains("sequence of"));
         assert!(refusal(|plan| plan.target.url = "ftp://x".into()).contains("ftp://x"));

@@ -172,7 +172,8 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Starts `program ARGUMENTS… - OUTPUT`, which has to call [`main`] with these two paths, and gives it `plan`.
+    /// Starts `program - OUTPUT`, which has to call [`main`] with these two paths, and gives it `plan`; for gapless
+    /// itself, `program` is `Command::new(current_exe)` with the argument `load`.
     /// It runs in a process group of its own: Ctrl-C in a terminal reaches only the process that asked for it.
     pub async fn spawn(mut program: Command, plan: &Plan, output: &Path) -> Result<Self, LoadError> {
         plan.endpoint()?;

@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 pub struct Request {
     /// Its number at this backend, from 0.
     pub number: u64,
+    /// Number of the connection it came on, from 0.
+    pub connection: u64,
     pub path: String,
     pub one_shot: bool,
     pub body: Vec<u8>,
@@ -53,8 +55,8 @@ impl Backend {
         let (counted, opened) = (Arc::clone(&requests), Arc::clone(&connections));
         let acceptor = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                opened.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, Arc::clone(&decide), Arc::clone(&counted)));
+                let connection = opened.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(stream, connection, Arc::clone(&decide), Arc::clone(&counted)));
             }
         });
         Self { address, requests, connections, acceptor }
@@ -77,9 +79,9 @@ impl Drop for Backend {
 
 type Decide = Arc<dyn Fn(&Request) -> Answer + Send + Sync>;
 
-async fn serve(stream: TcpStream, decide: Decide, counted: Arc<AtomicU64>) {
+async fn serve(stream: TcpStream, connection: u64, decide: Decide, counted: Arc<AtomicU64>) {
     let mut stream = BufReader::new(stream);
-    while let Some(mut request) = read_request(&mut stream).await {
+    while let Some(mut request) = read_request(&mut stream, connection).await {
         request.number = counted.fetch_add(1, Ordering::SeqCst);
         if !act(decide(&request), stream.get_mut()).await {
             return;
@@ -110,7 +112,7 @@ fn act(answer: Answer, stream: &mut TcpStream) -> Pin<Box<dyn Future<Output = bo
     })
 }
 
-async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
+async fn read_request(stream: &mut BufReader<TcpStream>, connection: u64) -> Option<Request> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -128,6 +130,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     stream.read_exact(&mut body).await.ok()?;
     Some(Request {
         number: 0,
+        connection,
         path: lines[0].split(' ').nth(1).expect("a path").to_owned(),
         one_shot: lines.iter().any(|line| line == "Connection: close"),
         body,

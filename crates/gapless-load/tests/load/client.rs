@@ -1,8 +1,9 @@
 //! What one request comes to, case by case.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gapless_load::{Check, ClassPlan, Recording, probe};
@@ -10,6 +11,9 @@ use tokio::sync::Notify;
 
 use crate::backend::{Answer, Backend, Request, response};
 use crate::{causes, plan_of, run_plan};
+
+/// Requests a second so far apart that none waits for the one before, even on a busy machine.
+const SPARSE: u32 = 8;
 
 fn get(check: Check) -> ClassPlan {
     ClassPlan::get("get", 1000, "/", check)
@@ -55,10 +59,13 @@ async fn a_full_accept_queue() {
     assert_eq!(causes(&run_plan(plan).await), [("connect-timeout", 1)]);
 }
 
+/// A name, what the backend does, and the failures it has to come to.
+type Case = (&'static str, Answer, &'static [(&'static str, u64)]);
+
 #[tokio::test]
 async fn each_way_to_end_a_response_has_its_cause() {
     let head = |rest: &str| format!("HTTP/1.1 200 OK\r\n{rest}").into_bytes();
-    let cases: Vec<(&str, Answer, &[(&str, u64)])> = vec![
+    let cases: Vec<Case> = vec![
         ("whole", Answer::Keep(response(200, b"content")), &[]),
         ("no answer", Answer::Hang, &[("deadline", 1)]),
         ("half an answer, then nothing", Answer::Keep(head("Content-Length: 5\r\n\r\nhe")), &[("deadline", 1)]),
@@ -88,7 +95,7 @@ async fn each_way_to_end_a_response_has_its_cause() {
         ("503 with a cut body", Answer::Close(b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\n".to_vec()), &[("status-503", 1)]),
     ];
     for (name, answer, expected) in cases {
-        let answer = std::sync::Mutex::new(Some(answer));
+        let answer = Mutex::new(Some(answer));
         let recording = one(move |_| answer.lock().unwrap().take().expect("a request is sent once")).await;
         assert_eq!(causes(&recording), expected, "{name}: {:?}", recording.report.failure_examples);
     }
@@ -146,22 +153,43 @@ async fn an_answer_before_the_upload_s_end_names_the_cause() {
 
 #[tokio::test]
 async fn kept_connections_are_used_again_and_closed_ones_are_not() {
-    let backend = Backend::start(|request| match request.number % 2 {
-        0 => Answer::Keep(response(200, b"")),
-        _ => Answer::Keep(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()),
+    let closed = Arc::new(Mutex::new(BTreeSet::new()));
+    let used_again = Arc::new(AtomicBool::new(false));
+    let (said_close, misused) = (Arc::clone(&closed), Arc::clone(&used_again));
+    let backend = Backend::start(move |request| {
+        if said_close.lock().unwrap().contains(&request.connection) {
+            misused.store(true, Ordering::SeqCst);
+        }
+        if request.number.is_multiple_of(2) {
+            return Answer::Keep(response(200, b""));
+        }
+        said_close.lock().unwrap().insert(request.connection);
+        // The connection stays open: only the announcement keeps the witness off it.
+        Answer::Keep(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec())
     })
     .await;
-    let recording = run_plan(plan_of(&backend.url(), get(Check::Complete), 100, 10)).await;
+    let recording = run_plan(plan_of(&backend.url(), get(Check::Complete), 50, 20)).await;
     assert_eq!((recording.report.failed, recording.report.stale_connections), (0, 0));
-    assert_eq!(backend.connections.load(Ordering::SeqCst), 5);
+    assert!(!used_again.load(Ordering::SeqCst));
+    assert!(backend.connections.load(Ordering::SeqCst) < 20, "none was used again");
 }
 
 #[tokio::test]
 async fn a_connection_closed_while_it_rested_is_replaced() {
     let backend = Backend::start(|_| Answer::Close(response(200, b""))).await;
-    let recording = run_plan(plan_of(&backend.url(), get(Check::Complete), 50, 5)).await;
+    let recording = run_plan(plan_of(&backend.url(), get(Check::Complete), SPARSE, 5)).await;
     assert_eq!((recording.report.failed, recording.report.stale_connections), (0, 4));
     assert_eq!(backend.requests(), 5);
+}
+
+#[tokio::test]
+async fn a_connection_that_rested_too_long_is_left() {
+    let backend = Backend::start(|_| Answer::Keep(response(200, b""))).await;
+    let mut plan = plan_of(&backend.url(), get(Check::Complete), SPARSE, 4);
+    plan.idle_limit_ms = 20;
+    let recording = run_plan(plan).await;
+    assert_eq!((recording.report.failed, recording.report.stale_connections), (0, 0));
+    assert_eq!(backend.connections.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test]
@@ -173,7 +201,7 @@ async fn a_connection_that_breaks_after_the_request_was_written_is_a_failure() {
         _ => Answer::Keep(response(200, b"")),
     })
     .await;
-    let recording = run_plan(plan_of(&backend.url(), get(Check::Complete), 50, 5)).await;
+    let recording = run_plan(plan_of(&backend.url(), get(Check::Complete), SPARSE, 5)).await;
     assert_eq!(causes(&recording), [("closed-before-response", 1), ("reset", 1)]);
     assert_eq!((backend.requests(), recording.report.stale_connections), (5, 0));
 }
