@@ -109,10 +109,7 @@ impl Exchanger {
         let deadline = seen.slot.scheduled + self.deadline;
         let keep = self.classes[seen.slot.class].plan.connection == ConnectionUse::KeepAlive;
         let mut connection = self.obtain(keep, deadline, seen).await?;
-        let reusable = match timeout_at(deadline, self.converse(&mut connection, seen)).await {
-            Ok(result) => result?,
-            Err(_) => return Err(Failure::new(Cause::Deadline, "not finished within the deadline")),
-        };
+        let reusable = self.converse(&mut connection, deadline, seen).await?;
         if keep && reusable {
             self.pool.put(connection);
         }
@@ -131,17 +128,17 @@ impl Exchanger {
     }
 
     /// Writes the request and reads the response; whether the connection may be used again.
-    async fn converse(&self, connection: &mut Connection, seen: &mut Finished) -> Result<bool, Failure> {
+    async fn converse(&self, connection: &mut Connection, deadline: Instant, seen: &mut Finished) -> Result<bool, Failure> {
         let class = &self.classes[seen.slot.class];
         seen.sent = Some(Instant::now());
-        let sent = self.send(connection, class, seen.slot.number).await;
-        let (uploaded, broken) = match sent {
+        let (uploaded, broken) = match within(deadline, self.send(connection, class, seen.slot.number)).await {
             Ok(digest) => (digest, None),
             Err(failure) => (None, Some(failure)),
         };
-        // A server may answer and close before it took all of the request: its status is then the cause to name.
+        // A server may answer, and close or wait, before it took all of the request: its status is then the cause to
+        // name. Past the deadline this still reads what has already arrived.
         let checker = Checker::new(class.plan.check, uploaded, &self.sequence);
-        let received = receive(connection, checker, class.plan.check, seen).await;
+        let received = within(deadline, receive(connection, checker, class.plan.check, seen)).await;
         broken.map_or(received, Err)
     }
 
@@ -310,6 +307,11 @@ async fn read_head(connection: &mut Connection, buffer: &mut Vec<u8>) -> Result<
 async fn read(connection: &mut Connection, buffer: &mut Vec<u8>) -> Result<usize, Failure> {
     buffer.reserve(READ_BYTES);
     connection.read_buf(buffer).await.map_err(|error| Failure::of_stream("read", &error))
+}
+
+async fn within<T>(deadline: Instant, action: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = || Failure::new(Cause::Deadline, "not finished within the deadline");
+    timeout_at(deadline, action).await.unwrap_or_else(|_| Err(late()))
 }
 
 fn bad_framing(error: FramingError) -> Failure {

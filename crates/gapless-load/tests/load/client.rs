@@ -152,6 +152,24 @@ async fn an_answer_before_the_upload_s_end_names_the_cause() {
 }
 
 #[tokio::test]
+async fn an_answer_to_an_upload_that_nobody_reads_names_the_cause() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &response(503, b"")).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    // More than both sides' socket buffers hold.
+    let class = ClassPlan::upload("upload", 1000, "/upload", 64 << 20, 10);
+    let mut plan = plan_of(&url, class, 10, 1);
+    plan.deadline_ms = 400;
+    let recording = run_plan(plan).await;
+    server.abort();
+    assert_eq!(causes(&recording), [("status-503", 1)]);
+}
+
+#[tokio::test]
 async fn kept_connections_are_used_again_and_closed_ones_are_not() {
     let closed = Arc::new(Mutex::new(BTreeSet::new()));
     let used_again = Arc::new(AtomicBool::new(false));
