@@ -1,0 +1,417 @@
+//! The provision layer: real Packer, fenced, changes a build node over SSH; what the node's disk then differs by from the base is the layer.
+
+use crate::base::{Base, BaseCache, keep_record, read_record};
+use crate::blob::BlobStore;
+use crate::commit::{Commit, CommitFile, write_files};
+use crate::input::Inputs;
+use crate::layer;
+use crate::lock;
+use crate::packages;
+use crate::packer::{self, Access};
+use crate::progress::{Listener, Phase};
+use crate::puppet;
+use crate::spec::PackerSpec;
+use crate::tools;
+use crate::view::View;
+use gapless_core::digest::Digest;
+use gapless_engine::error::{Context, Error, ErrorKind};
+use gapless_engine::images::OWNER_SHIFT;
+use gapless_engine::workbench::{BenchRequest, SandboxEnd, SandboxRequest, Workbench};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Counted up when the way a layer is provisioned changes.
+const PROVISION_VERSION: u32 = 1;
+
+/// The longest that a template may take: an installation of large packages over a slow line, with room.
+pub const PACKER_DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// The longest that Packer may take to check a template, which starts nothing.
+const VALIDATE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often a growing log is looked at for the person who watches; nothing waits for it.
+const LOG_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a build node has for itself and no image gets.
+const NOT_PUBLISHED: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+
+/// The folder of the project's Puppet code, which a template may read beside its own folder.
+const PUPPET_FOLDER: &str = "puppet";
+
+/// A provision layer and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provisioned {
+    layer: String,
+    /// What the first run of Puppet changed, such as `Package[apache2]`.
+    pub changes: Vec<String>,
+    /// The version of Puppet, if it was applied.
+    pub puppet_version: Option<String>,
+    /// `name version` of each installed package.
+    pub packages: Vec<String>,
+}
+
+impl Provisioned {
+    /// The layer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when the record is damaged.
+    pub fn layer(&self) -> Result<Digest, Error> {
+        self.layer.parse().map_err(|error| Error::new(format!("{error}")).kind(ErrorKind::Corrupt))
+    }
+}
+
+/// Everything that a provision needs.
+pub(crate) struct Provision<'a> {
+    pub(crate) workbench: &'a dyn Workbench,
+    pub(crate) cache: &'a BaseCache,
+    pub(crate) blobs: &'a BlobStore,
+    /// Where records and work are kept.
+    pub(crate) folder: &'a Path,
+    pub(crate) commit: &'a Commit,
+    pub(crate) spec: &'a PackerSpec,
+    pub(crate) base: &'a Base,
+    pub(crate) base_tree: &'a Path,
+    pub(crate) logs: &'a Path,
+    pub(crate) listener: &'a Listener,
+}
+
+/// The folders of one provision.
+struct Work {
+    name: String,
+    /// The copy of the commit's files.
+    project: PathBuf,
+    /// The template that is run, the script that removes the tools, the key.
+    given: PathBuf,
+    /// What Packer may write.
+    output: PathBuf,
+    /// What the node changes.
+    upper: PathBuf,
+}
+
+impl Provision<'_> {
+    /// The layer, and whether it was there already: then Packer is not started.
+    pub(crate) async fn run(&self) -> Result<(Provisioned, bool), Error> {
+        let template = self.spec.template.to_str().unwrap_or_default().to_owned();
+        let files = self.commit.files(&[readable_folder(&template), PUPPET_FOLDER])?;
+        let Some(CommitFile::File { content, .. }) = files.get(&template) else {
+            return Err(Error::new(format!("the commit {} has no file `{template}`", self.commit.id()))
+                .kind(ErrorKind::Invalid)
+                .hint("set `template` of the image's `packer` block to a file that was committed"));
+        };
+        let content = String::from_utf8_lossy(content).into_owned();
+        let key = self.key(&files)?;
+        let lock_path = self.folder.join(format!("provision-{}.lock", key.hex()));
+        let _lock = blocking(move || lock::take(&lock_path)).await?;
+        if let Some(done) = read_record::<Provisioned>(self.folder, "provision", key)?
+            && self.blobs.contains(done.layer()?)
+        {
+            return Ok((done, true));
+        }
+        let work = self.prepare(key, &files)?;
+        let provisioned = self.provision(&work, &content).await.context(|| format!("provisioning with {template}"));
+        let removed = remove(&self.work_folder(key));
+        let provisioned = provisioned?;
+        removed?;
+        keep_record(self.folder, "provision", key, &provisioned)?;
+        Ok((provisioned, false))
+    }
+
+    fn key(&self, files: &BTreeMap<String, CommitFile>) -> Result<Digest, Error> {
+        let mut inputs = Inputs::new("provision", PROVISION_VERSION);
+        inputs.add("base", self.base.layer()?.hex().as_bytes());
+        inputs.add("template", self.spec.template.as_os_str().as_encoded_bytes());
+        for (name, value) in &self.spec.variables {
+            inputs.add("variable", name.as_bytes());
+            inputs.add("value", value.as_bytes());
+        }
+        for (path, file) in files {
+            inputs.add("path", path.as_bytes());
+            match file {
+                CommitFile::File { executable, content } => inputs.add(if *executable { "executable" } else { "file" }, content),
+                CommitFile::Link { target } => inputs.add("link", target.as_bytes()),
+            }
+        }
+        Ok(inputs.key())
+    }
+
+    fn work_folder(&self, key: Digest) -> PathBuf {
+        self.folder.join("work").join(key.short())
+    }
+
+    fn prepare(&self, key: Digest, files: &BTreeMap<String, CommitFile>) -> Result<Work, Error> {
+        let folder = self.work_folder(key);
+        remove(&folder)?;
+        let inside = |name: &str| folder.join(name);
+        let work = Work {
+            name: key.short(),
+            project: inside("project"),
+            given: inside("given"),
+            output: inside("output"),
+            upper: inside("upper"),
+        };
+        for made in [&work.project, &work.given, &work.output, &work.upper] {
+            fs::create_dir_all(made).context(|| format!("making {}", made.display()))?;
+        }
+        write_files(files, &work.project)?;
+        fs::write(work.given.join("remove.sh"), tools::REMOVE).context(|| "writing the script that removes the tools".into())?;
+        make_key(&work.given.join("key"))?;
+        Ok(work)
+    }
+
+    async fn provision(&self, work: &Work, template: &str) -> Result<Provisioned, Error> {
+        let (cache, base, listener) = (self.cache.clone(), self.base.clone(), self.listener.clone());
+        let tools_tree = blocking(move || {
+            let started = std::time::Instant::now();
+            listener.tell(crate::progress::Step::Started(Phase::Tools));
+            let (digest, reused) = cache.tools(&base, &listener)?;
+            listener.tell(crate::progress::Step::Finished { phase: Phase::Tools, reused, digest, took: started.elapsed() });
+            cache.trees.tree(&cache.blobs, digest)
+        })
+        .await?;
+        self.check_template(work, template).await?;
+        let name = format!("build-{}", work.name);
+        let opened = self.workbench.open(self.bench(&name, work, &tools_tree)?).await;
+        let provisioned = match opened {
+            Ok(bench) => self.run_packer(work, template, &name, &bench.address.to_string()).await,
+            Err(error) => Err(error),
+        };
+        let closed = self.workbench.close(&name).await;
+        let (changes, puppet_version) = provisioned?;
+        closed?;
+        self.pack(work, &tools_tree, changes, puppet_version).await
+    }
+
+    fn bench(&self, name: &str, work: &Work, tools_tree: &Path) -> Result<BenchRequest, Error> {
+        let public = work.given.join("key.pub");
+        let public = fs::read_to_string(&public).context(|| format!("reading {}", public.display()))?;
+        let start = format!(
+            "mkdir -p /run/sshd /run/gapless; echo '{}' > /run/gapless/authorized_keys; \
+             exec /usr/sbin/sshd -D -e -p {} -o UsePAM=no -o UseDNS=no -o StrictModes=no -o PasswordAuthentication=no \
+             -o AuthorizedKeysFile=/run/gapless/authorized_keys",
+            public.trim(),
+            packer::SSH_PORT
+        );
+        Ok(BenchRequest {
+            name: name.into(),
+            layers: vec![self.base_tree.into(), tools_tree.into()],
+            upper: work.upper.clone(),
+            command: vec!["/bin/sh".into(), "-c".into(), start],
+            files: BTreeMap::new(),
+            log: self.logs.join("node.log"),
+        })
+    }
+
+    /// Lets Packer itself say what is wrong with the project's template, before anything is started.
+    async fn check_template(&self, work: &Work, template: &str) -> Result<(), Error> {
+        let access = Access { host: "192.0.2.1".into(), private_key_file: "/gapless/key".into() };
+        let derived = packer::derive(template, &self.spec.variables, &access, "/output", "/gapless/remove.sh");
+        let mut command = vec!["packer".to_owned(), "validate".to_owned()];
+        match &derived {
+            Ok(derived) => {
+                write_derived(work, derived)?;
+                command.extend(variable_arguments(&derived.variables));
+                command.push("/gapless/template.json".into());
+            }
+            // Packer shows the line and column of what is not JSON better than a parser that is not its own.
+            Err(_) => command.extend(["-syntax-only".into(), self.spec.template.display().to_string()]),
+        }
+        let log = self.logs.join("validate.log");
+        let end = self.workbench.run(self.sandbox(work, "validate", command, None, log.clone(), VALIDATE_DEADLINE)).await?;
+        if end == SandboxEnd::Exited(0) {
+            return derived.map(drop);
+        }
+        let said = packer::without_colours(&read_log(&log));
+        Err(Error::new(format!("`packer validate` refuses the template:\n{}", said.trim())).kind(ErrorKind::Invalid))
+    }
+
+    async fn run_packer(&self, work: &Work, template: &str, bench: &str, host: &str) -> Result<(Vec<String>, Option<String>), Error> {
+        let access = Access { host: host.into(), private_key_file: "/gapless/key".into() };
+        let derived = packer::derive(template, &self.spec.variables, &access, "/output", "/gapless/remove.sh")?;
+        write_derived(work, &derived)?;
+        let mut command: Vec<String> = ["packer", "build", "-machine-readable", "-color=false"].map(str::to_owned).into();
+        command.push(format!("-only={}", derived.builder));
+        command.extend(variable_arguments(&derived.variables));
+        command.push("/gapless/template.json".into());
+        let log = self.logs.join("packer.log");
+        let request = self.sandbox(work, "packer", command, Some(bench.into()), log.clone(), PACKER_DEADLINE);
+        let end = self.followed(self.workbench.run(request), &log).await?;
+        self.judge(end, &log)?;
+        if !derived.applies_puppet {
+            return Ok((Vec::new(), None));
+        }
+        let first = reports(&work.output.join("first.yaml"))?;
+        puppet::must_be_unchanged(&reports(&work.output.join("second.yaml"))?)?;
+        let changes = first.iter().flat_map(|report| &report.changes).map(|change| change.resource.clone()).collect();
+        Ok((changes, first.first().map(|report| report.puppet_version.clone())))
+    }
+
+    fn judge(&self, end: SandboxEnd, log: &Path) -> Result<(), Error> {
+        let output = read_log(log);
+        let how = match end {
+            SandboxEnd::Exited(0) => return Ok(()),
+            SandboxEnd::Exited(code) => format!("exit status {code}"),
+            SandboxEnd::Killed => "killed by a signal".into(),
+            SandboxEnd::DeadlinePassed => format!("not done after {} minutes", PACKER_DEADLINE.as_secs() / 60),
+        };
+        let errors = packer::errors(&output);
+        let said = if errors.is_empty() { last_lines(&output) } else { errors.join("\n") };
+        Err(Error::new(format!("Packer failed ({how}):\n{said}"))
+            .kind(ErrorKind::Invalid)
+            .hint(format!("the whole output is in {}", log.display())))
+    }
+
+    fn sandbox(
+        &self,
+        work: &Work,
+        what: &str,
+        command: Vec<String>,
+        bench: Option<String>,
+        log: PathBuf,
+        deadline: Duration,
+    ) -> SandboxRequest {
+        let environment = [
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            ("HOME", "/output"),
+            ("TMPDIR", "/output"),
+            ("PACKER_CACHE_DIR", "/output/packer_cache"),
+            ("PACKER_CONFIG_DIR", "/output"),
+            // Packer would ask its maker's server for a newer version of itself.
+            ("CHECKPOINT_DISABLE", "1"),
+            ("PACKER_NO_COLOR", "1"),
+        ];
+        SandboxRequest {
+            name: format!("{what}-{}", work.name),
+            command,
+            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            readable: [("/project".into(), work.project.clone()), ("/gapless".into(), work.given.clone())].into(),
+            writable: [("/output".into(), work.output.clone())].into(),
+            working_directory: "/project".into(),
+            bench,
+            log,
+            deadline,
+        }
+    }
+
+    /// Waits for a program, telling its lines as they come.
+    async fn followed(&self, run: impl Future<Output = Result<SandboxEnd, Error>>, log: &Path) -> Result<SandboxEnd, Error> {
+        let mut run = std::pin::pin!(run);
+        let mut tail = Tail::default();
+        let mut interval = tokio::time::interval(LOG_INTERVAL);
+        loop {
+            tokio::select! {
+                end = &mut run => {
+                    tail.tell(log, self.listener);
+                    return end;
+                }
+                _ = interval.tick() => tail.tell(log, self.listener),
+            }
+        }
+    }
+
+    async fn pack(
+        &self,
+        work: &Work,
+        tools_tree: &Path,
+        changes: Vec<String>,
+        puppet_version: Option<String>,
+    ) -> Result<Provisioned, Error> {
+        let (blobs, base, tools_tree, upper) = (self.blobs.clone(), self.base_tree.to_owned(), tools_tree.to_owned(), work.upper.clone());
+        blocking(move || {
+            let published = [&base, &tools_tree, &upper].map(PathBuf::as_path);
+            let now = View::of(&published, OWNER_SHIFT)?.without_inside(&NOT_PUBLISHED);
+            let before = View::of(&[&base], OWNER_SHIFT)?.without_inside(&NOT_PUBLISHED);
+            let difference = now.difference(&before)?;
+            let layer = blobs.put(|writer| layer::pack(&difference, writer)).context(|| "keeping the provision layer".into())?;
+            // The package manager's list was written by the node: it always is in `upper`.
+            let packages = packages::installed(&upper).or_else(|_| packages::installed(&base))?;
+            Ok(Provisioned { layer: layer.to_string(), changes, puppet_version, packages })
+        })
+        .await
+    }
+}
+
+/// The folder that a template may read: the topmost one on its path; for a template at the top, only itself.
+fn readable_folder(template: &str) -> &str {
+    template.split_once('/').map_or(template, |(folder, _)| folder)
+}
+
+fn variable_arguments(variables: &BTreeMap<String, String>) -> impl Iterator<Item = String> + '_ {
+    variables.iter().flat_map(|(name, value)| ["-var".to_owned(), format!("{name}={value}")])
+}
+
+fn write_derived(work: &Work, derived: &packer::Derived) -> Result<(), Error> {
+    let path = work.given.join("template.json");
+    fs::write(&path, &derived.template).context(|| format!("writing {}", path.display()))
+}
+
+fn reports(path: &Path) -> Result<Vec<puppet::Report>, Error> {
+    let text = fs::read_to_string(path).context(|| "reading Puppet's report, which Packer fetched from the node".into())?;
+    puppet::read(&text)
+}
+
+/// A key for this one node. The folders above are root's alone; the fenced Packer sees it by a mount and needs to be able to read it.
+fn make_key(path: &Path) -> Result<(), Error> {
+    let mut command = Command::new("ssh-keygen");
+    let output = command.args(["-q", "-t", "ed25519", "-N", "", "-C", "gapless-build", "-f"]).arg(path).output();
+    let output =
+        output.map_err(|error| Error::new(format!("starting ssh-keygen: {error}")).hint("install it: apt-get install openssh-client"))?;
+    if !output.status.success() {
+        return Err(Error::new(format!("ssh-keygen said: {}", String::from_utf8_lossy(&output.stderr).trim())));
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).context(|| format!("setting the mode of {}", path.display()))
+}
+
+fn read_log(path: &Path) -> String {
+    fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+}
+
+/// The end of an output, enough to hold its reason.
+fn last_lines(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+fn remove(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("removing {}", folder.display())),
+        _ => Ok(()),
+    }
+}
+
+/// Does what blocks on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::new(format!("a part of the build ended early: {error}")))?
+}
+
+/// Reads what a log grew by.
+#[derive(Default)]
+struct Tail {
+    read: u64,
+    rest: Vec<u8>,
+}
+
+impl Tail {
+    fn tell(&mut self, log: &Path, listener: &Listener) {
+        let Ok(mut file) = File::open(log) else { return };
+        let mut grown = Vec::new();
+        if file.seek(SeekFrom::Start(self.read)).and_then(|_| file.read_to_end(&mut grown)).is_err() {
+            return;
+        }
+        self.read += grown.len() as u64;
+        self.rest.extend(grown);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            let shown = packer::parse(&line).map_or_else(|| Some(line.trim_end().to_owned()), |message| message.shown());
+            if let Some(text) = shown.filter(|text| !text.is_empty()) {
+                listener.line(Phase::Provision, text);
+            }
+        }
+    }
+}
