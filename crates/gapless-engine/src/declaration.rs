@@ -74,7 +74,7 @@ const CONTENT_TAG: &str = "gapless service declaration 1";
 impl ServiceDeclaration {
     /// The content hash: the release's identity. SHA-256 over the tag `gapless service declaration 1` and then every field in the order in which the structs of this module
     /// name them (`node`, `health` and `policy` field by field). A text is its length in bytes (8 bytes, the highest first) and its bytes; a number is 8
-    /// bytes, the highest first; a span of time is its milliseconds; yes is 1 and no is 0; a list or map is the number of its entries and then each entry (key, value; by key). So
+    /// bytes, the highest first; a span of time is its nanoseconds; yes is 1 and no is 0; a list or map is the number of its entries and then each entry (key, value; by key). So
     /// no two declarations give the same bytes.
     #[must_use]
     pub fn content(&self) -> Digest {
@@ -125,7 +125,7 @@ impl Content {
     }
 
     fn span(&mut self, span: Duration) {
-        self.number(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        self.number(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
     }
 
     fn path(&mut self, path: &std::path::Path) {

@@ -12,8 +12,9 @@ use gapless_core::effect::Effect;
 use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, RolloutNumber};
+use gapless_core::plan::{Planned, plan};
 use gapless_core::release::ReleaseNumber;
-use gapless_core::rollout::{Refusal, Step, step};
+use gapless_core::rollout::Refusal;
 use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
 use std::collections::BTreeMap;
@@ -114,15 +115,6 @@ impl From<Error> for DeclareError {
     }
 }
 
-/// What a declaration would do, and nothing of it is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The service as it is; the empty state when it was never declared.
-    pub before: ServiceState,
-    /// What the core would decide at once. The state is as before when nothing would change.
-    pub step: Step,
-}
-
 /// Keeps services as they were declared. Cheap to clone; all clones are the same engine. When the last one is dropped, the engine ends as in [`Engine::stop`].
 #[derive(Clone)]
 pub struct Engine {
@@ -208,12 +200,11 @@ impl Engine {
         }
     }
 
-    /// What declaring this would do at once. Nothing is changed or written.
+    /// What declaring this would do, if everything goes well. Nothing is changed or written.
     #[must_use]
-    pub fn plan(&self, declaration: &ServiceDeclaration) -> Plan {
-        let before = self.state(&declaration.service).map_or_else(ServiceState::default, |state| (*state).clone());
-        let step = step(&before, &Event::Declared(declaration.to_core()), self.inner.parts.clock.now());
-        Plan { before, step }
+    pub fn plan(&self, declaration: &ServiceDeclaration) -> Vec<Planned> {
+        let state = self.state(&declaration.service).unwrap_or_default();
+        plan(&state, &declaration.to_core())
     }
 
     /// The last durable state of a service that was declared.

@@ -26,6 +26,9 @@ use tracing::Instrument;
 /// The world is looked at after this time even if nothing seems to have changed: the bound on what a missed hint can cost.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The world is not looked at more often than this because of a deadline: one that has passed may still wait for something to be seen.
+const LOOK_LEAST: Duration = Duration::from_millis(10);
+
 /// The first wait after the journal or the world refused. It doubles up to [`PAUSE_LIMIT`].
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -127,7 +130,7 @@ impl Service {
     }
 
     async fn next_turn(&mut self, inbox: &mut mpsc::Receiver<Wish>, stopping: &mut watch::Receiver<bool>) -> Turn {
-        let until_look = wait_for_look(&self.parts, &self.name, self.pause, self.look);
+        let until_look = wait_for_look(&self.parts, &self.name, &self.state, self.pause, self.look);
         tokio::select! {
             biased;
             stopped = stopping.wait_for(|stopping| *stopping) => { drop(stopped); Turn::Stop }
@@ -313,13 +316,15 @@ impl Service {
 }
 
 /// Returns when the world should be looked at.
-async fn wait_for_look(parts: &Parts, name: &ServiceName, pause: Option<Duration>, at_once: bool) {
+async fn wait_for_look(parts: &Parts, name: &ServiceName, state: &ServiceState, pause: Option<Duration>, at_once: bool) {
     match pause {
         // Nothing tells when a disk has room again.
         Some(pause) => tokio::time::sleep(pause).await,
         None if at_once => {}
         None => {
-            parts.platform.changed(name, LOOK_INTERVAL).await;
+            let until_deadline = state.next_deadline().map(|deadline| deadline.since(parts.clock.now()));
+            let at_most = until_deadline.map_or(LOOK_INTERVAL, |until| until.clamp(LOOK_LEAST, LOOK_INTERVAL));
+            parts.platform.changed(name, at_most).await;
         }
     }
 }

@@ -1,0 +1,111 @@
+//! The store in memory: for tests and simulations. It lasts as long as its last clone.
+
+use gapless_core::digest::Digest;
+use gapless_core::name::ServiceName;
+use gapless_core::notice::RolloutNumber;
+use gapless_core::release::ArtifactVersion;
+use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::error::{Error, ErrorKind};
+use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The store in memory. Clones are the same store.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    journal: BTreeMap<ServiceName, Vec<JournalRecord>>,
+    artifacts: Vec<Artifact>,
+    declarations: BTreeMap<Digest, ServiceDeclaration>,
+    receipts: BTreeMap<(ServiceName, RolloutNumber), String>,
+    values: BTreeMap<String, String>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Journal for MemoryStore {
+    fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
+        let mut kept = self.kept();
+        let records = kept.journal.entry(service.clone()).or_default();
+        records.push(record.clone());
+        Ok(Sequence(records.len() as u64))
+    }
+
+    fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
+        let kept = self.kept();
+        let records = kept.journal.get(service).into_iter().flatten();
+        Ok((1..).map(Sequence).zip(records.cloned()).collect())
+    }
+
+    fn services(&self) -> Result<Vec<ServiceName>, Error> {
+        Ok(self.kept().journal.keys().cloned().collect())
+    }
+}
+
+impl Records for MemoryStore {
+    fn publish(&self, new: NewArtifact) -> Result<Artifact, Error> {
+        let mut kept = self.kept();
+        let family = kept.artifacts.iter().filter(|artifact| artifact.name == new.name && artifact.kind == new.kind);
+        if let Some(same) = family.clone().find(|artifact| artifact.image == new.image && artifact.metadata == new.metadata) {
+            return Ok(same.clone());
+        }
+        let version = ArtifactVersion(1 + family.map(|artifact| artifact.version.0).max().unwrap_or_default());
+        let NewArtifact { name, kind, image, published, metadata } = new;
+        let artifact = Artifact { name, kind, version, image, published, metadata };
+        kept.artifacts.push(artifact.clone());
+        Ok(artifact)
+    }
+
+    fn artifacts(&self, name: Option<&str>) -> Result<Vec<Artifact>, Error> {
+        let kept = self.kept();
+        let mut found: Vec<_> = kept.artifacts.iter().filter(|artifact| name.is_none_or(|name| artifact.name == name)).cloned().collect();
+        found.sort_by(|one, other| (&one.name, &one.kind, one.version).cmp(&(&other.name, &other.kind, other.version)));
+        Ok(found)
+    }
+
+    fn put_declaration(&self, content: Digest, declaration: &ServiceDeclaration) -> Result<(), Error> {
+        self.kept().declarations.entry(content).or_insert_with(|| declaration.clone());
+        Ok(())
+    }
+
+    fn declaration(&self, content: Digest) -> Result<ServiceDeclaration, Error> {
+        self.kept().declarations.get(&content).cloned().ok_or_else(|| not_found(format!("no declaration has the content {content}")))
+    }
+
+    fn put_receipt(&self, service: &ServiceName, rollout: RolloutNumber, receipt: &str) -> Result<(), Error> {
+        self.kept().receipts.insert((service.clone(), rollout), receipt.to_string());
+        Ok(())
+    }
+
+    fn receipt(&self, service: &ServiceName, rollout: RolloutNumber) -> Result<String, Error> {
+        let found = self.kept().receipts.get(&(service.clone(), rollout)).cloned();
+        found.ok_or_else(|| not_found(format!("rollout {rollout} of {service} has no receipt yet")))
+    }
+
+    fn value(&self, name: &str) -> Result<Option<String>, Error> {
+        Ok(self.kept().values.get(name).cloned())
+    }
+
+    fn put_value(&self, name: &str, value: &str) -> Result<(), Error> {
+        self.kept().values.insert(name.to_string(), value.to_string());
+        Ok(())
+    }
+}
+
+pub(crate) fn not_found(what: String) -> Error {
+    Error::new(what).kind(ErrorKind::NotFound)
+}
