@@ -1,4 +1,19 @@
 //! The server: API over what the engine does.
+//!
+//! It reads projects from commits, asks for builds, declares services to the engine, tells the story of rollouts, and signs their receipts. It decides nothing itself:
+//! the engine alone moves nodes and traffic.
 #![forbid(unsafe_code)]
 
+mod api;
+mod build;
+pub mod git;
+pub mod parts;
+mod problem;
 pub mod project;
+pub mod receipt;
+mod receipts;
+mod record;
+mod server;
+pub mod story;
+
+pub use server::Server;

@@ -81,8 +81,11 @@ impl<'a> Source<'a> {
     /// The fault of a text that is no HCL.
     pub(super) fn syntax(&self, error: &hcl_edit::parser::Error) -> Faults {
         let offset = error.location().offset();
-        let hint = "the text is no HCL from here on; each attribute stands on a line of its own: `name = value`".to_string();
-        self.alone(offset..offset + 1, error.message().to_string(), hint)
+        let hint = match error.message() {
+            message if message.contains("redefined") => "each attribute once in its block",
+            _ => "the text is no HCL from here on; each attribute stands on a line of its own: `name = value`",
+        };
+        self.alone(offset..offset + 1, error.message().to_string(), hint.to_string())
     }
 
     /// The result, if nothing was found.
@@ -123,7 +126,7 @@ pub(super) fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>, w
     let list = known.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
     let nearest = known.iter().map(|known| (distance(name, known), *known)).min();
     match nearest {
-        Some((far, near)) if far <= (near.len() / 3).max(1) => format!("did you mean `{near}`? {whose}: {list}"),
+        Some((far, near)) if far <= near.len().div_ceil(3) => format!("did you mean `{near}`? {whose}: {list}"),
         _ => format!("{whose}: {list}"),
     }
 }

@@ -128,7 +128,9 @@ fn label(top: &Section<'_>, block: &Block) -> Option<String> {
 fn references(source: &Source<'_>, top: &Section<'_>, project: &Project) {
     let mut hosts: BTreeMap<&str, &str> = BTreeMap::new();
     for block in top.blocks("service") {
-        let Some((name, settings)) = block.labels.first().and_then(|label| project.services.get_key_value(label.as_str())) else { continue };
+        let Some((name, settings)) = block.labels.first().and_then(|label| project.services.get_key_value(label.as_str())) else {
+            continue;
+        };
         let value = |attribute: &str| block.body.get_attribute(attribute).map(|attribute| span_of(&attribute.value));
         if !settings.image.is_empty() && !project.images.contains_key(&settings.image) {
             let hint = fault::suggestion(&settings.image, project.images.keys().map(String::as_str), "images of this file");

@@ -176,7 +176,12 @@ pub(super) fn list<T>(read: impl Fn(&Expression) -> Result<T, Complaint>) -> imp
         let Some(array) = value.as_array() else {
             return Err(Complaint::new(format!("is {}, not a list", kind(value)), "write `[\"…\", \"…\"]`"));
         };
-        array.iter().map(&read).enumerate().map(|(place, part)| part.map_err(|complaint| inside(&format!("part {}", place + 1), complaint))).collect()
+        array
+            .iter()
+            .map(&read)
+            .enumerate()
+            .map(|(place, part)| part.map_err(|complaint| inside(&format!("part {}", place + 1), complaint)))
+            .collect()
     }
 }
 

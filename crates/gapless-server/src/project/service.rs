@@ -49,7 +49,13 @@ impl ServiceSettings {
     ///
     /// # Errors
     /// When `project` or `service` is no name; one that a file was parsed with always is.
-    pub fn declaration(&self, project: &str, service: &str, version: ArtifactVersion, image: Digest) -> Result<ServiceDeclaration, NotAServiceName> {
+    pub fn declaration(
+        &self,
+        project: &str,
+        service: &str,
+        version: ArtifactVersion,
+        image: Digest,
+    ) -> Result<ServiceDeclaration, NotAServiceName> {
         Ok(ServiceDeclaration {
             service: ServiceName::new(project, service)?,
             artifact_name: format!("{project}/{}", self.image),
@@ -118,7 +124,8 @@ fn policy(section: &Section<'_>, nodes: u32, health: &Health) -> Policy {
         let bake = rollout.or("bake", Duration::from_secs(300), wait(0));
         (floor, drain, progress, bake)
     });
-    let (floor, drain, progress, bake) = settings.unwrap_or((None, Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(300)));
+    let (floor, drain, progress, bake) =
+        settings.unwrap_or((None, Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(300)));
     Policy {
         floor: floor.unwrap_or(nodes),
         gate_passes: health.passes,
@@ -159,11 +166,19 @@ fn check_names(section: &Section<'_>, settings: &NodeSettings) {
     for name in settings.environment.keys() {
         let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
         if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            section.fault_at("environment", format!("\"{name}\" cannot be the name of an environment variable"), "letters, digits and `_`, no digit first");
+            section.fault_at(
+                "environment",
+                format!("\"{name}\" cannot be the name of an environment variable"),
+                "letters, digits and `_`, no digit first",
+            );
         }
     }
     for name in settings.volumes.keys().filter(|name| !is_part(name)) {
-        section.fault_at("volumes", format!("\"{name}\" cannot be the name of a volume"), "lower-case letters, digits and dashes, a letter first");
+        section.fault_at(
+            "volumes",
+            format!("\"{name}\" cannot be the name of a volume"),
+            "lower-case letters, digits and dashes, a letter first",
+        );
     }
 }
 
@@ -176,7 +191,11 @@ fn check_mounts(section: &Section<'_>, settings: &NodeSettings) {
             || path.starts_with("/proc")
             || path.starts_with("/sys");
         if reserved {
-            section.fault_at(attribute, format!("\"{}\" cannot be writable", path.display()), "the system of a node needs it as it is; name a folder below or beside it");
+            section.fault_at(
+                attribute,
+                format!("\"{}\" cannot be writable", path.display()),
+                "the system of a node needs it as it is; name a folder below or beside it",
+            );
         }
         if taken.insert(path, attribute).is_some() {
             section.fault_at(attribute, format!("\"{}\" is named twice", path.display()), "each path once, in `writable` or in `volumes`");
@@ -205,7 +224,9 @@ fn user(value: &Expression) -> Result<String, Complaint> {
 
 fn host(value: &Expression) -> Result<String, Complaint> {
     let host = text(value)?;
-    let label = |label: &str| !label.is_empty() && label.len() <= 63 && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let label = |label: &str| {
+        !label.is_empty() && label.len() <= 63 && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
     if host == "*" || (host.len() <= 253 && host.split('.').all(label)) {
         return Ok(host);
     }

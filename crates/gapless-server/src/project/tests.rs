@@ -87,8 +87,14 @@ const BAD: &[(&str, &str)] = &[
     ("project \"hello\" {}", "project {}"),
     ("project \"hello\" {}", "project \"hello\" {}\nproject \"again\" {}"),
     ("service \"web\" {", "service \"web\" \"other\" {"),
-    ("service \"web\" {", "service \"two\" {\n  image = \"web\"\n  host = \"localhost\"\n  port = 80\n  command = [\"/bin/x\"]\n}\nservice \"web\" {"),
-    ("service \"web\" {", "service \"web\" {\n  image = \"web\"\n  host = \"other\"\n  port = 80\n  command = [\"/bin/x\"]\n}\nservice \"web\" {"),
+    (
+        "service \"web\" {",
+        "service \"two\" {\n  image = \"web\"\n  host = \"localhost\"\n  port = 80\n  command = [\"/bin/x\"]\n}\nservice \"web\" {",
+    ),
+    (
+        "service \"web\" {",
+        "service \"web\" {\n  image = \"web\"\n  host = \"other\"\n  port = 80\n  command = [\"/bin/x\"]\n}\nservice \"web\" {",
+    ),
     ("source      = \"app\"", "source      = \"../app\""),
     ("source      = \"app\"", "source      = \"/app\""),
     ("destination = \"/srv/app\"", "destination = \"srv/app\""),

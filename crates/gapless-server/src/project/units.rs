@@ -63,7 +63,8 @@ pub(super) fn inside_project(value: &Expression) -> Result<PathBuf, Complaint> {
 }
 
 fn is_plain(path: &Path) -> bool {
-    path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_))) && !path.as_os_str().as_encoded_bytes().contains(&0)
+    path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+        && !path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
 fn with_unit(value: &Expression, units: &[(&str, u64)], hint: &str) -> Result<u64, Complaint> {
@@ -98,6 +99,9 @@ fn decimal_thousandths(shown: &str) -> Option<u32> {
 
 fn show_time(time: Duration) -> String {
     let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    if milliseconds == 0 {
+        return "0s".to_string();
+    }
     let (unit, factor) = largest_unit(milliseconds, &TIME_UNITS);
     format!("{}{unit}", milliseconds / factor)
 }

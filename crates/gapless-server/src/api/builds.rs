@@ -1,0 +1,104 @@
+//! Builds: begun by a request, and going on to their end whoever reads.
+
+use super::Call;
+use super::answer::{Answer, json, lines};
+use super::artifacts::wire;
+use crate::build::Feed;
+use crate::parts::BuildJob;
+use crate::problem::{Refused, problem};
+use crate::project::{ImageSettings, Project};
+use crate::server::Server;
+use gapless_engine::error::{Context, Error};
+use gapless_wire::build::{BuildLine, BuildRequest};
+use hyper::Response;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Every image that a request names, at one commit.
+struct Work {
+    repository: PathBuf,
+    commit: String,
+    images: Vec<(String, ImageSettings)>,
+    unless_built: bool,
+}
+
+pub(super) async fn begin(call: Call) -> Result<Response<Answer>, Refused> {
+    let (server, request): (_, BuildRequest) = call.read().await?;
+    let (commit, project) = server.project(&request.project, &request.commit).await?;
+    let images = chosen(&project, request.image.as_deref())?;
+    let work = Work { repository: request.project, commit, images, unless_built: request.unless_built };
+    let feed = Feed::new();
+    tokio::spawn(build_all(server, work, feed.clone()));
+    let (teller, response) = lines();
+    tokio::spawn(async move { feed.tell_all(&teller).await });
+    Ok(response)
+}
+
+pub(super) async fn log(call: &Call, number: &str) -> Result<Response<Answer>, Refused> {
+    let unknown =
+        || Refused::not_found(format!("there is no build {number}"), "builds are numbered from 1 on; `gapless build` says its number");
+    let number: u64 = number.parse().map_err(|_| unknown())?;
+    json(&call.server.builds.log(number)?.ok_or_else(unknown)?)
+}
+
+fn chosen(project: &Project, image: Option<&str>) -> Result<Vec<(String, ImageSettings)>, Refused> {
+    let wanted = |name: &str| image.is_none_or(|image| image == name);
+    let found = project.images.iter().filter(|(name, _)| wanted(name));
+    let found: Vec<_> = found.map(|(name, settings)| (project.artifact_name(name), settings.clone())).collect();
+    if found.is_empty() {
+        let known: Vec<&str> = project.images.keys().map(String::as_str).collect();
+        let what = format!("project {} has no image {}", project.name, image.unwrap_or("at all"));
+        return Err(Refused::bad_request(what, format!("images of gapless.hcl: {}", known.join(", "))));
+    }
+    Ok(found)
+}
+
+async fn build_all(server: Arc<Server>, work: Work, feed: Arc<Feed>) {
+    for (artifact, image) in work.images {
+        let job = (work.repository.clone(), work.commit.clone(), artifact, image);
+        if let Err((build, error)) = build_one(&server, job, work.unless_built, &feed).await {
+            tracing::warn!(build, %error, "a build failed");
+            feed.push(BuildLine::Failed { build, problem: problem(&error) });
+            feed.close();
+            return;
+        }
+    }
+    feed.push(BuildLine::Done);
+    feed.close();
+}
+
+async fn build_one(
+    server: &Arc<Server>,
+    (repository, commit, artifact, image): (PathBuf, String, String, ImageSettings),
+    unless_built: bool,
+    feed: &Arc<Feed>,
+) -> Result<(), (u64, Error)> {
+    if unless_built && let Some(found) = built(server, &artifact, &commit).await.map_err(|error| (0, error))? {
+        feed.push(BuildLine::AlreadyBuilt { artifact: found });
+        return Ok(());
+    }
+    let number = server.builds.next_number(server).await.map_err(|error| (0, error))?;
+    let failed = |error: Error| (number, error.context(format!("build {number} of {artifact}")));
+    let (workspace, log) = server.builds.open(number).map_err(failed)?;
+    let begun = server.parts.clock.now();
+    feed.record_to(log);
+    feed.push(BuildLine::Begun { build: number, artifact: artifact.clone(), commit: commit.clone(), at_ms: begun.0 });
+    let sink = {
+        let feed = feed.clone();
+        Arc::new(move |line| feed.push(line))
+    };
+    let job = BuildJob { number, repository, commit, artifact: artifact.clone(), image, workspace };
+    let built = server.parts.builder.build(job, sink).await;
+    server.builds.close(number);
+    let published = built.map_err(failed)?;
+    let took_ms = published.published.0.max(begun.0) - begun.0;
+    server.builds.remember(&published, took_ms);
+    feed.push(BuildLine::Published { build: number, artifact: wire(&published), took_ms });
+    Ok(())
+}
+
+/// The newest artifact of this very commit.
+async fn built(server: &Server, artifact: &str, commit: &str) -> Result<Option<gapless_wire::artifact::Artifact>, Error> {
+    let artifacts = server.artifacts(Some(artifact.to_string())).await.context(|| format!("looking for an artifact of {commit}"))?;
+    Ok(artifacts.iter().rfind(|artifact| artifact.metadata.get("commit").map(String::as_str) == Some(commit)).map(wire))
+}

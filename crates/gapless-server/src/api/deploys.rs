@@ -1,0 +1,151 @@
+//! Declaring services from a commit, asking what that would do, and going back.
+
+use super::Call;
+use super::answer::{Answer, json};
+use crate::problem::Refused;
+use crate::project::{Project, ServiceSettings};
+use crate::receipt::BuiltForThis;
+use crate::receipts::built_name;
+use crate::server::Server;
+use crate::story::release_name;
+use gapless_core::name::ServiceName;
+use gapless_core::plan::{Planned, plan as core_plan};
+use gapless_core::release::ReleaseNumber;
+use gapless_core::service::ServiceState;
+use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::error::Error;
+use gapless_engine::store::Artifact;
+use gapless_engine::{Declared, engine};
+use gapless_wire::rollout::{self as wire, ArtifactChoice, DeployRequest, Plan, RollbackRequest};
+use hyper::Response;
+
+/// A service of a commit, ready to be declared.
+struct Wanted {
+    declaration: ServiceDeclaration,
+    artifact: Artifact,
+}
+
+pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
+    let (server, request): (_, DeployRequest) = call.read().await?;
+    let mut plans = Vec::new();
+    for wanted in wanted(&server, &request).await? {
+        let service = &wanted.declaration.service;
+        let state = server.parts.engine.state(service).map_or_else(ServiceState::default, |state| (*state).clone());
+        let planned = core_plan(&state, &wanted.declaration.to_core());
+        let changed = !matches!(planned.first(), None | Some(Planned::Nothing { .. } | Planned::Refused(_)));
+        let lines = planned.iter().map(ToString::to_string).collect();
+        plans.push(Plan { service: service.to_string(), changed, lines });
+    }
+    json(&plans)
+}
+
+pub(super) async fn deploy(call: Call) -> Result<Response<Answer>, Refused> {
+    let (server, request): (_, DeployRequest) = call.read().await?;
+    let mut answers: Vec<wire::Declared> = Vec::new();
+    for wanted in wanted(&server, &request).await? {
+        let service = wanted.declaration.service.clone();
+        let declared = server.parts.engine.declare(wanted.declaration).await.map_err(|error| after(&answers, error.into()))?;
+        if request.built_for_this && declared.changed {
+            remember_build(&server, &service, &wanted.artifact, declared.release).await?;
+        }
+        answers.push(answer(&service, declared));
+    }
+    json(&answers)
+}
+
+pub(super) async fn rollback(call: Call, service: &str) -> Result<Response<Answer>, Refused> {
+    let service = call.server.service(service)?;
+    let (server, request): (_, RollbackRequest) = call.read().await?;
+    let declared = server.parts.engine.rollback(&service, request.to.map(ReleaseNumber)).await?;
+    json(&answer(&service, declared))
+}
+
+fn answer(service: &ServiceName, declared: engine::Declared) -> wire::Declared {
+    let Declared { release, rollout, changed } = declared;
+    wire::Declared {
+        service: service.to_string(),
+        release: release_name(service, release),
+        rollout: rollout.map(|rollout| rollout.0),
+        changed,
+    }
+}
+
+/// A refusal of a later service, when earlier ones of the same request were declared.
+fn after(answers: &[wire::Declared], mut refused: Refused) -> Refused {
+    if !answers.is_empty() {
+        let done: Vec<&str> = answers.iter().map(|answer| answer.service.as_str()).collect();
+        refused.problem.what = format!("{} (declared before it, and on their way: {})", refused.problem.what, done.join(", "));
+    }
+    refused
+}
+
+/// The services that a request names, each with its artifact: all of them are whole before the first is declared.
+async fn wanted(server: &Server, request: &DeployRequest) -> Result<Vec<Wanted>, Refused> {
+    let (commit, project) = server.project(&request.project, &request.commit).await?;
+    let mut found = Vec::new();
+    for (name, settings) in chosen(&project, request.service.as_deref())? {
+        let artifact = artifact(server, &project.artifact_name(&settings.image), &commit, request.artifact).await?;
+        let declaration = settings
+            .declaration(&project.name, name, artifact.version, artifact.image)
+            .map_err(|error| Refused::bad_request(error.to_string(), "rename it in gapless.hcl"))?;
+        host_is_free(server, &declaration).await?;
+        found.push(Wanted { declaration, artifact });
+    }
+    Ok(found)
+}
+
+fn chosen<'p>(project: &'p Project, service: Option<&str>) -> Result<Vec<(&'p String, &'p ServiceSettings)>, Refused> {
+    let found: Vec<_> = project.services.iter().filter(|(name, _)| service.is_none_or(|service| service == name.as_str())).collect();
+    if found.is_empty() {
+        let known: Vec<&str> = project.services.keys().map(String::as_str).collect();
+        let what = format!("project {} has no service {}", project.name, service.unwrap_or("at all"));
+        return Err(Refused::bad_request(what, format!("services of gapless.hcl: {}", known.join(", "))));
+    }
+    Ok(found)
+}
+
+async fn artifact(server: &Server, name: &str, commit: &str, choice: ArtifactChoice) -> Result<Artifact, Refused> {
+    let artifacts = server.artifacts(Some(name.to_string())).await?;
+    let of_commit = |artifact: &&Artifact| artifact.metadata.get("commit").map(String::as_str) == Some(commit);
+    let found = match choice {
+        ArtifactChoice::OfCommit => artifacts.iter().filter(of_commit).max_by_key(|artifact| artifact.version),
+        ArtifactChoice::Latest => artifacts.iter().max_by_key(|artifact| artifact.version),
+        ArtifactChoice::Version(version) => artifacts.iter().find(|artifact| artifact.version.0 == version),
+    };
+    found.cloned().ok_or_else(|| {
+        let short: String = commit.chars().take(12).collect();
+        match choice {
+            ArtifactChoice::OfCommit => {
+                Refused::not_found(format!("{name} has no artifact of commit {short}"), "build it first: `gapless build`")
+            }
+            ArtifactChoice::Latest => Refused::not_found(format!("{name} has no artifact yet"), "build it first: `gapless build`"),
+            ArtifactChoice::Version(version) => {
+                Refused::not_found(format!("{name} has no version {version}"), "`gapless artifacts` lists them")
+            }
+        }
+    })
+}
+
+/// Two services cannot answer the same host: the proxy would have to choose.
+async fn host_is_free(server: &Server, declaration: &ServiceDeclaration) -> Result<(), Refused> {
+    let engine = &server.parts.engine;
+    for other in engine.services().into_iter().filter(|other| *other != declaration.service) {
+        let Some(state) = engine.state(&other) else { continue };
+        let Some(release) = state.live.map(|group| group.release).or(state.declared) else { continue };
+        if engine.declaration(&other, release).await?.host == declaration.host {
+            let what = format!("{} wants the host \"{}\", which {other} answers", declaration.service, declaration.host);
+            return Err(Refused::new(hyper::StatusCode::CONFLICT, what, "give it a host of its own in gapless.hcl"));
+        }
+    }
+    Ok(())
+}
+
+/// Which build a deploy belongs to, for its receipt.
+async fn remember_build(server: &Server, service: &ServiceName, artifact: &Artifact, release: ReleaseNumber) -> Result<(), Error> {
+    let Some(build_ms) = server.builds.took_ms(&artifact.name, artifact.version) else { return Ok(()) };
+    let built = BuiltForThis { build_ms, published_ms: artifact.published.0 };
+    let value = serde_json::to_string(&(release.0, built))
+        .map_err(|error| Error::new(error.to_string()).context("writing down the build of a deploy"))?;
+    let name = built_name(service, artifact.version);
+    server.stored(move |records| records.put_value(&name, &value)).await
+}

@@ -1,0 +1,167 @@
+//! Services: how they are, their releases, their nodes' logs.
+
+use super::Call;
+use super::answer::{Answer, json};
+use crate::problem::Refused;
+use crate::receipt::Account;
+use crate::receipts::ran;
+use crate::server::Server;
+use crate::story::{self, release_name};
+use gapless_core::name::ServiceName;
+use gapless_core::node::{GroupId, NodeId};
+use gapless_core::observation::{Condition, NodeSeen, Observation};
+use gapless_core::release::ReleaseNumber;
+use gapless_core::service::{self as core, ServiceState};
+use gapless_engine::error::Error;
+use gapless_wire::release::Release;
+use gapless_wire::rollout::{NodeCounts, Outcome};
+use gapless_wire::service::{NodeStatus, RolloutStatus, ServiceStatus, Stage};
+use hyper::Response;
+
+pub(super) async fn list(call: &Call) -> Result<Response<Answer>, Refused> {
+    let mut found = Vec::new();
+    for service in call.server.parts.engine.services() {
+        found.push(status(&call.server, &service).await?);
+    }
+    json(&found)
+}
+
+pub(super) async fn show(call: &Call, service: &str) -> Result<Response<Answer>, Refused> {
+    let service = call.server.service(service)?;
+    json(&status(&call.server, &service).await?)
+}
+
+pub(super) async fn logs(call: &Call, service: &str) -> Result<Response<Answer>, Refused> {
+    let service = call.server.service(service)?;
+    let node = call.query.get("node").map(String::as_str);
+    if let Some(name) = node.filter(|name| name.parse::<NodeId>().is_err()) {
+        return Err(Refused::bad_request(format!("\"{name}\" is no node"), "nodes are named like r7-i12-n0; `gapless status` lists them"));
+    }
+    json(&call.server.parts.host.logs(&service, node).await?)
+}
+
+pub(super) async fn releases(call: &Call, service: &str) -> Result<Response<Answer>, Refused> {
+    let server = &call.server;
+    let service = server.service(service)?;
+    let Some(state) = server.parts.engine.state(&service) else { return json(&Vec::<Release>::new()) };
+    let accounts = Account::all(&server.parts.engine.journal(&service).await?);
+    let mut found = Vec::new();
+    for number in state.releases.keys() {
+        found.push(release(server, &service, &state, *number, &accounts).await?);
+    }
+    json(&found)
+}
+
+async fn release(
+    server: &Server,
+    service: &ServiceName,
+    state: &ServiceState,
+    number: ReleaseNumber,
+    accounts: &[Account],
+) -> Result<Release, Error> {
+    let ran = ran(server, service, number).await?;
+    let last = accounts.iter().rfind(|account| account.to == number);
+    let name_of = |outcome: Outcome| match outcome {
+        Outcome::Live => "live".to_string(),
+        Outcome::Rejected => "rejected".to_string(),
+    };
+    Ok(Release {
+        name: ran.release,
+        number: number.0,
+        artifact: ran.artifact,
+        version: ran.version,
+        image: ran.image,
+        declaration: ran.declaration,
+        commit: ran.commit,
+        layers: ran.layers,
+        nodes: state.releases.get(&number).map_or(0, |declaration| declaration.nodes),
+        live: state.live.is_some_and(|group| group.release == number),
+        declared: state.declared == Some(number),
+        rolled_out_ms: last.map(|account| account.started.0),
+        outcome: last.and_then(|account| account.ended.as_ref()).map(|(_, outcome)| name_of(story::outcome(outcome))),
+    })
+}
+
+/// How a service is, from the engine's state and a look at the world.
+pub(crate) async fn status(server: &Server, service: &ServiceName) -> Result<ServiceStatus, Error> {
+    let engine = &server.parts.engine;
+    let state = engine.state(service).map(|state| (*state).clone()).unwrap_or_default();
+    let seen = server.parts.platform.observe(service).await?;
+    let accounts = Account::all(&engine.journal(service).await?);
+    let live = match state.live {
+        Some(group) => Some(release(server, service, &state, group.release, &accounts).await?),
+        None => None,
+    };
+    let host = match state.live.map(|group| group.release).or(state.declared) {
+        Some(release) => engine.declaration(service, release).await?.host,
+        None => String::new(),
+    };
+    Ok(ServiceStatus {
+        service: service.to_string(),
+        host,
+        live,
+        declared: state.declared.map(|release| release_name(service, release)),
+        previous: state.previous.map(|release| release_name(service, release)),
+        pinned: state.pinned,
+        undo_until_ms: undo_until(&state),
+        rollout: state.rollout.as_ref().map(|rollout| rollout_status(service, rollout)),
+        generation: state.route.generation.0,
+        proxies: seen.proxies.iter().map(|(proxy, generation)| (proxy.clone(), generation.map(|generation| generation.0))).collect(),
+        nodes: nodes(service, &state, &seen),
+    })
+}
+
+fn undo_until(state: &ServiceState) -> Option<u64> {
+    match state.rollout.as_ref().map(|rollout| &rollout.stage) {
+        Some(core::Stage::Bake { until }) => Some(until.0),
+        _ => None,
+    }
+}
+
+fn rollout_status(service: &ServiceName, rollout: &core::Rollout) -> RolloutStatus {
+    RolloutStatus {
+        number: rollout.number.0,
+        kind: story::kind(rollout.kind),
+        from: rollout.from.map(|group| release_name(service, group.release)),
+        to: release_name(service, rollout.to.release),
+        stage: match rollout.stage {
+            core::Stage::Prepare { .. } => Stage::Prepare,
+            core::Stage::Shift => Stage::Shift,
+            core::Stage::Bake { .. } => Stage::Bake,
+            core::Stage::Retire => Stage::Retire,
+            core::Stage::Undo { .. } => Stage::Undo,
+        },
+    }
+}
+
+fn nodes(service: &ServiceName, state: &ServiceState, seen: &Observation) -> Vec<NodeStatus> {
+    seen.nodes.iter().map(|(node, seen)| node_status(service, state, *node, seen)).collect()
+}
+
+fn node_status(service: &ServiceName, state: &ServiceState, node: NodeId, seen: &NodeSeen) -> NodeStatus {
+    let condition = match seen.condition {
+        Condition::Starting => "starting",
+        Condition::Running => "running",
+        Condition::Exited { .. } => "exited",
+    };
+    NodeStatus {
+        name: node.to_string(),
+        release: release_name(service, node.group.release),
+        condition: condition.to_string(),
+        weight: state.route.members.get(&node).map(|weight| weight.0),
+        passes: seen.health.passes,
+        failures: seen.health.failures,
+        failure: seen.health.evidence.as_ref().map(|evidence| format!("{}: {}", evidence.check, evidence.result)),
+        requests_in_flight: seen.requests_in_flight,
+        image: seen.image.to_string(),
+    }
+}
+
+/// How far the nodes of a group are.
+pub(super) fn count_nodes(seen: &Observation, group: GroupId, wanted: u32) -> NodeCounts {
+    let count = |is_it: &dyn Fn(&NodeSeen) -> bool| {
+        let nodes = seen.nodes.iter().filter(|(node, _)| node.group == group);
+        u32::try_from(nodes.filter(|(_, seen)| is_it(seen)).count()).unwrap_or(u32::MAX)
+    };
+    NodeCounts { wanted, running: count(&|seen| seen.condition == Condition::Running), passing: count(&|seen| seen.health.passes > 0) }
+}

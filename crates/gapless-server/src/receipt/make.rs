@@ -1,0 +1,193 @@
+//! The receipt of a rollout, from its story and its measure.
+
+use super::measure::Window;
+use crate::story;
+use gapless_core::event::Event;
+use gapless_core::name::ServiceName;
+use gapless_core::notice::{Notice, Outcome, RolloutKind, RolloutNumber};
+use gapless_core::release::ReleaseNumber;
+use gapless_core::time::Instant;
+use gapless_engine::engine;
+use gapless_engine::store::{JournalRecord, Sequence};
+use gapless_wire::receipt::{Measured, Phases, RECEIPT_VERSION, Ran, Receipt};
+use serde::{Deserialize, Serialize};
+
+/// A rollout as its service's journal tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its number.
+    pub rollout: RolloutNumber,
+    /// Why it was begun.
+    pub kind: RolloutKind,
+    /// The release that was live at its start.
+    pub from: Option<ReleaseNumber>,
+    /// The release that should be live.
+    pub to: ReleaseNumber,
+    /// When it began.
+    pub started: Instant,
+    /// When it ended, and how.
+    pub ended: Option<(Instant, Outcome)>,
+    /// Every fact from its start to its end, in order, also those of no rollout.
+    pub facts: Vec<(Instant, Notice)>,
+    /// Requests in flight on all nodes at the look at the world in which the last proxy had acknowledged the new route.
+    pub in_flight_at_switch: Option<u64>,
+    /// How often the engine was started again in between.
+    pub restarts: u32,
+}
+
+/// An artifact that was built for a deploy: what came before the rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuiltForThis {
+    /// How long the build took, in milliseconds.
+    pub build_ms: u64,
+    /// When the artifact was published, in milliseconds since the Unix epoch.
+    pub published_ms: u64,
+}
+
+impl Account {
+    /// Every rollout of a journal, in order.
+    #[must_use]
+    pub fn all(records: &[(Sequence, JournalRecord)]) -> Vec<Account> {
+        let mut accounts: Vec<Account> = Vec::new();
+        for record in records {
+            let restarted = record.1.event == Event::Restarted;
+            for account in accounts.iter_mut().filter(|account| account.ended.is_none()) {
+                account.restarts += u32::from(restarted);
+            }
+            for (_, at, notice) in engine::story(std::slice::from_ref(record)) {
+                take(&mut accounts, at, notice, &record.1.event);
+            }
+        }
+        accounts
+    }
+
+    /// The instants that divide it; `None` while it is in progress.
+    #[must_use]
+    pub fn window(&self) -> Option<Window> {
+        let (ended, _) = self.ended.as_ref()?;
+        Some(Window { from_ms: self.started.0, shifted_ms: self.at(|n| matches!(n, Notice::Shifted { .. })), until_ms: ended.0 })
+    }
+
+    /// When the first such fact was told, in milliseconds since the Unix epoch.
+    fn at(&self, is_it: impl Fn(&Notice) -> bool) -> Option<u64> {
+        self.facts.iter().find(|(_, notice)| notice.rollout() == Some(self.rollout) && is_it(notice)).map(|(at, _)| at.0)
+    }
+
+    fn phases(&self, built: Option<BuiltForThis>) -> Phases {
+        let ended = self.ended.as_ref().map(|(at, _)| at.0);
+        let booted = self.at(|n| matches!(n, Notice::NodesBooted { .. }));
+        let passed = self.at(|n| matches!(n, Notice::GatePassed { .. }));
+        let shifting = self.at(|n| matches!(n, Notice::ShiftBegan { .. }));
+        let shifted = self.at(|n| matches!(n, Notice::Shifted { .. }));
+        let draining = self.at(|n| matches!(n, Notice::DrainBegan { .. }));
+        let drained = self.at(|n| matches!(n, Notice::Drained { .. }));
+        let rejecting = self.at(|n| matches!(n, Notice::Rejecting { .. }));
+        let between = |from: Option<u64>, to: Option<u64>| from.zip(to).map(|(from, to)| to.saturating_sub(from));
+        Phases {
+            build: built.map(|built| built.build_ms),
+            boot: between(Some(self.started.0), booted),
+            gate: between(booted, passed),
+            shift: between(shifting, shifted),
+            drain: between(draining, drained),
+            destroy: between(drained.or(rejecting), ended),
+        }
+    }
+}
+
+fn take(accounts: &mut Vec<Account>, at: Instant, notice: Notice, event: &Event) {
+    if let Notice::RolloutStarted { rollout, kind, from, to } = &notice {
+        let (rollout, kind, from, to) = (*rollout, *kind, *from, *to);
+        accounts.push(Account {
+            rollout,
+            kind,
+            from,
+            to,
+            started: at,
+            ended: None,
+            facts: Vec::new(),
+            in_flight_at_switch: None,
+            restarts: 0,
+        });
+    }
+    let of = notice.rollout();
+    let belongs = |account: &&mut Account| if of.is_some() { of == Some(account.rollout) } else { account.ended.is_none() };
+    for account in accounts.iter_mut().filter(belongs) {
+        if let (Notice::Shifted { .. }, Event::Observed(seen)) = (&notice, event) {
+            account.in_flight_at_switch = Some(seen.nodes.values().map(|node| u64::from(node.requests_in_flight)).sum());
+        }
+        if let Notice::RolloutEnded { outcome, .. } = &notice {
+            account.ended = Some((at, outcome.clone()));
+        }
+        account.facts.push((at, notice.clone()));
+    }
+}
+
+/// Everything that a receipt is made of.
+pub struct Made<'a> {
+    /// The installation's id.
+    pub installation: &'a str,
+    /// The service.
+    pub service: &'a ServiceName,
+    /// The rollout; it has ended.
+    pub account: &'a Account,
+    /// What was live before.
+    pub from: Option<Ran>,
+    /// What was rolled out.
+    pub to: Ran,
+    /// The build that belongs to it.
+    pub built: Option<BuiltForThis>,
+    /// What the proxies measured, and why that is not whole.
+    pub measured: (Option<Measured>, Vec<String>),
+}
+
+/// The receipt of a rollout that ended; `None` for one in progress.
+#[must_use]
+pub fn receipt(made: Made<'_>) -> Option<Receipt> {
+    let Made { installation, service, account, from, to, built, measured: (mut measured, incomplete) } = made;
+    let (ended, outcome) = account.ended.as_ref()?;
+    let phases = account.phases(built);
+    let ready = built.map_or(account.started.0, |built| built.published_ms);
+    let shifted = account.at(|n| matches!(n, Notice::Shifted { .. }));
+    if let Some(measured) = &mut measured {
+        measured.in_flight_at_switch = account.in_flight_at_switch;
+    }
+    let gone = account.from.filter(|_| *outcome == Outcome::Live).map(|_| ended.0.saturating_sub(ready));
+    let reason = match outcome {
+        Outcome::Live => None,
+        Outcome::Rejected(rejection) => Some(story::reason(rejection)),
+    };
+    Some(Receipt {
+        version: RECEIPT_VERSION,
+        installation: installation.to_string(),
+        service: service.to_string(),
+        rollout: account.rollout.0,
+        kind: story::kind(account.kind),
+        outcome: story::outcome(outcome),
+        reason,
+        from,
+        to,
+        started_ms: account.started.0,
+        ended_ms: ended.0,
+        steps: account.facts.iter().map(|(at, notice)| story::step(service, *at, notice)).collect(),
+        measured,
+        switch_ms: shifted.map(|at| at.saturating_sub(ready)),
+        gone_ms: gone,
+        build_ms: built.map(|built| built.build_ms),
+        longest_phase: longest(&phases),
+        phases,
+        server_restarts: account.restarts,
+        incomplete,
+    })
+}
+
+fn longest(phases: &Phases) -> Option<String> {
+    let named = [
+        ("build", phases.build),
+        ("boot", phases.boot),
+        ("gate", phases.gate),
+        ("shift", phases.shift),
+        ("drain", phases.drain),
+        ("destroy", phases.destroy),
+    ];
+    named.iter().filter_map(|(name, took)| took.map(|took| (took, *name))).max().map(|(_, name)| name.to_string())
+}

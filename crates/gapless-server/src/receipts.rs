@@ -1,0 +1,169 @@
+//! Receipts are made as rollouts end; those that a dead server owed are made at the next start.
+
+use crate::receipt::{Account, BuiltForThis, Made, measure, receipt};
+use crate::server::Server;
+use crate::story;
+use gapless_core::name::ServiceName;
+use gapless_core::notice::{Notice, RolloutNumber};
+use gapless_core::release::{ArtifactVersion, ReleaseNumber};
+use gapless_engine::error::{Error, ErrorKind};
+use gapless_engine::store::Artifact;
+use gapless_wire::receipt::{Ran, SignedReceipt};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+
+/// How often the proxies' records are read while a rollout is in progress.
+const BUSY_READING: Duration = Duration::from_millis(250);
+
+/// How often they are read otherwise: what a killed worker counted since the last reading is lost to receipts.
+const QUIET_READING: Duration = Duration::from_secs(1);
+
+/// How long a receipt waits for the workers' records to reach the rollout's end. What they do not tell by then makes it incomplete.
+const RECORD_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a failed write of a receipt waits for the next try.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
+/// Reads the records and makes receipts until the server stops.
+pub(crate) async fn keep(server: Arc<Server>) {
+    let mut told = server.parts.engine.watch();
+    server.keeper.read().await;
+    let mut owed = make_missing(&server).await;
+    loop {
+        let pause = if is_busy(&server) { BUSY_READING } else { QUIET_READING };
+        tokio::select! {
+            () = server.stopped() => return,
+            news = told.recv() => match news {
+                Ok(news) => owed |= after(&server, &news.service, &news.notice).await.is_err(),
+                Err(RecvError::Lagged(_)) => owed |= make_missing(&server).await,
+                Err(RecvError::Closed) => return,
+            },
+            () = tokio::time::sleep(if owed { WRITE_AGAIN.min(pause) } else { pause }) => {
+                server.keeper.read().await;
+                if owed {
+                    owed = make_missing(&server).await;
+                }
+            }
+        }
+    }
+}
+
+fn is_busy(server: &Server) -> bool {
+    let engine = &server.parts.engine;
+    engine.services().iter().filter_map(|service| engine.state(service)).any(|state| state.rollout.is_some())
+}
+
+async fn after(server: &Server, service: &ServiceName, notice: &Notice) -> Result<(), Error> {
+    match notice {
+        Notice::RolloutEnded { rollout, .. } => make(server, service, *rollout).await.map(|_| ()).inspect_err(|error| {
+            tracing::error!(%service, %rollout, %error, "the receipt could not be made; it is tried again");
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the receipts of all ended rollouts that have none. `true`: some could not be made.
+async fn make_missing(server: &Server) -> bool {
+    let mut failed = false;
+    for service in server.parts.engine.services() {
+        let Ok(journal) = server.parts.engine.journal(&service).await else { return true };
+        for account in Account::all(&journal).iter().filter(|account| account.ended.is_some()) {
+            match stored(server, &service, account.rollout).await {
+                Ok(Some(_)) => {}
+                Ok(None) => failed |= write(server, &service, account).await.is_err(),
+                Err(error) => {
+                    tracing::error!(%service, rollout = %account.rollout, %error, "a receipt could not be read");
+                    failed = true;
+                }
+            }
+        }
+    }
+    failed
+}
+
+/// The receipt of a rollout as it was stored, if it was.
+pub(crate) async fn stored(server: &Server, service: &ServiceName, rollout: RolloutNumber) -> Result<Option<SignedReceipt>, Error> {
+    let name = service.clone();
+    match server.stored(move |records| records.receipt(&name, rollout)).await {
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| Error::new(format!("the receipt cannot be read: {error}")).kind(ErrorKind::Corrupt)),
+        Err(error) if error.error_kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the receipt of a rollout that ended, once the records reach its end.
+async fn make(server: &Server, service: &ServiceName, rollout: RolloutNumber) -> Result<(), Error> {
+    let journal = server.parts.engine.journal(service).await?;
+    let Some(account) = Account::all(&journal).into_iter().find(|account| account.rollout == rollout) else { return Ok(()) };
+    let Some(window) = account.window() else { return Ok(()) };
+    let patience = Instant::now() + RECORD_PATIENCE;
+    server.keeper.read().await;
+    while !server.keeper.reaches(window.until_ms) && Instant::now() < patience {
+        // The workers tell no event when a slice is complete; a slice lasts 100 ms.
+        tokio::time::sleep(Duration::from_millis(gapless_wire::record::SLICE_MS / 2)).await;
+        server.keeper.read().await;
+    }
+    write(server, service, &account).await
+}
+
+async fn write(server: &Server, service: &ServiceName, account: &Account) -> Result<(), Error> {
+    let Some(window) = account.window() else { return Ok(()) };
+    let recorded = server.keeper.since(0);
+    let measured = measure(&service.to_string(), window, &recorded);
+    let to = ran(server, service, account.to).await?;
+    let from = match account.from {
+        Some(release) => Some(ran(server, service, release).await?),
+        None => None,
+    };
+    let built = built(server, service, account, ArtifactVersion(to.version)).await?;
+    let made = Made { installation: &server.parts.installation, service, account, from, to, built, measured };
+    let Some(receipt) = receipt(made) else { return Ok(()) };
+    let unreadable = |error: serde_json::Error| Error::new(format!("the receipt cannot be written as JSON: {error}"));
+    let signed = server.key.sign(receipt).map_err(unreadable)?;
+    let text = serde_json::to_string(&signed).map_err(unreadable)?;
+    let (name, rollout) = (service.clone(), account.rollout);
+    server.stored(move |records| records.put_receipt(&name, rollout, &text)).await?;
+    server.receipts_made.send_modify(|made| *made += 1);
+    Ok(())
+}
+
+/// What a release ran.
+pub(crate) async fn ran(server: &Server, service: &ServiceName, release: ReleaseNumber) -> Result<Ran, Error> {
+    let declaration = server.parts.engine.declaration(service, release).await?;
+    let artifacts = server.artifacts(Some(declaration.artifact_name.clone())).await?;
+    let artifact = artifacts.into_iter().find(|artifact| artifact.version == declaration.artifact_version);
+    Ok(Ran {
+        release: story::release_name(service, release),
+        artifact: declaration.artifact_name.clone(),
+        version: declaration.artifact_version.0,
+        commit: artifact.as_ref().and_then(|artifact| artifact.metadata.get("commit").cloned()),
+        image: declaration.image.to_string(),
+        layers: artifact.as_ref().map(layers).unwrap_or_default(),
+        declaration: declaration.content().to_string(),
+    })
+}
+
+/// The layers of an artifact, by name.
+pub(crate) fn layers(artifact: &Artifact) -> BTreeMap<String, String> {
+    artifact.metadata.iter().filter(|(name, _)| name.starts_with("layer.")).map(|(name, digest)| (name.clone(), digest.clone())).collect()
+}
+
+/// The name under which it is kept which build a deploy belongs to.
+pub(crate) fn built_name(service: &ServiceName, version: ArtifactVersion) -> String {
+    format!("built/{service}/{version}")
+}
+
+async fn built(server: &Server, service: &ServiceName, account: &Account, version: ArtifactVersion) -> Result<Option<BuiltForThis>, Error> {
+    if account.kind != gapless_core::notice::RolloutKind::Deploy {
+        return Ok(None);
+    }
+    let name = built_name(service, version);
+    let value = server.stored(move |records| records.value(&name)).await?;
+    let built: Option<(u32, BuiltForThis)> = value.as_deref().and_then(|value| serde_json::from_str(value).ok());
+    Ok(built.filter(|(release, _)| *release == account.to.0).map(|(_, built)| built))
+}

@@ -1,0 +1,174 @@
+//! The server as a whole: what all handlers share, the tasks beside them, the socket.
+
+use crate::api;
+use crate::build::Builds;
+use crate::git;
+use crate::parts::Parts;
+use crate::problem::Refused;
+use crate::project::{self, Project};
+use crate::receipt::SigningKey;
+use crate::receipts;
+use crate::record::RecordKeeper;
+use gapless_core::name::ServiceName;
+use gapless_engine::error::{Context, Error};
+use gapless_engine::store::Artifact;
+use gapless_wire::api::{SERVER_SOCKET, ServerStatus};
+use hyper_util::rt::TokioIo;
+use rustix::fs::Mode;
+use std::future::Future;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+/// How long requests may still run when the server is told to stop. Streams of rollouts are among them, and their readers pick up again.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// The server.
+pub struct Server {
+    pub(crate) parts: Parts,
+    pub(crate) key: SigningKey,
+    pub(crate) keeper: RecordKeeper,
+    pub(crate) builds: Builds,
+    pub(crate) stopping: watch::Sender<bool>,
+    /// Counts up with every receipt that was stored.
+    pub(crate) receipts_made: watch::Sender<u64>,
+    started_ms: u64,
+}
+
+impl Server {
+    /// A server over these parts. The engine runs already; the state folder exists and belongs to this server alone (the store's lock sees to that).
+    ///
+    /// # Errors
+    /// When the installation's key cannot be read or made.
+    pub fn new(parts: Parts) -> Result<Arc<Server>, Error> {
+        let key = SigningKey::open(&parts.state.join("keys")).map_err(|error| {
+            Error::new(error.to_string()).hint("receipts are signed with it; without a backup, move it away and a new one is made")
+        })?;
+        let keeper = RecordKeeper::new(parts.proxies.clone());
+        let started_ms = parts.clock.now().0;
+        let builds = Builds::new(parts.state.join("builds"));
+        Ok(Arc::new(Server {
+            parts,
+            key,
+            keeper,
+            builds,
+            stopping: watch::Sender::new(false),
+            receipts_made: watch::Sender::new(0),
+            started_ms,
+        }))
+    }
+
+    /// Listens on `<state>/server.sock` until `until` is over, then ends in order. Nodes and proxies go on.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub async fn run(self: Arc<Self>, until: impl Future<Output = ()>) -> Result<(), Error> {
+        let listener = listen(&self.socket()).await?;
+        let receipts = tokio::spawn(receipts::keep(self.clone()));
+        tokio::pin!(until);
+        loop {
+            tokio::select! {
+                () = &mut until => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => drop(tokio::spawn(converse(self.clone(), stream))),
+                    Err(error) => tracing::error!(%error, "a connection could not be taken"),
+                },
+            }
+        }
+        drop(listener);
+        let _ = std::fs::remove_file(self.socket());
+        self.stopping.send_replace(true);
+        self.parts.engine.stop().await;
+        let _ = tokio::time::timeout(STOP_GRACE, receipts).await;
+        Ok(())
+    }
+
+    /// Ends when the server is told to stop.
+    pub(crate) async fn stopped(&self) {
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.parts.state.join(SERVER_SOCKET)
+    }
+
+    pub(crate) fn status(&self) -> ServerStatus {
+        ServerStatus {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            pid: std::process::id(),
+            started_ms: self.started_ms,
+            state: self.parts.state.clone(),
+            installation: self.parts.installation.clone(),
+            proxies: self.parts.proxies.clone(),
+            key: self.key.public(),
+        }
+    }
+
+    /// A service that was declared, by its full name.
+    pub(crate) fn service(&self, name: &str) -> Result<ServiceName, Refused> {
+        let unknown = || crate::problem::unknown_service(name, &self.parts.engine);
+        let service: ServiceName = name.parse().map_err(|_| unknown())?;
+        self.parts.engine.state(&service).map(|_| service).ok_or_else(unknown)
+    }
+
+    /// The project at a commit: the full commit id and what its `gapless.hcl` says.
+    pub(crate) async fn project(&self, folder: &Path, commit: &str) -> Result<(String, Project), Refused> {
+        if !folder.is_absolute() {
+            return Err(Refused::bad_request(
+                format!("{} is no absolute path", folder.display()),
+                "name the project's folder from the root on",
+            ));
+        }
+        let commit = git::resolve(folder, commit).await?;
+        let text = git::text_of(folder, &commit, project::FILE).await?;
+        Ok((commit, Project::parse(project::FILE, &text)?))
+    }
+
+    /// All artifacts, or those of one name.
+    pub(crate) async fn artifacts(&self, name: Option<String>) -> Result<Vec<Artifact>, Error> {
+        self.stored(move |records| records.artifacts(name.as_deref())).await.context(|| "reading the artifacts".to_string())
+    }
+
+    /// A call to the store, where it holds nothing else up.
+    pub(crate) async fn stored<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn gapless_engine::store::Records) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let records = self.parts.records.clone();
+        let joined = tokio::task::spawn_blocking(move || call(records.as_ref())).await;
+        joined.unwrap_or_else(|error| Err(Error::new(format!("a call to the store did not end: {error}"))))
+    }
+}
+
+/// A socket that only this user may open from its first moment on.
+async fn listen(path: &Path) -> Result<UnixListener, Error> {
+    let context = || format!("listening on {}", path.display());
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(Error::new("something that is no socket has its name").hint("move it away").context(context()));
+        }
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(Error::new("another server answers there")
+                .hint("one server per state folder: stop the other, or use another `--state`")
+                .context(context()));
+        }
+        std::fs::remove_file(path).context(context)?;
+    }
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    bound.context(context)
+}
+
+async fn converse(server: Arc<Server>, stream: UnixStream) {
+    let service = hyper::service::service_fn(|request| api::answer(server.clone(), request));
+    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a client went away");
+    }
+}
