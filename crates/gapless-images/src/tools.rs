@@ -8,7 +8,7 @@ use crate::progress::{Listener, Phase};
 use crate::view::View;
 use gapless_core::digest::Digest;
 use gapless_engine::error::{Context, Error, ErrorKind};
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::Path;
 
@@ -89,16 +89,13 @@ impl BaseCache {
         let mut command = mmdebstrap(scratch, "custom");
         // The folders are given by the environment, so that no path can be read as shell.
         command.env("GAPLESS_BASE", &lower).env("GAPLESS_SCRIPT", &script);
-        command.args(["--skip=setup,update,cleanup", r#"--setup-hook=cp -a "$GAPLESS_BASE/." "$1/""#]);
+        command.args(["--skip=update", r#"--setup-hook=cp -a "$GAPLESS_BASE/." "$1/"; cp /etc/resolv.conf "$1/etc/resolv.conf""#]);
         command.arg(r#"--customize-hook=chroot "$1" sh -s < "$GAPLESS_SCRIPT""#);
         command.arg("").arg(&root);
-        // mmdebstrap's way to give the node names while apt runs.
-        File::create(lower.join("etc/resolv.conf"))
-            .and_then(|mut file| std::io::copy(&mut File::open("/etc/resolv.conf")?, &mut file))
-            .context(|| "lending the host's resolv.conf".into())?;
         run(command, Phase::Tools, listener)?;
-        File::create(root.join("etc/resolv.conf")).context(|| "emptying resolv.conf again".into())?;
-        File::create(lower.join("etc/resolv.conf")).context(|| "emptying resolv.conf again".into())?;
+        for name in ["etc/resolv.conf", "etc/hostname"] {
+            fs::copy(lower.join(name), root.join(name)).context(|| format!("taking the host's {name} out of the tools"))?;
+        }
         let difference = View::of(&[&root], 0)?.difference(&View::of(&[&lower], 0)?)?;
         self.blobs.put(|writer| layer::pack(&difference, writer)).context(|| "keeping the layer of tools".into())
     }
