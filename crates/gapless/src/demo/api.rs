@@ -67,8 +67,7 @@ impl Api {
             artifact: ArtifactChoice::Version(artifact.version),
             built_for_this: true,
         };
-        let mut declared: Vec<Declared> =
-            self.quick.send(Method::POST, path::DEPLOYS, &request).await.map_err(fault::of_client)?;
+        let mut declared: Vec<Declared> = self.quick.send(Method::POST, path::DEPLOYS, &request).await.map_err(fault::of_client)?;
         match (declared.pop(), declared.is_empty()) {
             (Some(only), true) => Ok(only),
             _ => Err(Error::new("the deploy did not declare exactly one service")),

@@ -98,10 +98,7 @@ fn draw_legend(timeline: &Timeline, paint: Paint) -> String {
         let square: String = std::iter::repeat_n(paint::fill(place), 2).collect();
         format!("{} {release}", paint.text(Tone::Release(place), &square))
     });
-    let marks = [
-        format!("{} all traffic shifted", paint.text(Tone::Good, "▲")),
-        format!("{} rejected", paint.text(Tone::Bad, "✗")),
-    ];
+    let marks = [format!("{} all traffic shifted", paint.text(Tone::Good, "▲")), format!("{} rejected", paint.text(Tone::Bad, "✗"))];
     format!("{}{}", " ".repeat(MARGIN), releases.chain(marks).collect::<Vec<_>>().join("   "))
 }
 

@@ -32,7 +32,10 @@ pub fn draw(result: &Result) -> String {
     let body = [
         heading(result),
         tiles(result),
-        section("Requests per release over time", &format!("{}{}", page_chart::legend(result.timeline), page_chart::split(result.timeline))),
+        section(
+            "Requests per release over time",
+            &format!("{}{}", page_chart::legend(result.timeline), page_chart::split(result.timeline)),
+        ),
         section("Latency of small GETs, as the witness saw it", &page_chart::latency(result.timeline)),
         section("Rollouts", &rollouts(result.receipt)),
         section("Time by phase", &phases(result.receipt)),
@@ -92,7 +95,22 @@ fn section(name: &str, inner: &str) -> String {
 }
 
 fn rollouts(receipt: &Receipt) -> String {
-    let head = ["rollout", "outcome", "requests", "failed", "retried", "held", "cut", "in flight at switch", "longest gap", "switch", "gone", "p50", "p99", "max"];
+    let head = [
+        "rollout",
+        "outcome",
+        "requests",
+        "failed",
+        "retried",
+        "held",
+        "cut",
+        "in flight at switch",
+        "longest gap",
+        "switch",
+        "gone",
+        "p50",
+        "p99",
+        "max",
+    ];
     let heading: String = head.iter().map(|name| format!("<th>{name}</th>")).collect();
     let rows: String = receipt.rollouts.iter().map(rollout_row).collect();
     format!(
@@ -135,7 +153,8 @@ fn phases(receipt: &Receipt) -> String {
         .rollouts
         .iter()
         .map(|rollout| {
-            let parts: String = rollout.phases.named().into_iter().filter_map(|(name, took)| Some(phase_part(name, took?, longest))).collect();
+            let parts: String =
+                rollout.phases.named().into_iter().filter_map(|(name, took)| Some(phase_part(name, took?, longest))).collect();
             format!("<div class=\"phases\"><span>{}</span><div class=\"bar\">{parts}</div></div>", escaped(&title(rollout)))
         })
         .collect();
@@ -161,7 +180,11 @@ fn proofs(proofs: &[Proof]) -> String {
         .iter()
         .map(|proof| {
             let (class, mark) = if proof.holds { ("good", "✓") } else { ("bad", "✗") };
-            format!("<li><b class=\"{class}\">{mark}</b><div>{}<small>{}</small></div></li>", escaped(&proof.claim), escaped(&proof.evidence))
+            format!(
+                "<li><b class=\"{class}\">{mark}</b><div>{}<small>{}</small></div></li>",
+                escaped(&proof.claim),
+                escaped(&proof.evidence)
+            )
         })
         .collect();
     format!("<ul class=\"proofs\">{rows}</ul>\n")
@@ -204,10 +227,8 @@ mod tests {
     use super::*;
 
     fn page(proofs: &[Proof]) -> String {
-        let receipt = Receipt {
-            rollouts: vec![rollout("web-r2", Outcome::Live), rollout("web-<r3>", Outcome::Rejected)],
-            ..Receipt::default()
-        };
+        let receipt =
+            Receipt { rollouts: vec![rollout("web-r2", Outcome::Live), rollout("web-<r3>", Outcome::Rejected)], ..Receipt::default() };
         let reconciliation = Reconciliation::default();
         let budget = [("1 image".to_owned(), 8_400)];
         draw(&Result { receipt: &receipt, proofs, reconciliation: &reconciliation, timeline: &a_switch(), budget: &budget })

@@ -94,7 +94,11 @@ fn bands(timeline: &Timeline) -> String {
     let band = |span: &super::timeline::Span| {
         let (from, until) = (x(timeline, span.began_ms), x(timeline, span.ended_ms));
         let class = if span.rejected { "rollout rejected" } else { "rollout" };
-        format!("<rect class=\"{class}\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"/>", (until - from).max(1.0), plot_height())
+        format!(
+            "<rect class=\"{class}\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"/>",
+            (until - from).max(1.0),
+            plot_height()
+        )
     };
     let inside = |span: &&super::timeline::Span| span.ended_ms > timeline.began_ms();
     timeline.spans.iter().filter(inside).map(band).collect()

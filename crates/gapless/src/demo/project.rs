@@ -81,8 +81,8 @@ impl Project {
     fn edit(&self, name: &str, change: impl FnOnce(&str) -> Option<String>) -> Result<(), Error> {
         let path = self.folder.join(name);
         let text = std::fs::read_to_string(&path).context(|| format!("read {}", path.display()))?;
-        let changed = change(&text)
-            .ok_or_else(|| Error::new(format!("{name} of the bundled example has not the line that the demo changes")))?;
+        let changed =
+            change(&text).ok_or_else(|| Error::new(format!("{name} of the bundled example has not the line that the demo changes")))?;
         std::fs::write(&path, changed).context(|| format!("write {}", path.display()))
     }
 
@@ -100,7 +100,8 @@ impl Project {
         for role in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{role}_NAME"), "gapless demo").env(format!("GIT_{role}_EMAIL"), "demo@gapless.invalid");
         }
-        let output = command.output().context(|| format!("start git {}", arguments.join(" "))).map_err(|error| error.hint("install git"))?;
+        let output =
+            command.output().context(|| format!("start git {}", arguments.join(" "))).map_err(|error| error.hint("install git"))?;
         if !output.status.success() {
             let complaint = String::from_utf8_lossy(&output.stderr);
             return Err(Error::new(format!("git {} ended with {}: {}", arguments.join(" "), output.status, complaint.trim())));

@@ -275,14 +275,7 @@ pub mod tests {
             switch_ms: live(612),
             gone_ms: live(2_800),
             build_ms: Some(400),
-            phases: Phases {
-                build: Some(400),
-                boot: Some(290),
-                gate: Some(300),
-                shift: live(11),
-                drain: live(1_880),
-                destroy: Some(300),
-            },
+            phases: Phases { build: Some(400), boot: Some(290), gate: Some(300), shift: live(11), drain: live(1_880), destroy: Some(300) },
             steady: Latencies::new(1.234, 4.0, 9.0),
             switch: Latencies::new(1.5, 5.0, 12.0),
             server_killed: false,
@@ -338,12 +331,7 @@ pub mod tests {
     #[test]
     fn a_rollout_is_what_was_signed_and_what_was_seen() {
         let expected = rollout("web-r2", Outcome::Live);
-        let seen = Seen {
-            in_flight_at_switch: Some(17),
-            longest_gap_ms: Some(12.5),
-            steady: expected.steady,
-            switch: expected.switch,
-        };
+        let seen = Seen { in_flight_at_switch: Some(17), longest_gap_ms: Some(12.5), steady: expected.steady, switch: expected.switch };
         assert_eq!(super::rollout(&signed(), seen, false), expected);
         assert_eq!(expected.phases.longest(), Some(("drain", 1_880)));
     }

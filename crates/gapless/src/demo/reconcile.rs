@@ -109,10 +109,7 @@ mod tests {
     fn a_request_in_the_wrong_release_does_not_hold_though_the_totals_do() {
         let result = reconcile(&count(&[("web-r1", 10), ("web-r2", 5)]), &count(&[("web-r1", 9), ("web-r2", 6)]), Known::default());
         assert_eq!((result.witness, result.proxy), (15, 15));
-        assert_eq!(
-            result.differences,
-            ["web-r1: the witness counted 10, the proxy 9", "web-r2: the witness counted 5, the proxy 6"]
-        );
+        assert_eq!(result.differences, ["web-r1: the witness counted 10, the proxy 9", "web-r2: the witness counted 5, the proxy 6"]);
     }
 
     #[test]

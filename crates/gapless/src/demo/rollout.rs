@@ -120,6 +120,8 @@ fn edges(fact: &Fact) -> (Option<&'static str>, Option<&'static str>) {
         Fact::Drained { .. } => (Some("drain"), Some("destroy")),
         Fact::Rejecting { .. } => (Some("gate"), Some("destroy")),
         Fact::RolloutEnded { .. } => (Some("destroy"), None),
-        Fact::BakeBegan { .. } | Fact::NodeLost { .. } | Fact::NodeReplaced { .. } | Fact::EffectFailed { .. } | Fact::Other => (None, None),
+        Fact::BakeBegan { .. } | Fact::NodeLost { .. } | Fact::NodeReplaced { .. } | Fact::EffectFailed { .. } | Fact::Other => {
+            (None, None)
+        }
     }
 }

@@ -102,18 +102,9 @@ impl Screen {
         let terminal = std::io::stdout().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let now = Instant::now();
-        let inner = Inner {
-            view: View::default(),
-            began: now,
-            act_began: now,
-            budget: Vec::new(),
-            drawn: 0,
-            turn: 0,
-            last_plain: now,
-        };
+        let inner = Inner { view: View::default(), began: now, act_began: now, budget: Vec::new(), drawn: 0, turn: 0, last_plain: now };
         let live = colour && std::env::var("TERM").is_ok_and(|term| term != "dumb");
-        let screen =
-            Screen { inner: Arc::new(Mutex::new(inner)), paint: Paint { colour }, live, ended: Arc::new(AtomicBool::new(false)) };
+        let screen = Screen { inner: Arc::new(Mutex::new(inner)), paint: Paint { colour }, live, ended: Arc::new(AtomicBool::new(false)) };
         let thread = live.then(|| screen.clone().start());
         (screen.clone(), Painter { screen, thread })
     }
@@ -293,8 +284,7 @@ pub fn frame(view: &View, elapsed_ms: u64, turn: usize, width: usize, paint: Pai
     let mut lines = Vec::new();
     if view.act.is_some() {
         let spinner = paint.text(Tone::Good, SPINNER[turn % SPINNER.len()]);
-        let steps: Vec<String> =
-            view.steps.iter().map(|(name, state)| step_text(name, state, turn, paint)).collect();
+        let steps: Vec<String> = view.steps.iter().map(|(name, state)| step_text(name, state, turn, paint)).collect();
         lines.push(format!("    {spinner} {} {}", paint.text(Tone::Quiet, &duration(elapsed_ms)), steps.join("  ")));
     }
     if !view.detail.is_empty() {

@@ -157,7 +157,7 @@ fn span(receipt: &Receipt) -> Span {
 mod tests {
     use super::super::receipt::tests::signed;
     use super::*;
-    use gapless_load::{Report, ReleaseReport};
+    use gapless_load::{ReleaseReport, Report};
     use gapless_wire::rollout::Step;
 
     fn sample(scheduled_ms: u64, latency_ms: u64, class: u16, release: &str) -> Sample {

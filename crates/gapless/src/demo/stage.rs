@@ -1,8 +1,8 @@
 //! What a demo runs on: its folders, its processes, and the certainty that they end.
 
 use super::api::Api;
-use super::fault;
 use super::family::Family;
+use super::fault;
 use super::folders::Folders;
 use super::janitor::{self, Janitor};
 use super::programs;
@@ -191,7 +191,8 @@ fn lock(folders: &Folders) -> Result<File, Error> {
     let path = folders.cache.join("demo.lock");
     let file = File::create(&path).context(|| format!("open {}", path.display()))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::new(format!("another demo runs with the cache {}", folders.cache.display())).hint("wait for it, or name other folders with --state and --cache")
+        Error::new(format!("another demo runs with the cache {}", folders.cache.display()))
+            .hint("wait for it, or name other folders with --state and --cache")
     })?;
     Ok(file)
 }

@@ -4,8 +4,20 @@ use super::paint::{self, Paint, Tone, duration, thousands};
 use super::receipt::{Kind, Outcome, Rollout};
 
 /// The columns' headings.
-const HEADINGS: [&str; 12] =
-    ["rollout", "outcome", "requests", "failed", "retried", "held", "cut", "in flight", "longest gap", "switch", "gone", "p99 steady → switch"];
+const HEADINGS: [&str; 12] = [
+    "rollout",
+    "outcome",
+    "requests",
+    "failed",
+    "retried",
+    "held",
+    "cut",
+    "in flight",
+    "longest gap",
+    "switch",
+    "gone",
+    "p99 steady → switch",
+];
 
 /// The table's lines.
 pub fn draw(rollouts: &[Rollout], paint: Paint) -> Vec<String> {
@@ -27,7 +39,12 @@ pub fn phases(rollouts: &[Rollout], paint: Paint) -> Vec<String> {
         .map(|rollout| {
             let reached = rollout.phases.named().into_iter().filter_map(|(name, took)| Some(format!("{name} {}", duration(took?))));
             let longest = rollout.phases.longest().map_or_else(String::new, |(name, _)| format!("   longest: {name}"));
-            format!("{}  {}{}", paint::padded(&title(rollout), 20), reached.collect::<Vec<_>>().join(" · "), paint.text(Tone::Quiet, &longest))
+            format!(
+                "{}  {}{}",
+                paint::padded(&title(rollout), 20),
+                reached.collect::<Vec<_>>().join(" · "),
+                paint.text(Tone::Quiet, &longest)
+            )
         })
         .collect()
 }
@@ -93,7 +110,9 @@ deploy web-r3  rejected  1,234     0       0        0     0    –          12 m
         let lines = phases(&[rollout("web-r2", Outcome::Live)], Paint { colour: false });
         assert_eq!(
             lines,
-            ["deploy web-r2         build 400 ms · boot 290 ms · gate 300 ms · shift 11 ms · drain 1.8 s · destroy 300 ms   longest: drain"]
+            [
+                "deploy web-r2         build 400 ms · boot 290 ms · gate 300 ms · shift 11 ms · drain 1.8 s · destroy 300 ms   longest: drain"
+            ]
         );
     }
 }

@@ -4,7 +4,7 @@ use super::fault;
 use super::screen::{Screen, Traffic};
 use super::seen::Stretch;
 use gapless_engine::error::Error;
-use gapless_load::{Body, Plan, Progress, Recording, Target, Witness, UPLOAD_BYTES};
+use gapless_load::{Body, Plan, Progress, Recording, Target, UPLOAD_BYTES, Witness};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -121,7 +121,13 @@ async fn show(mut progress: watch::Receiver<Progress>, screen: Screen) {
 fn traffic(progress: &Progress) -> Traffic {
     let answered = |release: &&String| release.as_str() != "none";
     Traffic {
-        split: progress.interval.by_release.iter().filter(|(release, _)| answered(release)).map(|(name, count)| (name.clone(), *count)).collect(),
+        split: progress
+            .interval
+            .by_release
+            .iter()
+            .filter(|(release, _)| answered(release))
+            .map(|(name, count)| (name.clone(), *count))
+            .collect(),
         per_second: progress.interval.finished * 1_000 / progress.interval.length_ms.max(1),
         requests: progress.requests,
         failed: progress.failed,

@@ -72,7 +72,13 @@ async fn kill_and_start_again(demo: &mut Demo, declared: &Declared, held: &str) 
     demo.prove(
         "without a server the traffic goes on, on the new release",
         new > 0 && progress.interval.failed == 0,
-        format!("{} requests answered in {} ms, {} of them by {}", thousands(progress.interval.finished), progress.interval.length_ms, thousands(new), declared.release),
+        format!(
+            "{} requests answered in {} ms, {} of them by {}",
+            thousands(progress.interval.finished),
+            progress.interval.length_ms,
+            thousands(new),
+            declared.release
+        ),
     );
     demo.stage.start_server(None).await?;
     let away = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

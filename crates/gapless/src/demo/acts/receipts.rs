@@ -99,7 +99,11 @@ pub fn whole(played: &[Played], recording: &Recording, records: &[Record]) -> Re
 fn prove_outcomes(demo: &mut Demo) {
     let as_meant = demo.played.iter().filter(|played| played.receipt.outcome == played.expected).count();
     let all = demo.played.len();
-    demo.prove("every rollout ended as it was meant to", as_meant == all && all == 5, format!("{as_meant} of {all}: three deploys and a rollback live, one rejected"));
+    demo.prove(
+        "every rollout ended as it was meant to",
+        as_meant == all && all == 5,
+        format!("{as_meant} of {all}: three deploys and a rollback live, one rejected"),
+    );
     let whole = demo.played.iter().all(|played| played.receipt.incomplete.is_empty() && played.receipt.measured.is_some());
     let missing: Vec<String> = demo.played.iter().flat_map(|played| played.receipt.incomplete.clone()).collect();
     demo.prove("every receipt is whole", whole, if whole { "nothing is missing in their measures".to_owned() } else { missing.join(", ") });
@@ -107,18 +111,38 @@ fn prove_outcomes(demo: &mut Demo) {
 
 fn prove_requests(demo: &mut Demo, receipt: &Receipt, report: &Report, reconciliation: &Reconciliation) {
     let causes = if report.failed == 0 { String::new() } else { format!(" {:?}", report.failed_by_cause) };
-    demo.prove("no request failed, as the witness counts", report.failed == 0, format!("{} of {}{causes}", report.failed, thousands(report.requests)));
+    demo.prove(
+        "no request failed, as the witness counts",
+        report.failed == 0,
+        format!("{} of {}{causes}", report.failed, thousands(report.requests)),
+    );
     let proxy = &receipt.proxy;
-    demo.prove("no request failed, as the proxy counts", proxy.failed == 0, format!("{} of {} {:?}", proxy.failed, thousands(proxy.requests), proxy.failed_by_cause));
+    demo.prove(
+        "no request failed, as the proxy counts",
+        proxy.failed == 0,
+        format!("{} of {} {:?}", proxy.failed, thousands(proxy.requests), proxy.failed_by_cause),
+    );
     let agreed = format!("{} and {}, the same for each release", thousands(reconciliation.witness), thousands(reconciliation.proxy));
     let evidence = if reconciliation.holds() { agreed } else { reconciliation.differences.join("; ") };
     demo.prove("both counts are equal", reconciliation.holds(), evidence);
     let needed = proxy.retried + proxy.held + proxy.cut;
-    demo.prove("nothing was retried, held or cut", needed == 0, format!("{} retried, {} held, {} cut", proxy.retried, proxy.held, proxy.cut));
+    demo.prove(
+        "nothing was retried, held or cut",
+        needed == 0,
+        format!("{} retried, {} held, {} cut", proxy.retried, proxy.held, proxy.cut),
+    );
     let one_shot = receipt.client.by_class.get("small-one-shot").copied().unwrap_or(0);
     let enough = one_shot * 100 >= report.requests * 30;
-    demo.prove("at least 30 % of the requests had a connection of their own", enough, format!("{} of {}", thousands(one_shot), thousands(report.requests)));
-    demo.prove("the witness kept every sample", report.samples_dropped == 0, format!("{} started late by its own fault", report.late_starts));
+    demo.prove(
+        "at least 30 % of the requests had a connection of their own",
+        enough,
+        format!("{} of {}", thousands(one_shot), thousands(report.requests)),
+    );
+    demo.prove(
+        "the witness kept every sample",
+        report.samples_dropped == 0,
+        format!("{} started late by its own fault", report.late_starts),
+    );
 }
 
 /// A drain proves little unless something was under way on the old nodes when it began.

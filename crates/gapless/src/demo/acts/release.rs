@@ -19,10 +19,6 @@ pub async fn release_it(demo: &mut Demo) -> Result<(), Error> {
     demo.finish(&declared, None, Outcome::Live).await?;
     let serving = demo.serving_nodes().await?;
     let address = demo.stage.address;
-    demo.prove(
-        format!("{NODES} nodes of {SERVICE} serve"),
-        serving.len() == NODES,
-        format!("{} at http://{address}", serving.join(", ")),
-    );
+    demo.prove(format!("{NODES} nodes of {SERVICE} serve"), serving.len() == NODES, format!("{} at http://{address}", serving.join(", ")));
     Ok(())
 }

@@ -1,0 +1,35 @@
+# What a person types here; `make` alone lists it. DEMO="--rate 300" passes options on to `gapless demo`.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo naive test lint
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+GAPLESS := $(TARGET)/debug/gapless
+DEMO ?=
+
+help: ## List what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## Install what is missing on this machine (Debian packages; needs root)
+	@packaging/setup $(MAKECMDGOALS)
+
+build: setup
+	@cargo build --package gapless --bin gapless
+
+demo: build ## Show the product's main job on real tools, under load, with a receipt at the end
+	@$(GAPLESS) demo $(DEMO)
+
+naive: build ## The same, beside what plain create-before-destroy loses
+	@$(GAPLESS) demo --naive $(DEMO)
+
+lint: setup ## Format, clippy
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --quiet -- --deny warnings
+
+test: lint ## Pass all tests
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace --no-fail-fast && cargo test --workspace --doc --quiet; \
+	else \
+		cargo test --workspace --no-fail-fast; \
+	fi
