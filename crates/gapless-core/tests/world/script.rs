@@ -1,0 +1,317 @@
+//! Stories as text: one command a line, `#` begins a comment.
+
+use super::engine::{Engine, Mode};
+use super::model::{Behaviour, Proxy, digest};
+use gapless_core::effect::{Effect, EffectId, EffectKind};
+use gapless_core::event::{Event, Failure};
+use gapless_core::notice::{Notice, Outcome};
+use gapless_core::policy::Policy;
+use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
+use gapless_core::route::Weight;
+use gapless_core::service::{ServiceState, Stage};
+use std::time::Duration;
+
+/// No story waits longer than this for anything.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// A story and how far the world went with it.
+pub struct Story {
+    pub engine: Engine,
+    declaration: Declaration,
+    /// Requests may fail here, because nodes die.
+    allow: bool,
+}
+
+pub fn policy() -> Policy {
+    Policy {
+        floor: 2,
+        gate_passes: 2,
+        gate_failures: 3,
+        progress_deadline: Duration::from_secs(60),
+        drain_deadline: Duration::from_secs(30),
+        bake: Duration::ZERO,
+    }
+}
+
+/// Plays a story. With `late`, everything that was ever sent is delivered again at the end.
+pub fn play(text: &str, mode: Mode, late: bool) -> Story {
+    let mut engine = Engine::new(mode);
+    engine.world.proxies.insert("a".into(), Proxy::default());
+    let declaration = Declaration { content: digest(0), artifact: ArtifactVersion(0), image: digest(0), nodes: 3, policy: policy() };
+    let mut story = Story { engine, declaration, allow: false };
+    for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|line| !line.is_empty()) {
+        story.engine.say(&format!("> {line}"));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        story.command(&words).unwrap_or_else(|problem| panic!("`{line}`: {problem}\n{}", story.engine.log.join("\n")));
+    }
+    if late {
+        story.engine.deliver_everything_again();
+        story.engine.run_for(Duration::from_secs(10));
+    }
+    story.finish();
+    story
+}
+
+impl Story {
+    fn finish(&mut self) {
+        let counts = self.engine.world.counts.clone();
+        let summary = self.engine.summary();
+        self.engine.log.push(format!("end: {summary}"));
+        self.engine.log.push(format!("requests: lost {} unserved {} cut {}", counts.lost, counts.unserved, counts.cut));
+        assert!(counts.served > 0, "no request was served in the whole story");
+        if !self.allow {
+            assert_eq!((counts.lost, counts.unserved, counts.died), (0, 0, 0), "requests failed\n{}", self.engine.log.join("\n"));
+        }
+    }
+
+    fn command(&mut self, words: &[&str]) -> Result<(), String> {
+        match words {
+            ["policy", settings @ ..] => self.policy(settings),
+            ["proxies", names @ ..] => {
+                self.engine.world.proxies = names.iter().map(|name| ((*name).to_string(), Proxy::default())).collect();
+                Ok(())
+            }
+            ["behave", version, settings @ ..] => self.behave(version, settings),
+            ["declare", version] => self.declare(version),
+            ["rollback"] => self.roll_back(None),
+            ["rollback", release] => self.roll_back(Some(ReleaseNumber(number(release, 'r')?))),
+            ["run", span] => {
+                self.engine.run_for(duration(span)?);
+                Ok(())
+            }
+            ["settle"] => self.engine.settle(PATIENCE).then_some(()).ok_or_else(|| format!("does not settle: {}", self.engine.summary())),
+            ["until", what @ ..] => self.until(what),
+            ["allow", "failures"] => {
+                self.allow = true;
+                self.engine.disturbed = true;
+                Ok(())
+            }
+            ["kill", "all", release] => {
+                self.engine.world.kill_release(number(release, 'r')?);
+                Ok(())
+            }
+            ["kill", node] => {
+                self.engine.world.kill(node.parse().map_err(|_| "no node")?, "killed");
+                Ok(())
+            }
+            ["vanish", node] => {
+                self.engine.world.vanish(node.parse().map_err(|_| "no node")?);
+                Ok(())
+            }
+            ["plant", node] => {
+                self.engine.world.plant(node.parse().map_err(|_| "no node")?);
+                Ok(())
+            }
+            ["fail", kind, times, reason @ ..] => self.fail(kind, times, reason),
+            ["repair", kind] => {
+                self.engine.broken.remove(&kind_of(kind)?);
+                Ok(())
+            }
+            ["hold", kind] => {
+                self.engine.hold.insert(kind_of(kind)?);
+                Ok(())
+            }
+            ["release", "held"] => {
+                self.engine.release_held();
+                Ok(())
+            }
+            ["restart"] => {
+                self.engine.crash_after_sending();
+                Ok(())
+            }
+            ["long", span] => {
+                let length = u64::try_from(duration(span)?.as_millis()).map_err(|error| error.to_string())?;
+                self.engine.world.send_long(length);
+                Ok(())
+            }
+            ["slow", name, span] => self.proxy(name, |proxy, span| proxy.slow = span, span),
+            ["unreachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = true, "0s"),
+            ["reachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = false, "0s"),
+            ["replace", name] => {
+                self.engine.world.replace_proxy(name);
+                Ok(())
+            }
+            ["rewind", name] => {
+                self.engine.world.rewind_proxy(name);
+                Ok(())
+            }
+            ["expect", what @ ..] => self.expect(what),
+            _ => Err("no such command".into()),
+        }
+    }
+
+    fn proxy(&mut self, name: &str, change: impl Fn(&mut Proxy, u64), span: &str) -> Result<(), String> {
+        let length = u64::try_from(duration(span)?.as_millis()).map_err(|error| error.to_string())?;
+        change(self.engine.world.proxies.get_mut(name).ok_or("no such proxy")?, length);
+        Ok(())
+    }
+
+    fn policy(&mut self, settings: &[&str]) -> Result<(), String> {
+        for pair in settings.chunks(2) {
+            let [name, value] = pair else { return Err("a setting without a value".into()) };
+            let count = || value.parse::<u32>().map_err(|error| error.to_string());
+            let policy = &mut self.declaration.policy;
+            match *name {
+                "nodes" => self.declaration.nodes = count()?,
+                "floor" => policy.floor = count()?,
+                "passes" => policy.gate_passes = count()?,
+                "failures" => policy.gate_failures = count()?,
+                "progress" => policy.progress_deadline = duration(value)?,
+                "drain" => policy.drain_deadline = duration(value)?,
+                "bake" => policy.bake = duration(value)?,
+                _ => return Err(format!("no setting `{name}`")),
+            }
+        }
+        Ok(())
+    }
+
+    fn behave(&mut self, version: &str, settings: &[&str]) -> Result<(), String> {
+        let behaviour: &mut Behaviour = self.engine.behaviours.entry(number(version, 'v')?).or_default();
+        let mut words = settings.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().copied().ok_or("a setting without a value");
+            match *word {
+                "boots" => behaviour.boots = milliseconds(value()?)?,
+                "answers" => behaviour.answers = milliseconds(value()?)?,
+                "status" => behaviour.status = value()?.parse().map_err(|_| "no status")?,
+                "exits" => behaviour.exits = Some((value()?.parse().map_err(|_| "no code")?, milliseconds(value()?)?)),
+                "stays" => behaviour.exits = None,
+                "wrong-image" => behaviour.wrong_image = true,
+                _ => return Err(format!("no behaviour `{word}`")),
+            }
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, version: &str) -> Result<(), String> {
+        let artifact = number(version, 'v')?;
+        self.declaration.artifact = ArtifactVersion(artifact);
+        self.declaration.image = digest(u8::try_from(artifact).map_err(|error| error.to_string())?);
+        self.declaration.content = content(&self.declaration);
+        self.engine.feed(Event::Declared(self.declaration.clone()));
+        Ok(())
+    }
+
+    fn roll_back(&mut self, to: Option<ReleaseNumber>) -> Result<(), String> {
+        self.engine.feed(Event::RollbackRequested { to });
+        Ok(())
+    }
+
+    fn until(&mut self, what: &[&str]) -> Result<(), String> {
+        let wanted: Vec<String> = what.iter().map(|word| (*word).to_string()).collect();
+        let reached = self.engine.run_until(&move |state| is(state, &wanted), PATIENCE);
+        reached.then_some(()).ok_or_else(|| "was never so".into())
+    }
+
+    fn fail(&mut self, kind: &str, times: &str, reason: &[&str]) -> Result<(), String> {
+        let is_final = reason.first().is_some_and(|word| word.starts_with("finally"));
+        let failure = Failure { reason: reason.join(" "), is_final };
+        if times == "always" {
+            self.engine.broken.insert(kind_of(kind)?, failure);
+            return Ok(());
+        }
+        let times: usize = times.parse().map_err(|_| "no count")?;
+        self.engine.failures.entry(kind_of(kind)?).or_default().extend(std::iter::repeat_n(failure, times));
+        Ok(())
+    }
+
+    fn expect(&mut self, what: &[&str]) -> Result<(), String> {
+        let counts = &self.engine.world.counts;
+        let good = match what {
+            ["quiet"] => !self.engine.log.iter().rev().take_while(|line| !line.contains("> declare")).any(|line| line.split_once("s ").is_some_and(|(_, rest)| rest.starts_with('e'))),
+            ["cut", count] => counts.cut.to_string() == **count,
+            ["exists", node] => self.engine.world.node_names().contains(&node.parse().map_err(|_| "no node")?),
+            ["gone", node] => !self.engine.world.node_names().contains(&node.parse().map_err(|_| "no node")?),
+            _ => is(&self.engine.state, &what.iter().map(|word| (*word).to_string()).collect::<Vec<_>>()),
+        };
+        good.then_some(()).ok_or_else(|| format!("is not so: {} {counts:?}", self.engine.summary()))
+    }
+}
+
+/// Whether the state is as the words say.
+fn is(state: &ServiceState, words: &[String]) -> bool {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let stage = state.rollout.as_ref().map(|rollout| &rollout.stage);
+    match words.as_slice() {
+        ["prepare"] => matches!(stage, Some(Stage::Prepare { .. })),
+        ["booted"] => matches!(stage, Some(Stage::Prepare { booted: true, .. })),
+        ["shift"] => matches!(stage, Some(Stage::Shift)),
+        ["bake"] => matches!(stage, Some(Stage::Bake { .. })),
+        ["retire"] => matches!(stage, Some(Stage::Retire)),
+        ["undo"] => matches!(stage, Some(Stage::Undo { .. })),
+        ["ended"] => stage.is_none(),
+        ["draining"] => state.draining.values().any(|drain| drain.told),
+        ["destroying"] => state.pending.values().any(|effect| effect.kind() == EffectKind::DestroyNodes),
+        ["joining"] => !state.joining.is_empty(),
+        ["live", "none"] => state.live.is_none(),
+        ["live", release] => state.live_release().is_some_and(|live| live.to_string() == *release),
+        ["declared", release] => state.declared.is_some_and(|declared| declared.to_string() == *release),
+        ["pinned"] => state.pinned,
+        ["free"] => !state.pinned,
+        other => panic!("no such condition: {other:?}"),
+    }
+}
+
+/// A content that differs when anything of the declaration does.
+pub fn content(declaration: &Declaration) -> gapless_core::digest::Digest {
+    let text = format!("{} {} {:?}", declaration.artifact, declaration.nodes, declaration.policy);
+    let mut bytes = [0_u8; 32];
+    for (place, byte) in text.bytes().enumerate() {
+        let slot = &mut bytes[place % 32];
+        *slot = slot.wrapping_mul(31).wrapping_add(byte);
+    }
+    gapless_core::digest::Digest(bytes)
+}
+
+fn kind_of(name: &str) -> Result<EffectKind, String> {
+    let all = [EffectKind::EnsureGroup, EffectKind::Route, EffectKind::Drain, EffectKind::DestroyNodes];
+    all.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("no effect `{name}`"))
+}
+
+fn number(text: &str, mark: char) -> Result<u32, String> {
+    text.strip_prefix(mark).and_then(|digits| digits.parse().ok()).ok_or_else(|| format!("`{text}` is not a number after `{mark}`"))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a time such as 500ms or 3s");
+    match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(digits), _) => digits.parse().map(Duration::from_millis).map_err(|_| wrong()),
+        (None, Some(digits)) => digits.parse().map(Duration::from_secs).map_err(|_| wrong()),
+        _ => Err(wrong()),
+    }
+}
+
+fn milliseconds(text: &str) -> Result<u64, String> {
+    u64::try_from(duration(text)?.as_millis()).map_err(|error| error.to_string())
+}
+
+/// An effect as a line of the golden outcome.
+pub fn line_of(id: EffectId, effect: &Effect) -> String {
+    let nodes = |nodes: &std::collections::BTreeSet<gapless_core::node::NodeId>| {
+        nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    match effect {
+        Effect::EnsureGroup { group, size } => format!("{id} EnsureGroup {group} to {size}"),
+        Effect::Route(route) => {
+            let with = |weight| {
+                route.members.iter().filter(move |(_, is)| **is == weight).map(|(node, _)| node.to_string()).collect::<Vec<_>>().join(" ")
+            };
+            format!("{id} Route {}: traffic [{}] probed [{}]", route.generation, with(Weight::EQUAL), with(Weight::PROBED))
+        }
+        Effect::Drain { nodes: set, deadline } => format!("{id} Drain {} within {deadline:?}", nodes(set)),
+        Effect::DestroyNodes { nodes: set } => format!("{id} DestroyNodes {}", nodes(set)),
+        Effect::Notify(notice) => format!("  . {}", notice_line(notice)),
+    }
+}
+
+fn notice_line(notice: &Notice) -> String {
+    match notice {
+        Notice::RolloutStarted { rollout, kind, from, to } => {
+            format!("rollout {rollout} started: {kind:?} {} -> {to}", from.map_or("none".into(), |from| from.to_string()))
+        }
+        Notice::ShiftBegan { rollout, generation, way_back } => format!("rollout {rollout} shifts with {generation}, way back: {way_back}"),
+        Notice::RolloutEnded { rollout, outcome: Outcome::Live } => format!("rollout {rollout} ended live"),
+        Notice::RolloutEnded { rollout, outcome: Outcome::Rejected(_) } => format!("rollout {rollout} ended rejected"),
+        other => format!("{other:?}"),
+    }
+}
