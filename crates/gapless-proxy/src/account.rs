@@ -1,0 +1,92 @@
+//! The account of one request, from its head to its end. It is closed exactly once, in every path: an account that is dropped open is a client that went
+//! away.
+
+use crate::core::Core;
+use crate::node::Claim;
+use crate::record::{Ended, now_ms};
+use crate::route::Service;
+use crate::sync::lock;
+use gapless_wire::record::SMALL_BYTES;
+use hyper::Method;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// How a request ended, as far as the promise goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The answer was handed on whole; so many bytes of body.
+    Whole(u64),
+    /// Failed, by cause.
+    Failed(&'static str),
+    /// Cut at a deadline.
+    Cut,
+}
+
+/// An open account.
+pub(crate) struct Account {
+    core: Rc<Core>,
+    service: Arc<str>,
+    is_get: bool,
+    begun: Instant,
+    pub(crate) retried: bool,
+    pub(crate) held: bool,
+    claim: Option<Claim>,
+    status: u16,
+    open: bool,
+}
+
+impl Account {
+    pub(crate) fn open(core: Rc<Core>, service: &Service, method: &Method, begun: Instant) -> Self {
+        let service = service.name.clone();
+        Self { core, service, is_get: method == Method::GET, begun, retried: false, held: false, claim: None, status: 0, open: true }
+    }
+
+    /// A node answers: its claim is held until the account is closed.
+    pub(crate) fn answered(&mut self, claim: Claim, status: u16) {
+        self.claim = Some(claim);
+        self.status = status;
+    }
+
+    /// The proxy answers, because no node could.
+    pub(crate) fn answered_by_proxy(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// Closes the account; the claim ends with it.
+    pub(crate) fn close(&mut self, end: End) {
+        if !std::mem::replace(&mut self.open, false) {
+            return;
+        }
+        let claim = self.claim.take();
+        let release = claim.as_ref().map_or_else(|| Arc::from(""), |claim| claim.node.release.clone());
+        let small = matches!(end, End::Whole(bytes) if self.is_get && bytes <= SMALL_BYTES);
+        let ended = Ended {
+            service: self.service.clone(),
+            release,
+            status: self.status,
+            failed: if let End::Failed(cause) = end { Some(cause) } else { None },
+            cut: end == End::Cut,
+            retried: self.retried,
+            held: self.held,
+            small_us: small.then(|| u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)),
+        };
+        let mut recorder = lock(&self.core.recorder);
+        recorder.note(&ended, now_ms());
+    }
+
+    /// The client is to blame, or simply gone: shown, not counted.
+    pub(crate) fn close_client_gone(&mut self) {
+        if std::mem::replace(&mut self.open, false) {
+            self.claim = None;
+            self.core.shared.client_gone.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.close_client_gone();
+    }
+}

@@ -1,0 +1,139 @@
+//! The active checks: one thread asks every member, each on a connection of its own.
+
+use crate::health::{Outcome, Reach};
+use crate::node::{Node, NodeKey, Probe};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+/// The largest answer to a check, in bytes: a health page is small, and the check reads it whole.
+const CHECK_ANSWER_LIMIT: usize = 1024 * 1024;
+/// How soon a node that never passed and refuses connections is asked again: it boots, and is to be found as soon as it listens.
+const BOOT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Checks the members it is told of until the sender is dropped.
+///
+/// # Errors
+/// When the runtime cannot be set up.
+pub(crate) fn run(members: mpsc::UnboundedReceiver<Vec<Arc<Node>>>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, follow(members));
+    Ok(())
+}
+
+async fn follow(mut members: mpsc::UnboundedReceiver<Vec<Arc<Node>>>) {
+    let mut checked: HashMap<NodeKey, JoinHandle<()>> = HashMap::new();
+    while let Some(nodes) = members.recv().await {
+        checked.retain(|key, task| {
+            let stays = nodes.iter().any(|node| node.key == *key);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for node in nodes {
+            checked.entry(node.key).or_insert_with(|| spawn_local(watch(node)));
+        }
+    }
+}
+
+async fn watch(node: Arc<Node>) {
+    loop {
+        let begun = Instant::now();
+        let probe = node.probe();
+        let outcome = check(&node, &probe).await;
+        let refused = matches!(&outcome, Outcome::Failed { reach: Reach::Refused, .. });
+        node.note(outcome);
+        let interval = Duration::from_millis(probe.check.interval_ms);
+        let pause = if refused && node.never_passed() { BOOT_INTERVAL.min(interval) } else { interval };
+        // Either the pause is over, or a request saw something that makes a check worth while at once.
+        let _ = tokio::time::timeout_at((begun + pause).into(), node.check_now.notified()).await;
+    }
+}
+
+async fn check(node: &Node, probe: &Probe) -> Outcome {
+    let timeout = Duration::from_millis(probe.check.timeout_ms);
+    match tokio::time::timeout(timeout, ask(node, probe)).await {
+        Ok(outcome) => outcome,
+        Err(_) => failed(format!("no answer within {timeout:?}"), Reach::Silent),
+    }
+}
+
+async fn ask(node: &Node, probe: &Probe) -> Outcome {
+    let stream = match TcpStream::connect(node.address).await {
+        Ok(stream) => stream,
+        Err(error) => return failed(system_reason(&error), Reach::Refused),
+    };
+    let (mut sender, connection) = match http1::handshake(TokioIo::new(stream)).await {
+        Ok(parts) => parts,
+        Err(error) => return failed(error.to_string(), Reach::Silent),
+    };
+    let driver = spawn_local(async move {
+        // What went wrong reaches the one who waits for the answer.
+        let _ = connection.await;
+    });
+    let outcome = match request(probe) {
+        Ok(request) => judge(sender.send_request(request).await).await,
+        Err(error) => failed(format!("the check cannot be asked: {error}"), Reach::Silent),
+    };
+    driver.abort();
+    outcome
+}
+
+fn request(probe: &Probe) -> hyper::http::Result<Request<Empty<Bytes>>> {
+    Request::get(probe.check.path.as_str())
+        .header(HOST, probe.host.as_str())
+        .header(USER_AGENT, "gapless-proxy")
+        .header(CONNECTION, "close")
+        .body(Empty::new())
+}
+
+async fn judge(answer: hyper::Result<hyper::Response<hyper::body::Incoming>>) -> Outcome {
+    let response = match answer {
+        Ok(response) => response,
+        Err(error) => return failed(broken_reason(&error), Reach::Silent),
+    };
+    let status = response.status();
+    if !status.is_success() {
+        return failed(format!("status {}", status.as_u16()), Reach::Answered);
+    }
+    match Limited::new(response.into_body(), CHECK_ANSWER_LIMIT).collect().await {
+        Ok(_) => Outcome::Passed,
+        Err(error) => failed(format!("status {}, but its body broke off: {error}", status.as_u16()), Reach::Answered),
+    }
+}
+
+fn failed(reason: String, reach: Reach) -> Outcome {
+    Outcome::Failed { reason, reach }
+}
+
+fn system_reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_string(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_string(),
+        io::ErrorKind::HostUnreachable => "host unreachable".to_string(),
+        _ => error.to_string(),
+    }
+}
+
+/// The system's reason, if it stands behind hyper's.
+fn broken_reason(error: &hyper::Error) -> String {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(error) = inner.downcast_ref::<io::Error>() {
+            return system_reason(error);
+        }
+        source = inner.source();
+    }
+    if error.is_incomplete_message() { "connection closed before the answer".to_string() } else { error.to_string() }
+}

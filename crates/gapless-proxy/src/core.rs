@@ -1,0 +1,279 @@
+//! One core: a thread with a runtime, listeners, a pool and a recorder of its own; and what all cores of a worker share.
+
+use crate::account::Account;
+use crate::answer;
+use crate::exchange::Exchanges;
+use crate::forward;
+use crate::node::{Node, NodeKey};
+use crate::pool::{Connection, Pool};
+use crate::record::Recorder;
+use crate::route::{Choice, Dice, Routes};
+use crate::stream::Stream;
+use crate::sync::Changes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::MissedTickBehavior;
+
+/// How long a client's connection may wait for its next request, or take for a request's head: generous, because closing an idle connection may cross
+/// the client's next request.
+const CLIENT_IDLE_LIMIT: Duration = Duration::from_secs(300);
+/// How often idle node connections are looked through. With [`crate::pool::IDLE_LIMIT`] it stays below the 5 s after which Apache closes.
+const REAP_INTERVAL: Duration = Duration::from_millis(500);
+/// How long accepting rests when the system has no descriptor left: the next one is freed by a connection that ends, which nothing tells.
+const ACCEPT_REST: Duration = Duration::from_millis(10);
+/// How long a connection's next request may take to be handed over by hyper after its last exchange; then it is not kept.
+const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What all cores of a worker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) routes: Routes,
+    pub(crate) changes: Arc<Changes>,
+    /// The worker takes no new connections, and every answer closes its connection.
+    pub(crate) leaving: AtomicBool,
+    /// Connections that wait for a request are to be closed.
+    pub(crate) close_idle: watch::Sender<bool>,
+    /// Open client connections, and listeners that still accept.
+    pub(crate) clients: watch::Sender<usize>,
+    pub(crate) refused: AtomicU64,
+    pub(crate) client_gone: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        let changes = Arc::new(Changes::new());
+        Self {
+            routes: Routes::new(changes.clone()),
+            changes,
+            leaving: AtomicBool::new(false),
+            close_idle: watch::Sender::new(false),
+            clients: watch::Sender::new(0),
+            refused: AtomicU64::new(0),
+            client_gone: AtomicU64::new(0),
+        }
+    }
+}
+
+/// What a core is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Begin to accept.
+    Serve,
+    /// Accept no more. `take_waiting`: first everything that already waits, because the sockets will be closed.
+    Leave {
+        /// See above.
+        take_waiting: bool,
+    },
+    /// Close the idle connections to these nodes.
+    Forget(Vec<NodeKey>, Option<oneshot::Sender<()>>),
+    /// Cut what still runs on these nodes, or everywhere.
+    Cut(Option<Vec<NodeKey>>, Option<oneshot::Sender<usize>>),
+}
+
+/// One thread's part of the proxy.
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) recorder: Arc<Mutex<Recorder>>,
+    pub(crate) exchanges: Rc<Exchanges>,
+    pool: RefCell<Pool>,
+    dice: RefCell<Dice>,
+}
+
+impl Core {
+    /// Claims a node for a request to this host.
+    pub(crate) fn claim(&self, host: &str, tried: &[NodeKey]) -> Choice {
+        self.shared.routes.claim(host, tried, &mut self.dice.borrow_mut())
+    }
+
+    /// An idle connection to this node.
+    pub(crate) fn idle_connection(&self, node: &Node) -> Option<Connection> {
+        self.pool.borrow_mut().take(node)
+    }
+
+    /// Keeps a connection for the next request, as soon as hyper is done with the last one.
+    pub(crate) fn keep(self: &Rc<Self>, node: Arc<Node>, mut connection: Connection) {
+        if connection.sender.is_ready() {
+            self.pool.borrow_mut().keep(&node, connection);
+            return;
+        }
+        let core = self.clone();
+        spawn_local(async move {
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE_LIMIT, connection.sender.ready()).await {
+                core.pool.borrow_mut().keep(&node, connection);
+            }
+        });
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.shared.leaving.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn account(self: &Rc<Self>, service: &crate::route::Service, method: &hyper::Method, begun: std::time::Instant) -> Account {
+        Account::open(self.clone(), service, method, begun)
+    }
+}
+
+/// What a core needs to begin.
+pub(crate) struct CoreParts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) recorder: Arc<Mutex<Recorder>>,
+    pub(crate) listeners: Vec<std::net::TcpListener>,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) seed: u64,
+}
+
+/// Runs a core until its orders end.
+///
+/// # Errors
+/// When the runtime or a listener cannot be set up.
+pub(crate) fn run(parts: CoreParts) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, obey(parts))
+}
+
+async fn obey(parts: CoreParts) -> std::io::Result<()> {
+    let CoreParts { shared, recorder, listeners, mut orders, seed } = parts;
+    let core = Rc::new(Core { shared, recorder, exchanges: Rc::default(), pool: RefCell::default(), dice: RefCell::new(Dice::new(seed)) });
+    let mut listeners = Some(listeners);
+    let leave = watch::Sender::new(None);
+    spawn_local(reap(core.clone()));
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Serve => {
+                for listener in listeners.take().unwrap_or_default() {
+                    spawn_local(accept(core.clone(), TcpListener::from_std(listener)?, leave.subscribe()));
+                }
+            }
+            Order::Leave { take_waiting } => {
+                listeners = None;
+                leave.send_replace(Some(take_waiting));
+            }
+            Order::Forget(nodes, done) => forget(&core, nodes, done),
+            Order::Cut(nodes, done) => {
+                let cut = core.exchanges.cut(nodes.as_deref());
+                if let Some(done) = done {
+                    let _ = done.send(cut);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn forget(core: &Rc<Core>, nodes: Vec<NodeKey>, done: Option<oneshot::Sender<()>>) {
+    let forgotten = core.pool.borrow_mut().forget(&nodes);
+    spawn_local(async move {
+        forgotten.close().await;
+        if let Some(done) = done {
+            let _ = done.send(());
+        }
+    });
+}
+
+async fn reap(core: Rc<Core>) {
+    let mut ticks = tokio::time::interval(REAP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        core.pool.borrow_mut().reap();
+    }
+}
+
+async fn accept(core: Rc<Core>, listener: TcpListener, mut leave: watch::Receiver<Option<bool>>) {
+    // A listener may have taken connections that are not seen yet: a leaving worker waits for it too.
+    let _counted = Counted::new(&core.shared);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = leave.wait_for(Option::is_some) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => welcome(&core, stream, peer),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    let take_waiting = *leave.borrow() == Some(true);
+    if take_waiting && let Ok(listener) = listener.into_std() {
+        while let Ok((stream, peer)) = listener.accept() {
+            let ready = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = ready {
+                welcome(&core, stream, peer);
+            }
+        }
+    }
+}
+
+/// The client gave up before it was accepted: nothing is wrong with the listener.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::Interrupted)
+}
+
+/// One more open client connection, until it is dropped.
+pub(crate) struct Counted(Arc<Shared>);
+
+impl Counted {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        shared.clients.send_modify(|clients| *clients += 1);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.clients.send_modify(|clients| *clients -= 1);
+    }
+}
+
+fn welcome(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
+    let counted = Counted::new(&core.shared);
+    let core = core.clone();
+    spawn_local(async move {
+        let _counted = counted;
+        serve(core, stream, peer).await;
+    });
+}
+
+async fn serve(core: Rc<Core>, stream: TcpStream, peer: SocketAddr) {
+    let stream = Stream::new(stream);
+    let client = forward::Client { peer: peer.ip(), handle: stream.handle() };
+    let mut close_idle = core.shared.close_idle.subscribe();
+    let service = service_fn(move |request| {
+        let core = core.clone();
+        let client = client.clone();
+        async move {
+            let mut response = forward::respond(&core, client, request).await;
+            if core.is_leaving() {
+                answer::close_after(&mut response);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(CLIENT_IDLE_LIMIT);
+    let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
+    tokio::select! {
+        // What went wrong here is the client's, or was counted when it happened.
+        _ = connection.as_mut() => {}
+        _ = close_idle.wait_for(|close| *close) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The holder: owns the listening sockets and the admin socket `<state>/proxy.sock`, and supervises the worker. It never reads a request, so there is
+//! little that could end it.
+//!
+//! A worker that ends by itself is replaced at once on the same sockets. `POST /v1/upgrade` starts a second worker, and the first leaves when the second
+//! serves. SIGTERM or SIGINT to the holder is an orderly stop. When the holder is killed, its workers notice, finish and end: see [`crate::worker`].
+
+use crate::admin::{self, AdminAnswer};
+use crate::control::{Order, Report};
+use crate::error::ProxyError;
+use crate::listener::{self, Listeners};
+use crate::sync::lock;
+use crate::worker::{LISTENERS_VARIABLE, STATE_VARIABLE, socket_path};
+use gapless_wire::route::{ProxyStatus, Worker};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, DirBuilder, File};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{LocalSet, spawn_local};
+
+/// How long a worker may take for each step of its start; it takes some milliseconds.
+const STEP_LIMIT: Duration = Duration::from_secs(5);
+/// A worker that ends sooner after its start than this did not really run.
+const FAST_DEATH: Duration = Duration::from_secs(2);
+/// So many fast deaths in a row are answered at once; more of them with a pause, so that a crash loop does not eat the machine.
+const FAST_DEATHS_ALLOWED: u32 = 3;
+/// The first pause; each further fast death doubles it.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// The longest pause.
+const BACKOFF_LIMIT: Duration = Duration::from_secs(5);
+/// How long stopping workers may take before they are killed: their own limit of 30 s, and some.
+const STOP_LIMIT: Duration = Duration::from_secs(35);
+
+/// What a holder is started with.
+#[derive(Clone, Debug)]
+pub struct HolderOptions {
+    /// The state folder: admin sockets, the snapshot. Made with mode 0700 when it is missing.
+    pub state: PathBuf,
+    /// Where to listen. Port 0 takes a free one, which the status tells.
+    pub listen: Vec<SocketAddr>,
+    /// The program that workers are: this very executable.
+    pub program: PathBuf,
+    /// What the program takes to be a worker; it then calls `worker::main(WorkerOptions::from_environment()?)`.
+    pub worker_arguments: Vec<String>,
+}
+
+/// The admin socket of the holder.
+#[must_use]
+pub fn socket(state: &Path) -> PathBuf {
+    state.join("proxy.sock")
+}
+
+/// Runs a proxy until it is stopped by SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the state folder, a port or the first worker cannot be had. What was begun is undone then.
+pub fn main(options: HolderOptions) -> Result<(), ProxyError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ProxyError::new(format!("cannot set up the holder's runtime: {error}")))?;
+    LocalSet::new().block_on(&runtime, run(options))
+}
+
+async fn run(options: HolderOptions) -> Result<(), ProxyError> {
+    let signal = |kind| signal(kind).map_err(|error| ProxyError::new(format!("cannot take signals over: {error}")));
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let _lock = take_folder(&options.state)?;
+    let listeners = Listeners::open(&options.listen, listener::cores())?;
+    let admin_socket = socket(&options.state);
+    let admin_listener = admin::open(&admin_socket)?;
+    let mut holder = Holder::new(options, listeners);
+    let serving = holder.replace_worker().await;
+    if let Err(error) = serving {
+        holder.stop().await;
+        remove_socket(&admin_socket);
+        return Err(error);
+    }
+    let (status, events) = (holder.status.clone(), holder.tell.clone());
+    spawn_local(admin::serve(admin_listener, Rc::new(move |request| answer(status.clone(), events.clone(), request))));
+    tokio::select! {
+        () = holder.supervise() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    holder.stop().await;
+    remove_socket(&admin_socket);
+    Ok(())
+}
+
+fn remove_socket(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot remove an admin socket");
+    }
+}
+
+/// Makes sure of the state folder, and that no other holder uses it. The lock ends with the process and is not inherited.
+fn take_folder(state: &Path) -> Result<File, ProxyError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .map_err(|error| ProxyError::path("make the state folder", state, &error))?;
+    let path = state.join("proxy.lock");
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| ProxyError::path("open", &path, &error))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        ProxyError::new(format!("another proxy uses {}", state.display()))
+            .hint("one proxy for each state folder: stop the other, or choose another folder")
+    })?;
+    remove_dead_sockets(state);
+    Ok(file)
+}
+
+/// Workers that were killed together with their holder leave their sockets behind.
+fn remove_dead_sockets(state: &Path) {
+    let entries = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_worker = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("worker-") && name.contains(".sock"))
+    };
+    for path in entries.filter(is_worker) {
+        if std::os::unix::net::UnixStream::connect(&path).is_err() {
+            remove_socket(&path);
+        }
+    }
+}
+
+/// What the holder hears.
+enum Event {
+    Ended(u32, ExitStatus),
+    Upgrade(oneshot::Sender<Result<(), String>>),
+}
+
+struct Holder {
+    options: HolderOptions,
+    listeners: Option<Listeners>,
+    workers: Vec<Handle>,
+    status: Arc<Mutex<ProxyStatus>>,
+    tell: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
+    fast_deaths: u32,
+}
+
+/// A worker that has not ended.
+struct Handle {
+    pid: u32,
+    socket: PathBuf,
+    leaving: bool,
+    begun: Instant,
+    orders: ChildStdin,
+    reports: mpsc::UnboundedReceiver<Report>,
+    kill: Option<oneshot::Sender<()>>,
+}
+
+impl Holder {
+    fn new(options: HolderOptions, listeners: Listeners) -> Self {
+        let status =
+            ProxyStatus { holder: std::process::id(), listening: listeners.addresses().to_vec(), workers: Vec::new(), replaced: 0 };
+        let (tell, events) = mpsc::unbounded_channel();
+        Self {
+            options,
+            listeners: Some(listeners),
+            workers: Vec::new(),
+            status: Arc::new(Mutex::new(status)),
+            tell,
+            events,
+            fast_deaths: 0,
+        }
+    }
+
+    async fn supervise(&mut self) {
+        while let Some(event) = self.events.recv().await {
+            match event {
+                Event::Ended(pid, status) => self.bury(pid, status).await,
+                Event::Upgrade(reply) => {
+                    let upgraded = self.replace_worker().await.map_err(|error| error.to_string());
+                    // Who asked may have gone; the upgrade stands.
+                    let _ = reply.send(upgraded);
+                }
+            }
+        }
+    }
+
+    /// A worker has ended: expected of a leaving one; any other is replaced at once.
+    async fn bury(&mut self, pid: u32, status: ExitStatus) {
+        let Some(at) = self.workers.iter().position(|worker| worker.pid == pid) else { return };
+        let worker = self.workers.remove(at);
+        remove_socket(&worker.socket);
+        self.publish();
+        if worker.leaving {
+            return;
+        }
+        tracing::error!(pid, %status, "a worker ended by itself and is replaced");
+        lock(&self.status).replaced += 1;
+        self.fast_deaths = if worker.begun.elapsed() < FAST_DEATH { self.fast_deaths + 1 } else { 0 };
+        loop {
+            self.back_off().await;
+            match self.replace_worker().await {
+                Ok(()) => return,
+                Err(error) => tracing::error!(%error, "cannot start a worker"),
+            }
+            self.fast_deaths += 1;
+        }
+    }
+
+    async fn back_off(&self) {
+        if self.fast_deaths > FAST_DEATHS_ALLOWED {
+            let doublings = (self.fast_deaths - FAST_DEATHS_ALLOWED - 1).min(16);
+            tokio::time::sleep(BACKOFF_FIRST.saturating_mul(1 << doublings).min(BACKOFF_LIMIT)).await;
+        }
+    }
+
+    /// Brings a new worker up, and lets those before it leave once it serves. At no moment does nobody accept, and at no moment can an older worker
+    /// acknowledge what the newest does not have.
+    async fn replace_worker(&mut self) -> Result<(), ProxyError> {
+        let mut newest = self.spawn()?;
+        if let Err(error) = newest.expect(Report::Up).await {
+            newest.discard();
+            return Err(error);
+        }
+        self.publish_with(Some(&newest));
+        let introduced = self.introduce(Some(newest.socket.clone())).await;
+        let served = match introduced {
+            Ok(()) => newest.order_and_expect(&Order::Serve, Report::Serving).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            newest.discard();
+            // The older ones go on as if nothing had been.
+            let restored = self.introduce(None).await;
+            self.publish();
+            return restored.and(Err(error));
+        }
+        for older in self.workers.iter_mut().filter(|worker| !worker.leaving) {
+            older.leaving = true;
+            if let Err(error) = older.order(&Order::Leave).await {
+                tracing::error!(%error, pid = older.pid, "a worker cannot be told to leave");
+                older.kill();
+            }
+        }
+        self.workers.push(newest);
+        self.publish();
+        Ok(())
+    }
+
+    /// Tells the older workers who persists from now on. One that does not answer is of no use: when it serves, that is an error, and when it leaves
+    /// it is killed.
+    async fn introduce(&mut self, newest: Option<PathBuf>) -> Result<(), ProxyError> {
+        for older in &mut self.workers {
+            let told = older.order_and_expect(&Order::Succeed(newest.clone()), Report::Succeeded).await;
+            if let Err(error) = told {
+                if !older.leaving {
+                    return Err(error);
+                }
+                older.kill();
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&self) -> Result<Handle, ProxyError> {
+        let Some(listeners) = &self.listeners else { return Err(ProxyError::new("the holder has stopped")) };
+        let descriptors = listeners.descriptors();
+        let mut command = Command::new(&self.options.program);
+        command.args(&self.options.worker_arguments).env(STATE_VARIABLE, &self.options.state).env(LISTENERS_VARIABLE, listeners.names());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // SAFETY: between fork and exec it only changes flags of descriptors, without a lock or an allocation.
+        unsafe { command.pre_exec(move || listener::leave_open(&descriptors)) };
+        let mut child = command.spawn().map_err(|error| ProxyError::path("start a worker from", &self.options.program, &error))?;
+        let parts = (child.id(), child.stdin.take(), child.stdout.take());
+        let (Some(pid), Some(orders), Some(output)) = parts else { return Err(ProxyError::new("a worker ended before it began")) };
+        let (kill, killed) = oneshot::channel();
+        let (report, reports) = mpsc::unbounded_channel();
+        spawn_local(wait(child, pid, killed, self.tell.clone()));
+        spawn_local(async move {
+            let mut lines = BufReader::new(output).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some(heard) = Report::parse(&line) {
+                    let _ = report.send(heard);
+                }
+            }
+        });
+        let socket = socket_path(&self.options.state, pid);
+        Ok(Handle { pid, socket, leaving: false, begun: Instant::now(), orders, reports, kill: Some(kill) })
+    }
+
+    fn publish(&self) {
+        self.publish_with(None);
+    }
+
+    /// A worker that is about to serve is told of before it does: whoever destroys nodes has to wait for it too.
+    fn publish_with(&self, newest: Option<&Handle>) {
+        lock(&self.status).workers = self.workers.iter().chain(newest).map(Handle::told).collect();
+    }
+
+    /// Lets all workers finish, and then closes the sockets.
+    async fn stop(&mut self) {
+        // The workers hold them too, and take what waits there before they let go.
+        self.listeners = None;
+        for worker in &mut self.workers {
+            worker.leaving = true;
+            if worker.order(&Order::Stop).await.is_err() {
+                worker.kill();
+            }
+        }
+        self.publish();
+        let until = tokio::time::Instant::now() + STOP_LIMIT;
+        while !self.workers.is_empty() {
+            match tokio::time::timeout_at(until, self.events.recv()).await {
+                Ok(Some(Event::Ended(pid, status))) => self.bury(pid, status).await,
+                Ok(Some(Event::Upgrade(reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        for worker in &mut self.workers {
+            tracing::error!(pid = worker.pid, "a worker does not end and is killed");
+            worker.kill();
+            remove_socket(&worker.socket);
+        }
+    }
+}
+
+async fn wait(mut child: Child, pid: u32, killed: oneshot::Receiver<()>, tell: mpsc::UnboundedSender<Event>) {
+    let ended = tokio::select! {
+        ended = child.wait() => ended,
+        // A kill that was dropped with its handle is one too: nobody could tell the worker anything any more.
+        _ = killed => {
+            // It may have ended in this very moment.
+            let _ = child.start_kill();
+            child.wait().await
+        }
+    };
+    match ended {
+        Ok(status) => drop(tell.send(Event::Ended(pid, status))),
+        Err(error) => tracing::error!(pid, %error, "cannot wait for a worker"),
+    }
+}
+
+impl Handle {
+    async fn order(&mut self, order: &Order) -> Result<(), ProxyError> {
+        let sent = self.orders.write_all(order.line().as_bytes()).await;
+        sent.map_err(|error| ProxyError::new(format!("worker {} takes no orders: {error}", self.pid)))
+    }
+
+    async fn order_and_expect(&mut self, order: &Order, report: Report) -> Result<(), ProxyError> {
+        self.order(order).await?;
+        self.expect(report).await
+    }
+
+    async fn expect(&mut self, wanted: Report) -> Result<(), ProxyError> {
+        match tokio::time::timeout(STEP_LIMIT, self.reports.recv()).await {
+            Ok(Some(report)) if report == wanted => Ok(()),
+            Ok(Some(other)) => Err(ProxyError::new(format!("worker {} said `{}` instead of `{}`", self.pid, other.line(), wanted.line()))),
+            Ok(None) => {
+                Err(ProxyError::new(format!("worker {} ended before it said `{}`; its error output tells why", self.pid, wanted.line())))
+            }
+            Err(_) => Err(ProxyError::new(format!("worker {} did not say `{}` within {STEP_LIMIT:?}", self.pid, wanted.line()))),
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(kill) = self.kill.take() {
+            // Whoever waits for it may have seen it end already.
+            let _ = kill.send(());
+        }
+    }
+
+    /// Ends a worker that never served.
+    fn discard(&mut self) {
+        self.kill();
+        remove_socket(&self.socket);
+    }
+
+    fn told(&self) -> Worker {
+        Worker { pid: self.pid, socket: self.socket.display().to_string(), leaving: self.leaving }
+    }
+}
+
+async fn answer(status: Arc<Mutex<ProxyStatus>>, tell: mpsc::UnboundedSender<Event>, request: Request<Incoming>) -> AdminAnswer {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/v1/proxy") => admin::json(StatusCode::OK, &*lock(&status)),
+        (&Method::POST, "/v1/upgrade") => {
+            let (reply, told) = oneshot::channel();
+            let sent = tell.send(Event::Upgrade(reply)).is_ok();
+            match told.await {
+                Ok(Ok(())) if sent => admin::json(StatusCode::OK, &*lock(&status)),
+                Ok(Err(error)) => admin::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the old worker goes on: {error}")),
+                _ => admin::text(StatusCode::SERVICE_UNAVAILABLE, "the proxy is being stopped"),
+            }
+        }
+        (method, path) => admin::text(StatusCode::NOT_FOUND, &format!("a holder knows no {method} {path}")),
+    }
+}

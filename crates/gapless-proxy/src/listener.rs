@@ -1,0 +1,166 @@
+//! The listening sockets: opened once by the holder, inherited by each worker, closed by nobody in between.
+
+use crate::error::ProxyError;
+use rustix::io::{FdFlags, fcntl_setfd};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// How many connections may wait to be accepted on each socket; the kernel lowers it to its own limit (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+/// More threads than this bring nothing to a proxy of one machine, and every thread has its own pool.
+const CORE_LIMIT: usize = 16;
+/// How long to wait for a worker without a holder to let go of the port: it does so as soon as it notices.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(2);
+const ORPHAN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How many threads a worker has.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(CORE_LIMIT)
+}
+
+/// For each core, one socket for each address.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    by_core: Vec<Vec<TcpListener>>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    /// Opens them all. A port 0 becomes one that is free, the same for every core.
+    ///
+    /// # Errors
+    /// When an address is not this machine's, or somebody else listens there.
+    pub(crate) fn open(listen: &[SocketAddr], cores: usize) -> Result<Self, ProxyError> {
+        let mut by_core: Vec<Vec<TcpListener>> = (0..cores).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::new();
+        for wanted in listen {
+            wait_until_free(*wanted)?;
+            let mut address = *wanted;
+            for listeners in &mut by_core {
+                let listener = open_one(address).map_err(|error| cannot_listen(address, &error))?;
+                address = listener.local_addr().map_err(|error| cannot_listen(address, &error))?;
+                listeners.push(listener);
+            }
+            addresses.push(address);
+        }
+        Ok(Self { by_core, addresses })
+    }
+
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The descriptors as a worker finds them in its environment: cores by `;`, addresses by `,`.
+    pub(crate) fn names(&self) -> String {
+        let core =
+            |listeners: &Vec<TcpListener>| listeners.iter().map(|listener| listener.as_raw_fd().to_string()).collect::<Vec<_>>().join(",");
+        self.by_core.iter().map(core).collect::<Vec<_>>().join(";")
+    }
+
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        self.by_core.iter().flatten().map(AsRawFd::as_raw_fd).collect()
+    }
+}
+
+/// Takes over the descriptors that [`Listeners::names`] named. May be called once in a process.
+///
+/// # Errors
+/// When the text is not such a list, or a descriptor is not a listening socket.
+pub(crate) fn inherit(names: &str) -> Result<Vec<Vec<TcpListener>>, ProxyError> {
+    names.split(';').map(|core| core.split(',').filter(|name| !name.is_empty()).map(inherit_one).collect()).collect()
+}
+
+fn inherit_one(name: &str) -> Result<TcpListener, ProxyError> {
+    let wrong = |reason: String| ProxyError::new(format!("the inherited descriptor `{name}` is no listening socket: {reason}"));
+    let descriptor: RawFd = name.parse().map_err(|_| wrong("not a number".to_string()))?;
+    if descriptor <= 2 {
+        return Err(wrong("a standard stream".to_string()));
+    }
+    // SAFETY: the holder left this descriptor open for this process alone, and each name is taken over once.
+    let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let socket = Socket::from(owned);
+    let prepared = socket.is_listener().and_then(|listens| {
+        if listens { fcntl_setfd(&socket, FdFlags::CLOEXEC).map_err(io::Error::from) } else { Err(ErrorKind::InvalidInput.into()) }
+    });
+    prepared.map_err(|error| wrong(error.to_string()))?;
+    Ok(socket.into())
+}
+
+/// Lets these descriptors live on in the program that this process is about to become. Safe between fork and exec.
+pub(crate) fn leave_open(descriptors: &[RawFd]) -> io::Result<()> {
+    for descriptor in descriptors {
+        // SAFETY: the listeners are the holder's and outlive every spawn.
+        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(*descriptor) };
+        fcntl_setfd(borrowed.as_fd(), FdFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn open_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// `SO_REUSEPORT` would let a second proxy of the same user share the port in silence, so ask first without it.
+fn wait_until_free(address: SocketAddr) -> Result<(), ProxyError> {
+    let until = Instant::now() + ORPHAN_LIMIT;
+    loop {
+        let probed = socket(address).and_then(|socket| socket.bind(&address.into()));
+        match probed {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => std::thread::sleep(ORPHAN_INTERVAL),
+            Err(error) => return Err(cannot_listen(address, &error)),
+        }
+    }
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> ProxyError {
+    let told = ProxyError::new(format!("cannot listen on {address}: {error}"));
+    match error.kind() {
+        ErrorKind::AddrInUse => told.hint(format!(
+            "another program listens there: `ss -ltnp 'sport = :{}'` names it; stop it or choose another port",
+            address.port()
+        )),
+        ErrorKind::PermissionDenied => told.hint("ports below 1024 need root"),
+        ErrorKind::AddrNotAvailable => told.hint("the address is not one of this machine's: `ip address` lists them"),
+        _ => told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_cores_listen_on_one_port_and_a_second_proxy_may_not() {
+        let listeners = Listeners::open(&[([127, 0, 0, 1], 0).into()], 3).unwrap();
+        assert_eq!(listeners.descriptors().len(), 3);
+        let address = listeners.addresses()[0];
+        assert_ne!(address.port(), 0);
+        let refused = Listeners::open(&[address], 1).unwrap_err();
+        assert!(refused.to_string().contains("cannot listen on"), "{refused}");
+        assert!(refused.hint_text().unwrap().contains("another program"));
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_socket_is_refused() {
+        assert!(inherit("1").is_err());
+        assert!(inherit("x").is_err());
+    }
+}

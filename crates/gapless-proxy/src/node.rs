@@ -1,0 +1,232 @@
+//! A node as one worker knows it, and the claim that a request has on it.
+
+use crate::error::ProxyError;
+use crate::health::{Health, Outcome, Verdict};
+use crate::sync::{Changes, lock};
+use gapless_wire::route::{Check, Member, NodeStatus};
+use hyper::header::HeaderValue;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+
+/// Names a [`Node`] inside one worker; never used again, so that nothing late can touch a later node of the same name.
+pub(crate) type NodeKey = u64;
+
+/// How a node stands in the applied route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Standing {
+    /// Named with a weight.
+    Weighted = 0,
+    /// Named with weight 0: checked, no traffic.
+    Probed = 1,
+    /// Not named any more.
+    Left = 2,
+}
+
+/// What is asked of a node to see how it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Probe {
+    pub(crate) check: Check,
+    /// The `Host` to ask with.
+    pub(crate) host: String,
+}
+
+/// A node. It outlives its place in the route until its last request is over.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) key: NodeKey,
+    pub(crate) service: Arc<str>,
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) release: Arc<str>,
+    pub(crate) release_header: HeaderValue,
+    pub(crate) name_header: HeaderValue,
+    pub(crate) check_now: Notify,
+    requests_in_flight: AtomicU32,
+    idle_connections: AtomicU32,
+    standing: AtomicU8,
+    draining: AtomicBool,
+    cut: AtomicBool,
+    verdict: AtomicU8,
+    health: Mutex<Health>,
+    probe: Mutex<Arc<Probe>>,
+    changes: Arc<Changes>,
+}
+
+impl Node {
+    /// A node that nobody checked yet.
+    ///
+    /// # Errors
+    /// When its name or release cannot stand in a header.
+    pub(crate) fn new(
+        key: NodeKey,
+        service: Arc<str>,
+        name: &str,
+        member: &Member,
+        host: &str,
+        changes: Arc<Changes>,
+    ) -> Result<Self, ProxyError> {
+        let header = |text: &str| HeaderValue::from_str(text).map_err(|_| ProxyError::new(format!("`{text}` cannot stand in a header")));
+        Ok(Self {
+            key,
+            service,
+            name: name.to_string(),
+            address: member.address,
+            release: Arc::from(member.release.as_str()),
+            release_header: header(&member.release)?,
+            name_header: header(name)?,
+            check_now: Notify::new(),
+            requests_in_flight: AtomicU32::new(0),
+            idle_connections: AtomicU32::new(0),
+            standing: AtomicU8::new(Standing::Probed as u8),
+            draining: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            verdict: AtomicU8::new(Verdict::Unknown as u8),
+            health: Mutex::new(Health::default()),
+            probe: Mutex::new(Arc::new(probe_of(member, host))),
+            changes,
+        })
+    }
+
+    /// Whether it is the node that this member describes, so that its counts and its health go on.
+    pub(crate) fn is(&self, member: &Member) -> bool {
+        let used_again = self.is_draining() && member.weight > 0;
+        self.address == member.address && *self.release == *member.release && !used_again
+    }
+
+    /// Takes over what another object knew of the same node.
+    pub(crate) fn inherit(&self, other: &Node) {
+        let health = lock(&other.health).clone();
+        self.verdict.store(health.verdict as u8, Ordering::SeqCst);
+        *lock(&self.health) = health;
+    }
+
+    pub(crate) fn set_probe(&self, member: &Member, host: &str) {
+        *lock(&self.probe) = Arc::new(probe_of(member, host));
+    }
+
+    pub(crate) fn probe(&self) -> Arc<Probe> {
+        lock(&self.probe).clone()
+    }
+
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        self.standing.store(standing as u8, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_weighted(&self) -> bool {
+        self.standing.load(Ordering::SeqCst) == Standing::Weighted as u8
+    }
+
+    /// A connection to it may wait for the next request.
+    pub(crate) fn may_idle(&self) -> bool {
+        self.is_weighted() && !self.is_draining()
+    }
+
+    pub(crate) fn set_draining(&self) -> bool {
+        !self.draining.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_cut(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+    }
+
+    /// Its drain deadline has passed.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.verdict.load(Ordering::SeqCst) {
+            1 => Verdict::Passing,
+            2 => Verdict::Failing,
+            _ => Verdict::Unknown,
+        }
+    }
+
+    pub(crate) fn requests_in_flight(&self) -> u32 {
+        self.requests_in_flight.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn idle_added(&self) {
+        self.idle_connections.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn idle_removed(&self) {
+        self.idle_connections.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Takes a check's outcome in.
+    pub(crate) fn note(&self, outcome: Outcome) {
+        let probe = self.probe();
+        let mut health = lock(&self.health);
+        let news = health.note(outcome, &probe.check);
+        self.verdict.store(health.verdict as u8, Ordering::SeqCst);
+        drop(health);
+        if news {
+            self.changes.bump();
+        }
+    }
+
+    /// A request found nobody listening: no more requests, and a check at once.
+    pub(crate) fn note_refused(&self, reason: &str) {
+        let mut health = lock(&self.health);
+        let news = health.note_refused(reason);
+        self.verdict.store(health.verdict as u8, Ordering::SeqCst);
+        drop(health);
+        if news {
+            self.changes.bump();
+        }
+        self.check_now.notify_one();
+    }
+
+    pub(crate) fn never_passed(&self) -> bool {
+        lock(&self.health).never_passed()
+    }
+
+    pub(crate) fn status(&self) -> NodeStatus {
+        let health = lock(&self.health).clone();
+        NodeStatus {
+            requests_in_flight: self.requests_in_flight(),
+            idle_connections: self.idle_connections.load(Ordering::SeqCst),
+            passes: health.passes,
+            failures: health.failures,
+            failures_after_answer: health.failures_after_answer,
+            failure: health.failure,
+            ready: self.is_weighted() && health.verdict != Verdict::Failing,
+        }
+    }
+}
+
+fn probe_of(member: &Member, host: &str) -> Probe {
+    let host = if host == "*" { "localhost" } else { host };
+    Probe { check: member.check.clone(), host: host.to_string() }
+}
+
+/// A request's hold on a node: counted from the claim to the end of the answer's body, however that comes.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) node: Arc<Node>,
+}
+
+impl Claim {
+    /// Counts a request. Only `Routes::claim` may call it, under its lock: see the crate's documentation.
+    pub(crate) fn take(node: Arc<Node>) -> Self {
+        node.requests_in_flight.fetch_add(1, Ordering::SeqCst);
+        Self { node }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let before = self.node.requests_in_flight.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 && !self.node.is_weighted() {
+            self.node.changes.bump();
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What happened to every request, in slices of 100 ms: one recorder for each core, merged when somebody asks.
+
+use crate::sync::lock;
+use gapless_wire::record::{KEPT_MS, SLICE_MS, Slice};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many entries (a slice of one service and release) a core keeps at most: with many services this bounds memory before the age does, at some
+/// 50 MB.
+const ENTRY_LIMIT: usize = 100_000;
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) service: Arc<str>,
+    /// Empty when no node answered.
+    pub(crate) release: Arc<str>,
+    pub(crate) status: u16,
+    pub(crate) failed: Option<&'static str>,
+    pub(crate) cut: bool,
+    pub(crate) retried: bool,
+    pub(crate) held: bool,
+    /// For a small GET that was answered whole: its time in microseconds.
+    pub(crate) small_us: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    service: Arc<str>,
+    release: Arc<str>,
+    requests: u64,
+    failed: Vec<(&'static str, u64)>,
+    retried: u64,
+    held: u64,
+    cut: u64,
+    statuses: [u64; 5],
+    latencies: Vec<(u64, u64)>,
+    /// One bit for each millisecond of the slice in which a successful small GET ended: first, last and longest gap, and two cores merge by OR.
+    small: u128,
+}
+
+impl Entry {
+    fn add(&mut self, ended: &Ended, offset_ms: u64) {
+        self.requests += 1;
+        self.retried += u64::from(ended.retried);
+        self.held += u64::from(ended.held);
+        self.cut += u64::from(ended.cut);
+        if let Some(cause) = ended.failed {
+            count(&mut self.failed, cause, 1);
+        }
+        let class = usize::from(ended.status / 100);
+        if (1..=5).contains(&class) {
+            self.statuses[class - 1] += 1;
+        }
+        if let Some(time) = ended.small_us {
+            count(&mut self.latencies, two_digits(time), 1);
+            if class == 2 || class == 3 {
+                self.small |= 1 << offset_ms;
+            }
+        }
+    }
+
+    fn merge(&mut self, other: &Entry) {
+        self.requests += other.requests;
+        self.retried += other.retried;
+        self.held += other.held;
+        self.cut += other.cut;
+        for (cause, times) in &other.failed {
+            count(&mut self.failed, *cause, *times);
+        }
+        for (mine, theirs) in self.statuses.iter_mut().zip(other.statuses) {
+            *mine += theirs;
+        }
+        for (time, times) in &other.latencies {
+            count(&mut self.latencies, *time, *times);
+        }
+        self.small |= other.small;
+    }
+
+    fn told(mut self, at_ms: u64) -> Slice {
+        self.latencies.sort_unstable();
+        Slice {
+            at_ms,
+            service: self.service.to_string(),
+            release: self.release.to_string(),
+            requests: self.requests,
+            failed: self.failed.iter().map(|(cause, times)| ((*cause).to_string(), *times)).collect(),
+            retried: self.retried,
+            held: self.held,
+            cut: self.cut,
+            statuses: self.statuses,
+            latencies: self.latencies,
+            small_ended: ends(self.small).map(|(first, last)| (at_ms + first, at_ms + last)),
+            small_gap_ms: longest_gap(self.small),
+        }
+    }
+}
+
+fn count<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K, times: u64) {
+    match counts.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, known)) => *known += times,
+        None => counts.push((key, times)),
+    }
+}
+
+/// Two significant digits, rounded up.
+fn two_digits(value: u64) -> u64 {
+    let mut unit = 1;
+    while value / unit >= 100 {
+        unit *= 10;
+    }
+    value.div_ceil(unit) * unit
+}
+
+fn ends(bits: u128) -> Option<(u64, u64)> {
+    (bits != 0).then(|| (u64::from(bits.trailing_zeros()), u64::from(127 - bits.leading_zeros())))
+}
+
+fn longest_gap(bits: u128) -> u64 {
+    let mut longest = 0;
+    let mut before: Option<u64> = None;
+    for at in (0..SLICE_MS).filter(|at| bits & (1 << at) != 0) {
+        longest = longest.max(before.map_or(0, |before| at - before));
+        before = Some(at);
+    }
+    longest
+}
+
+/// One core's slices.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    over: VecDeque<(u64, Vec<Entry>)>,
+    entries: usize,
+    at_ms: u64,
+    open: Vec<Entry>,
+}
+
+impl Recorder {
+    /// Enters a request that ended now. The clock is read under the recorder's lock, so that a slice that is over stays as it is.
+    pub(crate) fn note(&mut self, ended: &Ended, now_ms: u64) {
+        self.roll(now_ms);
+        // A clock that was set back must not open an old slice again.
+        let offset = now_ms.saturating_sub(self.at_ms).min(SLICE_MS - 1);
+        let known = self.open.iter_mut().find(|entry| entry.service == ended.service && entry.release == ended.release);
+        match known {
+            Some(entry) => entry.add(ended, offset),
+            None => {
+                let mut entry = Entry { service: ended.service.clone(), release: ended.release.clone(), ..Entry::default() };
+                entry.add(ended, offset);
+                self.open.push(entry);
+            }
+        }
+    }
+
+    fn roll(&mut self, now_ms: u64) {
+        let at_ms = now_ms - now_ms % SLICE_MS;
+        if at_ms <= self.at_ms {
+            return;
+        }
+        let over = std::mem::take(&mut self.open);
+        if !over.is_empty() {
+            self.entries += over.len();
+            self.over.push_back((self.at_ms, over));
+        }
+        self.at_ms = at_ms;
+        while self.entries > ENTRY_LIMIT || self.over.front().is_some_and(|(old, _)| old + KEPT_MS < at_ms) {
+            self.entries -= self.over.pop_front().map_or(self.entries, |(_, entries)| entries.len());
+        }
+    }
+
+    fn slices(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let open = self.open.iter().map(|entry| (self.at_ms, entry));
+        self.over.iter().flat_map(|(at_ms, entries)| entries.iter().map(|entry| (*at_ms, entry))).chain(open)
+    }
+}
+
+/// The slices from `since_ms` up to `until_ms` of all cores, the oldest first.
+pub(crate) fn merged(recorders: &[Arc<Mutex<Recorder>>], since_ms: u64, until_ms: u64) -> Vec<Slice> {
+    let since_ms = since_ms - since_ms % SLICE_MS;
+    let mut merged: BTreeMap<(u64, Arc<str>, Arc<str>), Entry> = BTreeMap::new();
+    for recorder in recorders {
+        for (at_ms, entry) in lock(recorder).slices().filter(|(at_ms, _)| (since_ms..until_ms).contains(at_ms)) {
+            match merged.entry((at_ms, entry.service.clone(), entry.release.clone())) {
+                std::collections::btree_map::Entry::Vacant(place) => {
+                    place.insert(entry.clone());
+                }
+                std::collections::btree_map::Entry::Occupied(mut known) => known.get_mut().merge(entry),
+            }
+        }
+    }
+    merged.into_iter().map(|((at_ms, _, _), entry)| entry.told(at_ms)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(release: &str, small_us: Option<u64>) -> Ended {
+        Ended {
+            service: "hello/web".into(),
+            release: release.into(),
+            status: 200,
+            failed: None,
+            cut: false,
+            retried: false,
+            held: false,
+            small_us,
+        }
+    }
+
+    #[test]
+    fn cores_merge_into_one_slice_with_the_gap_between_them() {
+        let recorders = [Arc::new(Mutex::new(Recorder::default())), Arc::new(Mutex::new(Recorder::default()))];
+        lock(&recorders[0]).note(&ended("web-r1", Some(1234)), 1000);
+        lock(&recorders[1]).note(&ended("web-r1", Some(1299)), 1030);
+        lock(&recorders[0]).note(&ended("web-r1", None), 1040);
+        lock(&recorders[0]).note(&ended("web-r2", Some(5)), 1099);
+        lock(&recorders[0]).note(&ended("web-r1", Some(5)), 1100);
+        let slices = merged(&recorders, 1050, 1100);
+        assert_eq!(slices.len(), 2);
+        assert_eq!(slices[0].requests, 3);
+        assert_eq!(slices[0].statuses, [0, 3, 0, 0, 0]);
+        assert_eq!(slices[0].latencies, vec![(1300, 2)]);
+        assert_eq!(slices[0].small_ended, Some((1000, 1030)));
+        assert_eq!(slices[0].small_gap_ms, 30);
+        assert_eq!(merged(&recorders, 1100, 1200).len(), 1, "the next question begins where the last one ended");
+    }
+
+    #[test]
+    fn two_significant_digits_round_up() {
+        let rounded: Vec<u64> = [0, 99, 100, 101, 999, 12_345].into_iter().map(two_digits).collect();
+        assert_eq!(rounded, [0, 99, 100, 110, 1000, 13_000]);
+    }
+
+    #[test]
+    fn old_slices_are_forgotten() {
+        let mut recorder = Recorder::default();
+        recorder.note(&ended("web-r1", None), 1000);
+        recorder.note(&ended("web-r1", None), 2000);
+        recorder.note(&ended("web-r1", None), 1150 + KEPT_MS);
+        assert_eq!(recorder.slices().count(), 2);
+    }
+}

@@ -1,0 +1,421 @@
+//! The route table: which node a request goes to, and how a new snapshot takes its place.
+
+use crate::error::ProxyError;
+use crate::health::Verdict;
+use crate::node::{Claim, Node, NodeKey, Standing};
+use crate::sync::{Changes, lock};
+use gapless_wire::route::{Applied, Member, NodeStatus, SNAPSHOT_VERSION, ServiceRoute, Snapshot};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+/// The longest hold that a snapshot may ask for: a client rarely waits longer.
+const HOLD_LIMIT_MS: u64 = 60_000;
+/// The shortest interval between two checks that a snapshot may ask for: below it the checks would be a load of their own.
+const CHECK_INTERVAL_MIN_MS: u64 = 10;
+
+/// A service as it is in force.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: Arc<str>,
+    pub(crate) retry: bool,
+    pub(crate) hold: Duration,
+    members: Vec<(Arc<Node>, u32)>,
+}
+
+impl Service {
+    /// How often a request may be sent at most.
+    pub(crate) fn tries(&self) -> usize {
+        self.members.len() + 1
+    }
+
+    /// The members that may be used, best first choice: those that pass and were not tried, then those nobody checked yet, then any that do not fail.
+    fn eligible(&self, tried: &[NodeKey]) -> Vec<&(Arc<Node>, u32)> {
+        let usable = |wanted: Verdict, again: bool| -> Vec<&(Arc<Node>, u32)> {
+            self.members
+                .iter()
+                .filter(|(node, weight)| *weight > 0 && node.verdict() == wanted && (again || !tried.contains(&node.key)))
+                .collect()
+        };
+        for (wanted, again) in [(Verdict::Passing, false), (Verdict::Unknown, false), (Verdict::Passing, true), (Verdict::Unknown, true)] {
+            let members = usable(wanted, again);
+            if !members.is_empty() {
+                return members;
+            }
+        }
+        Vec::new()
+    }
+
+    fn choose(&self, tried: &[NodeKey], dice: &mut Dice) -> Option<Arc<Node>> {
+        let members = self.eligible(tried);
+        let total: u64 = members.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        if total == 0 {
+            return None;
+        }
+        let first = pick(&members, dice.below(total));
+        let second = pick(&members, dice.below(total));
+        let load = |(node, weight): &(Arc<Node>, u32)| (u64::from(node.requests_in_flight()) + 1) * 65_536 / u64::from(*weight);
+        Some(if load(second) < load(first) { second.0.clone() } else { first.0.clone() })
+    }
+}
+
+fn pick<'a>(members: &[&'a (Arc<Node>, u32)], mut at: u64) -> &'a (Arc<Node>, u32) {
+    for member in members {
+        let weight = u64::from(member.1);
+        if at < weight {
+            return member;
+        }
+        at -= weight;
+    }
+    members[members.len() - 1]
+}
+
+/// A small random source for balancing (xorshift64*); not for secrets.
+#[derive(Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) % limit
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    snapshot: Snapshot,
+    by_host: HashMap<String, Arc<Service>>,
+    any: Option<Arc<Service>>,
+}
+
+impl Table {
+    fn service(&self, host: &str) -> Option<&Arc<Service>> {
+        self.by_host.get(host).or(self.any.as_ref())
+    }
+
+    fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_host.values().chain(self.any.iter())
+    }
+
+    fn node(&self, service: &str, name: &str) -> Option<Arc<Node>> {
+        let service = self.services().find(|known| *known.name == *service)?;
+        service.members.iter().map(|(node, _)| node).find(|node| node.name == name).cloned()
+    }
+
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        self.services().flat_map(|service| service.members.iter().map(|(node, _)| node.clone())).collect()
+    }
+
+    fn applied(&self) -> Applied {
+        Applied { generations: self.snapshot.services.iter().map(|(name, route)| (name.clone(), route.generation)).collect() }
+    }
+}
+
+/// What a new snapshot changed.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// Every member there is now.
+    pub(crate) members: Vec<Arc<Node>>,
+    /// Nodes that connections must not wait for any more.
+    pub(crate) without_idle: Vec<NodeKey>,
+}
+
+/// What came of asking for a node.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// This one, counted.
+    Claimed(Claim, Arc<Service>),
+    /// The service has no member that may be used now.
+    NoneReady(Arc<Service>),
+    /// The service left since.
+    Unknown,
+}
+
+/// All routes of a worker.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    table: RwLock<Table>,
+    departed: Mutex<Vec<Arc<Node>>>,
+    next_key: AtomicU64,
+    changes: Arc<Changes>,
+}
+
+impl Routes {
+    pub(crate) fn new(changes: Arc<Changes>) -> Self {
+        Self { table: RwLock::default(), departed: Mutex::default(), next_key: AtomicU64::new(1), changes }
+    }
+
+    /// The service that answers this host (lower case, no port).
+    pub(crate) fn service(&self, host: &str) -> Option<Arc<Service>> {
+        self.read(|table| table.service(host).cloned())
+    }
+
+    /// Claims a node for a request. Choosing and counting happen under the table's lock, and [`Self::apply`] takes it for writing: a claim is either
+    /// counted on the old table before the change, or made on the new one.
+    pub(crate) fn claim(&self, host: &str, tried: &[NodeKey], dice: &mut Dice) -> Choice {
+        self.read(|table| {
+            let Some(service) = table.service(host) else { return Choice::Unknown };
+            match service.choose(tried, dice) {
+                Some(node) => Choice::Claimed(Claim::take(node), service.clone()),
+                None => Choice::NoneReady(service.clone()),
+            }
+        })
+    }
+
+    /// Whether this snapshot may follow the applied one.
+    ///
+    /// # Errors
+    /// With the generations in force, when one of the snapshot's is older.
+    pub(crate) fn refuse_older(&self, snapshot: &Snapshot) -> Result<(), Applied> {
+        self.read(|table| {
+            let older = |(name, route): (&String, &ServiceRoute)| {
+                table.snapshot.services.get(name).is_some_and(|now| route.generation < now.generation)
+            };
+            if snapshot.services.iter().any(older) { Err(table.applied()) } else { Ok(()) }
+        })
+    }
+
+    /// Puts a snapshot in force. One caller at a time.
+    ///
+    /// # Errors
+    /// When a node cannot be made of a member; nothing has changed then.
+    pub(crate) fn apply(&self, snapshot: Snapshot) -> Result<Change, ProxyError> {
+        let table = self.build(snapshot)?;
+        let members = table.nodes();
+        let before = {
+            let mut now = self.table.write().unwrap_or_else(PoisonError::into_inner);
+            let before = std::mem::replace(&mut *now, table).nodes();
+            for node in &before {
+                node.set_standing(Standing::Left);
+            }
+            for service in now.services() {
+                for (node, weight) in &service.members {
+                    node.set_standing(if *weight > 0 { Standing::Weighted } else { Standing::Probed });
+                }
+            }
+            before
+        };
+        let left = before.iter().filter(|node| !members.iter().any(|member| member.key == node.key)).cloned();
+        let mut departed = lock(&self.departed);
+        departed.extend(left);
+        departed.retain(|node| node.requests_in_flight() > 0);
+        drop(departed);
+        self.changes.bump();
+        let without_idle = before.iter().filter(|node| !node.is_weighted()).map(|node| node.key).collect();
+        Ok(Change { members, without_idle })
+    }
+
+    pub(crate) fn applied(&self) -> Applied {
+        self.read(Table::applied)
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.read(|table| table.snapshot.clone())
+    }
+
+    /// Every node of these names that still matters: members, and those that left and have requests.
+    pub(crate) fn named(&self, service: &str, names: &[String]) -> Vec<Arc<Node>> {
+        self.known().into_iter().filter(|node| *node.service == *service && names.contains(&node.name)).collect()
+    }
+
+    /// How every node is, by service and name.
+    pub(crate) fn status(&self) -> BTreeMap<String, BTreeMap<String, NodeStatus>> {
+        let mut services: BTreeMap<String, BTreeMap<String, NodeStatus>> =
+            self.read(|table| table.snapshot.services.keys().map(|name| (name.clone(), BTreeMap::new())).collect());
+        // Members come last, so that what they say stands where a name has left and come back.
+        for node in self.known().into_iter().rev() {
+            let nodes = services.entry(node.service.to_string()).or_default();
+            let mut status = node.status();
+            if let Some(other) = nodes.get(&node.name) {
+                status.requests_in_flight += other.requests_in_flight;
+                status.idle_connections += other.idle_connections;
+            }
+            nodes.insert(node.name.clone(), status);
+        }
+        services
+    }
+
+    fn known(&self) -> Vec<Arc<Node>> {
+        let mut nodes = self.read(Table::nodes);
+        let mut departed = lock(&self.departed);
+        departed.retain(|node| node.requests_in_flight() > 0);
+        nodes.extend(departed.iter().cloned());
+        nodes
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Table) -> T) -> T {
+        look(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn build(&self, snapshot: Snapshot) -> Result<Table, ProxyError> {
+        let mut table = Table::default();
+        for (name, route) in &snapshot.services {
+            let service = Arc::new(self.build_service(name, route)?);
+            if route.host == "*" {
+                table.any = Some(service);
+            } else {
+                table.by_host.insert(route.host.clone(), service);
+            }
+        }
+        table.snapshot = snapshot;
+        Ok(table)
+    }
+
+    fn build_service(&self, name: &str, route: &ServiceRoute) -> Result<Service, ProxyError> {
+        let service: Arc<str> = Arc::from(name);
+        let mut members = Vec::with_capacity(route.members.len());
+        for (node_name, member) in &route.members {
+            members.push((self.build_node(&service, node_name, member, &route.host)?, u32::from(member.weight)));
+        }
+        Ok(Service { name: service, retry: route.retry, hold: Duration::from_millis(route.hold_ms), members })
+    }
+
+    fn build_node(&self, service: &Arc<str>, name: &str, member: &Member, host: &str) -> Result<Arc<Node>, ProxyError> {
+        let known = self.read(|table| table.node(service, name));
+        if let Some(node) = known.as_ref().filter(|node| node.is(member)) {
+            node.set_probe(member, host);
+            return Ok(node.clone());
+        }
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let node = Node::new(key, service.clone(), name, member, host, self.changes.clone())?;
+        if let Some(same) = known.filter(|known| known.address == member.address && *known.release == *member.release) {
+            node.inherit(&same);
+        }
+        Ok(Arc::new(node))
+    }
+}
+
+/// Whether a snapshot makes sense by itself.
+///
+/// # Errors
+/// With what does not.
+pub(crate) fn validate(snapshot: &Snapshot) -> Result<(), ProxyError> {
+    if snapshot.version != SNAPSHOT_VERSION {
+        return Err(ProxyError::new(format!("a snapshot of version {}: this proxy reads version {SNAPSHOT_VERSION}", snapshot.version)));
+    }
+    let mut hosts: HashMap<&str, &str> = HashMap::new();
+    for (name, route) in &snapshot.services {
+        if let Some(other) = hosts.insert(&route.host, name) {
+            return Err(ProxyError::new(format!("the services `{other}` and `{name}` both answer the host `{}`", route.host)));
+        }
+        validate_route(name, route)?;
+    }
+    Ok(())
+}
+
+fn validate_route(name: &str, route: &ServiceRoute) -> Result<(), ProxyError> {
+    let wrong = |what: String| Err(ProxyError::new(format!("service `{name}`: {what}")));
+    if route.host.is_empty() || route.host != normal_host(&route.host) {
+        return wrong(format!("the host `{}` must be lower case, without a port, and not empty", route.host));
+    }
+    if route.hold_ms > HOLD_LIMIT_MS {
+        return wrong(format!("hold_ms is {}: at most {HOLD_LIMIT_MS}", route.hold_ms));
+    }
+    for (node, member) in &route.members {
+        if member.check.path.parse::<hyper::Uri>().is_err() || !member.check.path.starts_with('/') {
+            return wrong(format!("node `{node}`: the check's path `{}` must begin with a slash", member.check.path));
+        }
+        if member.check.interval_ms < CHECK_INTERVAL_MIN_MS || member.check.timeout_ms == 0 {
+            return wrong(format!("node `{node}`: a check needs an interval of at least {CHECK_INTERVAL_MIN_MS} ms and a timeout above 0"));
+        }
+    }
+    Ok(())
+}
+
+/// A host as routes name it: lower case, no port, no final dot.
+pub(crate) fn normal_host(host: &str) -> String {
+    let without_port = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => name,
+        _ => host,
+    };
+    without_port.trim_end_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gapless_wire::route::Check;
+
+    fn member(port: u16, weight: u16) -> Member {
+        let check = Check { path: "/".into(), interval_ms: 1000, timeout_ms: 1000, passes: 1, failures: 1 };
+        Member { address: ([127, 0, 0, 1], port).into(), weight, release: "web-r1".into(), check }
+    }
+
+    fn snapshot(generation: u64, members: &[(&str, u16, u16)]) -> Snapshot {
+        let members = members.iter().map(|(name, port, weight)| ((*name).to_string(), member(*port, *weight))).collect();
+        let route = ServiceRoute { generation, host: "*".into(), members, retry: true, hold_ms: 0 };
+        Snapshot { version: SNAPSHOT_VERSION, services: BTreeMap::from([("hello/web".to_string(), route)]) }
+    }
+
+    fn claim(routes: &Routes) -> Option<Claim> {
+        match routes.claim("any", &[], &mut Dice::new(7)) {
+            Choice::Claimed(claim, _) => Some(claim),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_claim_outlives_the_route_and_is_counted_until_it_ends() {
+        let routes = Routes::new(Arc::new(Changes::new()));
+        routes.apply(snapshot(1, &[("a", 1, 1)])).unwrap();
+        let held = claim(&routes).unwrap();
+        let change = routes.apply(snapshot(2, &[("b", 2, 1)])).unwrap();
+        assert_eq!(change.without_idle, vec![held.node.key]);
+        assert_eq!(claim(&routes).unwrap().node.name, "b");
+        assert_eq!(routes.status()["hello/web"]["a"].requests_in_flight, 1);
+        drop(held);
+        assert!(!routes.status()["hello/web"].contains_key("a"));
+    }
+
+    #[test]
+    fn a_node_keeps_its_counts_from_weight_0_to_weight_1() {
+        let routes = Routes::new(Arc::new(Changes::new()));
+        routes.apply(snapshot(1, &[("a", 1, 0)])).unwrap();
+        assert!(claim(&routes).is_none());
+        let node = routes.named("hello/web", &["a".to_string()]).remove(0);
+        node.note(Outcome::Passed);
+        routes.apply(snapshot(2, &[("a", 1, 1)])).unwrap();
+        assert_eq!(routes.status()["hello/web"]["a"].passes, 1);
+        assert_eq!(claim(&routes).unwrap().node.key, node.key);
+    }
+
+    #[test]
+    fn an_older_generation_is_refused_and_the_same_is_not() {
+        let routes = Routes::new(Arc::new(Changes::new()));
+        routes.apply(snapshot(5, &[])).unwrap();
+        assert_eq!(routes.refuse_older(&snapshot(4, &[])).unwrap_err().generations["hello/web"], 5);
+        assert!(routes.refuse_older(&snapshot(5, &[])).is_ok());
+    }
+
+    #[test]
+    fn traffic_follows_the_weights() {
+        let routes = Routes::new(Arc::new(Changes::new()));
+        routes.apply(snapshot(1, &[("a", 1, 3), ("b", 2, 1), ("c", 3, 0)])).unwrap();
+        let mut dice = Dice::new(99);
+        let mut counts = BTreeMap::new();
+        for _ in 0..4000 {
+            if let Choice::Claimed(claim, _) = routes.claim("x", &[], &mut dice) {
+                *counts.entry(claim.node.name.clone()).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(counts.values().sum::<i32>(), 4000);
+        assert!(!counts.contains_key("c"));
+        assert!(counts["a"] > 2 * counts["b"], "{counts:?}");
+    }
+
+    #[test]
+    fn hosts_are_compared_without_port_and_case() {
+        assert_eq!(normal_host("WWW.Example.COM:8080"), "www.example.com");
+        assert_eq!(normal_host("[::1]:80"), "[::1]");
+        assert_eq!(normal_host("example.com."), "example.com");
+    }
+
+    use crate::health::Outcome;
+}

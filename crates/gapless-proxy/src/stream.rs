@@ -1,0 +1,107 @@
+//! A TCP connection whose socket can be looked at, and broken, while hyper owns it.
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// The descriptor's place when the connection is closed.
+const CLOSED: RawFd = -1;
+
+/// A connection, as hyper takes it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    io: TokioIo<TcpStream>,
+    handle: Handle,
+}
+
+impl Stream {
+    /// Takes a connection over, without Nagle's delay.
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        // A socket that refuses this is about to fail anyway, and says so at its first use.
+        let _ = stream.set_nodelay(true);
+        let handle = Handle(Arc::new(AtomicI32::new(stream.as_raw_fd())));
+        Self { io: TokioIo::new(stream), handle }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Before the descriptor is closed and its number can be another socket's. Handles are used on this stream's own thread only.
+        self.handle.0.store(CLOSED, Ordering::SeqCst);
+    }
+}
+
+/// A look at a [`Stream`] from outside, on the same thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle(Arc<AtomicI32>);
+
+impl Handle {
+    /// Open, and the other side has said nothing, not even that it closes.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut byte = [MaybeUninit::<u8>::uninit(); 1];
+        let looked = self.with(|socket| socket.peek(&mut byte));
+        matches!(looked, Some(Err(error)) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Ends the connection in order, in both directions.
+    pub(crate) fn shutdown(&self) {
+        self.with(|socket| socket.shutdown(Shutdown::Both));
+    }
+
+    /// Lets the close that follows be a reset: where the protocol has no other way to say that an answer is not whole.
+    pub(crate) fn reset_at_close(&self) {
+        self.with(|socket| socket.set_linger(Some(Duration::ZERO)));
+    }
+
+    fn with<T>(&self, act: impl FnOnce(SockRef<'_>) -> T) -> Option<T> {
+        let descriptor = self.0.load(Ordering::SeqCst);
+        if descriptor == CLOSED {
+            return None;
+        }
+        // SAFETY: the stream that owns the descriptor marks it as closed before it closes it, and runs on this very thread.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        Some(act(SockRef::from(&borrowed)))
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+}

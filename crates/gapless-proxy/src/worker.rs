@@ -1,0 +1,422 @@
+//! The worker: accepts on the holder's sockets and forwards. Its main thread answers the admin socket and obeys the holder; each core has a thread, and
+//! the checks have one.
+//!
+//! A worker never ends because of SIGTERM or SIGINT: these reach a whole process group, and only the holder knows whether another worker serves. It
+//! ends when the holder says so, or when the holder is gone (the end of its standard input): then it takes the connections that wait, finishes its
+//! requests and ends, so that a new holder finds the port free. Until there is a new holder, nobody listens: a service manager restarts it at once.
+
+use crate::admin::{self, AdminAnswer};
+use crate::control::{Order as HolderOrder, Report};
+use crate::core::{self, CoreParts, Order, Shared};
+use crate::drain;
+use crate::error::ProxyError;
+use crate::kernel;
+use crate::listener;
+use crate::node::{Node, NodeKey};
+use crate::record::{self, Recorder, now_ms};
+use crate::route::validate;
+use crate::snapshot;
+use gapless_wire::client::{ClientError, UnixClient};
+use gapless_wire::record::{Record, SLICE_MS};
+use gapless_wire::route::{Applied, DrainRequest, Snapshot, WorkerStatus};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::Instant;
+
+/// Where a worker finds its state folder.
+pub(crate) const STATE_VARIABLE: &str = "GAPLESS_PROXY_STATE";
+/// Where a worker finds the descriptors of its listening sockets.
+pub(crate) const LISTENERS_VARIABLE: &str = "GAPLESS_PROXY_LISTENERS";
+
+/// The longest that a status may be waited for.
+const STATUS_WAIT_LIMIT: Duration = Duration::from_secs(60);
+/// How long passing a snapshot on to the newer worker may take: writing it to a busy disk included.
+const RELAY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How patient a leaving worker is.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// So long connections may wait for one more request.
+    idle: Duration,
+    /// So long requests may run.
+    requests: Duration,
+}
+
+/// Another worker serves, so there is time: closing an idle connection may cross its next request, and downloads may be long.
+const LEAVING: Patience = Patience { idle: Duration::from_secs(30), requests: Duration::from_secs(300) };
+/// Nobody serves, and somebody waits for the end: the drain deadline's default for requests, and a moment for those that were on their way.
+const STOPPING: Patience = Patience { idle: Duration::from_secs(1), requests: Duration::from_secs(30) };
+
+/// What a worker is started with.
+#[derive(Debug)]
+pub struct WorkerOptions {
+    state: PathBuf,
+    listeners: Vec<Vec<TcpListener>>,
+}
+
+impl WorkerOptions {
+    /// Reads what the holder left in the environment. May be called once in a process, at its start.
+    ///
+    /// # Errors
+    /// When this process was not started by a holder.
+    pub fn from_environment() -> Result<Self, ProxyError> {
+        let read = |name: &str| {
+            std::env::var(name).map_err(|_| {
+                ProxyError::new(format!("a worker without {name} in its environment"))
+                    .hint("workers are started by `gapless proxy`, never by hand")
+            })
+        };
+        Ok(Self { state: PathBuf::from(read(STATE_VARIABLE)?), listeners: listener::inherit(&read(LISTENERS_VARIABLE)?)? })
+    }
+}
+
+/// The admin socket of a worker.
+pub(crate) fn socket_path(state: &Path, pid: u32) -> PathBuf {
+    state.join(format!("worker-{pid}.sock"))
+}
+
+/// Runs a worker until its holder lets it end, and ends the process then.
+///
+/// # Errors
+/// When it cannot be set up. The process should end then.
+pub fn main(options: WorkerOptions) -> Result<(), ProxyError> {
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ProxyError::new(format!("cannot set up the admin runtime: {error}")))?;
+    LocalSet::new().block_on(&runtime, serve(options))
+}
+
+/// Every request takes two descriptors, and the system's soft limit is meant for programs that use select.
+fn raise_descriptor_limit() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+async fn serve(options: WorkerOptions) -> Result<(), ProxyError> {
+    let _ignored = ignore_signals()?;
+    let orders = holder_orders().map_err(|error| ProxyError::new(format!("cannot read the holder's orders: {error}")))?;
+    let socket = socket_path(&options.state, std::process::id());
+    let listener = admin::open(&socket)?;
+    let worker = Rc::new(Worker::start(options)?);
+    worker.load();
+    let answering = worker.clone();
+    spawn_local(admin::serve(listener, Rc::new(move |request| answer(answering.clone(), request))));
+    report(Report::Up);
+    let patience = worker.obey(orders).await;
+    worker.finish(patience).await;
+    worker.end()
+}
+
+fn ignore_signals() -> Result<[tokio::signal::unix::Signal; 2], ProxyError> {
+    let ignore = |kind| signal(kind).map_err(|error| ProxyError::new(format!("cannot take signals over: {error}")));
+    Ok([ignore(SignalKind::terminate())?, ignore(SignalKind::interrupt())?])
+}
+
+fn holder_orders() -> io::Result<tokio::io::Lines<BufReader<pipe::Receiver>>> {
+    let input = io::stdin().as_fd().try_clone_to_owned()?;
+    Ok(BufReader::new(pipe::Receiver::from_owned_fd(input)?).lines())
+}
+
+fn report(report: Report) {
+    let mut output = io::stdout().lock();
+    // A holder that is gone is noticed by the end of its orders.
+    let _ = writeln!(output, "{}", report.line()).and_then(|()| output.flush());
+}
+
+/// A worker, as its main thread sees it.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) cores: Vec<mpsc::UnboundedSender<Order>>,
+    state: PathBuf,
+    recorders: Vec<Arc<Mutex<Recorder>>>,
+    checks: mpsc::UnboundedSender<Vec<Arc<Node>>>,
+    /// Whoever applies a snapshot holds it. Inside: the newer worker's socket, once there is one.
+    applying: tokio::sync::Mutex<Option<PathBuf>>,
+    problem: RefCell<Option<String>>,
+    began_ms: u64,
+    drops_before: u64,
+}
+
+impl Worker {
+    fn start(options: WorkerOptions) -> Result<Self, ProxyError> {
+        let shared = Arc::new(Shared::new());
+        let (checks, members) = mpsc::unbounded_channel();
+        thread("checks", move || crate::check::run(members))?;
+        let mut cores = Vec::new();
+        let mut recorders = Vec::new();
+        for (number, listeners) in options.listeners.into_iter().enumerate() {
+            let (order, orders) = mpsc::unbounded_channel();
+            let recorder = Arc::new(Mutex::new(Recorder::default()));
+            let seed = u64::from(std::process::id()) << 16 | number as u64;
+            let parts = CoreParts { shared: shared.clone(), recorder: recorder.clone(), listeners, orders, seed };
+            thread(&format!("core-{number}"), move || core::run(parts))?;
+            cores.push(order);
+            recorders.push(recorder);
+        }
+        let drops_before = kernel::listen_drops().unwrap_or(0);
+        let (applying, problem) = (tokio::sync::Mutex::new(None), RefCell::new(None));
+        Ok(Self { shared, cores, state: options.state, recorders, checks, applying, problem, began_ms: now_ms(), drops_before })
+    }
+
+    /// Puts in force what stands on the disk. A damaged snapshot must not keep the worker from starting, again and again: it is told, and the next one
+    /// that is put replaces it.
+    fn load(&self) {
+        let loaded = snapshot::load(&self.state).and_then(|snapshot| match snapshot {
+            Some(snapshot) if self.shared.routes.refuse_older(&snapshot).is_ok() => self.put_in_force(snapshot),
+            _ => Ok(()),
+        });
+        if let Err(error) = loaded {
+            tracing::error!(%error, "began without routes");
+            *self.problem.borrow_mut() = Some(error.to_string());
+        }
+    }
+
+    fn put_in_force(&self, snapshot: Snapshot) -> Result<(), ProxyError> {
+        let change = self.shared.routes.apply(snapshot)?;
+        for core in &self.cores {
+            // A core that is gone takes the worker with it.
+            let _ = core.send(Order::Forget(change.without_idle.clone(), None));
+        }
+        let _ = self.checks.send(change.members);
+        Ok(())
+    }
+
+    /// Obeys the holder until this worker has to leave.
+    async fn obey(self: &Rc<Self>, mut orders: tokio::io::Lines<BufReader<pipe::Receiver>>) -> Patience {
+        while let Ok(Some(line)) = orders.next_line().await {
+            match HolderOrder::parse(&line) {
+                Some(HolderOrder::Serve) => self.accept().await,
+                Some(HolderOrder::Succeed(newer)) => {
+                    *self.applying.lock().await = newer;
+                    report(Report::Succeeded);
+                }
+                Some(HolderOrder::Leave) => {
+                    self.begin_to_leave(false);
+                    spawn_local(self.clone().obey_while_leaving(orders));
+                    return LEAVING;
+                }
+                Some(HolderOrder::Stop) => break,
+                None => tracing::error!(line, "the holder says something unknown"),
+            }
+        }
+        self.begin_to_leave(true);
+        STOPPING
+    }
+
+    /// A leaving worker still hears of newer workers, and of the end.
+    async fn obey_while_leaving(self: Rc<Self>, mut orders: tokio::io::Lines<BufReader<pipe::Receiver>>) {
+        while let Ok(Some(line)) = orders.next_line().await {
+            match HolderOrder::parse(&line) {
+                Some(HolderOrder::Succeed(newer)) => {
+                    *self.applying.lock().await = newer;
+                    report(Report::Succeeded);
+                }
+                Some(HolderOrder::Stop) => break,
+                _ => {}
+            }
+        }
+        self.finish(STOPPING).await;
+        self.end()
+    }
+
+    /// Ends the process: its threads run until then.
+    fn end(&self) -> ! {
+        // Nobody can ask it any more; the holder removes what is left of a worker that was killed.
+        let _ = std::fs::remove_file(socket_path(&self.state, std::process::id()));
+        std::process::exit(0)
+    }
+
+    /// Another worker may have applied something since this one loaded.
+    async fn accept(&self) {
+        let _applying = self.applying.lock().await;
+        self.load();
+        for core in &self.cores {
+            let _ = core.send(Order::Serve);
+        }
+        report(Report::Serving);
+    }
+
+    fn begin_to_leave(&self, take_waiting: bool) {
+        self.shared.leaving.store(true, Ordering::SeqCst);
+        for core in &self.cores {
+            let _ = core.send(Order::Leave { take_waiting });
+        }
+    }
+
+    /// Waits for the last client, and says what it had to cut.
+    async fn finish(&self, patience: Patience) {
+        let begun = Instant::now();
+        if self.all_clients_gone(begun + patience.idle).await {
+            return;
+        }
+        self.shared.close_idle.send_replace(true);
+        if self.all_clients_gone(begun + patience.requests).await {
+            return;
+        }
+        let cut = self.cut(None).await;
+        tracing::warn!(cut, after = ?patience.requests, "leaving, requests were cut");
+    }
+
+    async fn all_clients_gone(&self, until: Instant) -> bool {
+        let mut clients = self.shared.clients.subscribe();
+        tokio::time::timeout_at(until, clients.wait_for(|clients| *clients == 0)).await.is_ok()
+    }
+
+    /// Cuts what runs on these nodes, or everywhere; how many requests that were.
+    pub(crate) async fn cut(&self, nodes: Option<Vec<NodeKey>>) -> usize {
+        let mut cut = 0;
+        for core in &self.cores {
+            let (done, told) = oneshot::channel();
+            if core.send(Order::Cut(nodes.clone(), Some(done))).is_ok() {
+                cut += told.await.unwrap_or(0);
+            }
+        }
+        cut
+    }
+
+    /// Persists, applies, and only then acknowledges. A worker with a newer one lets that one persist and apply first: what any worker acknowledged,
+    /// the newest has.
+    async fn apply(&self, snapshot: Snapshot) -> AdminAnswer {
+        if let Err(error) = validate(&snapshot) {
+            return admin::refused(StatusCode::BAD_REQUEST, &error);
+        }
+        let newer = self.applying.lock().await;
+        if let Err(applied) = self.shared.routes.refuse_older(&snapshot) {
+            return admin::json(StatusCode::CONFLICT, &applied);
+        }
+        let kept = match &*newer {
+            Some(socket) => relay(socket, &snapshot).await,
+            None => self.persist(snapshot.clone()).await,
+        };
+        if let Err(refusal) = kept {
+            return refusal;
+        }
+        match self.put_in_force(snapshot) {
+            Ok(()) => admin::json(StatusCode::OK, &self.shared.routes.applied()),
+            Err(error) => admin::refused(StatusCode::BAD_REQUEST, &error),
+        }
+    }
+
+    async fn persist(&self, snapshot: Snapshot) -> Result<(), AdminAnswer> {
+        if self.problem.borrow().is_none() && snapshot == self.shared.routes.snapshot() && snapshot::path(&self.state).exists() {
+            return Ok(());
+        }
+        let state = self.state.clone();
+        let written = tokio::task::spawn_blocking(move || snapshot::persist(&state, &snapshot)).await;
+        let written = written.unwrap_or_else(|error| Err(ProxyError::new(format!("writing the snapshot was broken off: {error}"))));
+        written.map_err(|error| admin::refused(StatusCode::INSUFFICIENT_STORAGE, &error))?;
+        *self.problem.borrow_mut() = None;
+        Ok(())
+    }
+
+    async fn status(&self, after: u64, wait: Duration) -> WorkerStatus {
+        let mut changes = self.shared.changes.subscribe();
+        // At the end of the wait the answer is what it is.
+        let _ = tokio::time::timeout(wait, changes.wait_for(|revision| *revision > after)).await;
+        WorkerStatus {
+            revision: self.shared.changes.revision(),
+            generations: self.shared.routes.applied().generations,
+            nodes: self.shared.routes.status(),
+            problem: self.problem.borrow().clone(),
+        }
+    }
+
+    /// Waits for the end of the slice in which it was asked, so that what is told is complete.
+    async fn record(&self, since_ms: u64) -> Record {
+        let now = now_ms();
+        let until_ms = now - now % SLICE_MS + SLICE_MS;
+        while now_ms() < until_ms {
+            tokio::time::sleep(Duration::from_millis(until_ms - now)).await;
+        }
+        Record {
+            worker: std::process::id(),
+            began_ms: self.began_ms,
+            until_ms,
+            slices: record::merged(&self.recorders, since_ms, until_ms),
+            listen_drops: kernel::listen_drops().unwrap_or(0).saturating_sub(self.drops_before),
+            refused: self.shared.refused.load(Ordering::Relaxed),
+            client_gone: self.shared.client_gone.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Starts a thread without which the worker is nothing: when it ends, the process does, and the holder replaces it.
+fn thread(name: &str, run: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), ProxyError> {
+    let own_name = name.to_string();
+    let body = move || {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        tracing::error!(thread = own_name, ?ended, "a thread of the worker ended");
+        std::process::abort();
+    };
+    std::thread::Builder::new()
+        .name(name.to_string())
+        .spawn(body)
+        .map(|_| ())
+        .map_err(|error| ProxyError::new(format!("cannot start the thread `{name}`: {error}")))
+}
+
+async fn relay(newer: &Path, snapshot: &Snapshot) -> Result<(), AdminAnswer> {
+    let relayed: Result<Applied, ClientError> =
+        UnixClient::new(newer).timeout(RELAY_LIMIT).send(Method::PUT, "/v1/snapshot", snapshot).await;
+    match relayed {
+        Ok(_) => Ok(()),
+        Err(ClientError::Refused { status, body }) => Err(admin::text(status, &body)),
+        Err(error) => Err(admin::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("this worker leaves, and the newest has not applied the snapshot: {error}"),
+        )),
+    }
+}
+
+async fn answer(worker: Rc<Worker>, request: Request<Incoming>) -> AdminAnswer {
+    match route(worker, request).await {
+        Ok(answer) | Err(answer) => answer,
+    }
+}
+
+async fn route(worker: Rc<Worker>, request: Request<Incoming>) -> Result<AdminAnswer, AdminAnswer> {
+    let path = request.uri().path().to_string();
+    match (request.method(), path.as_str()) {
+        (&Method::PUT, "/v1/snapshot") => {
+            let snapshot = admin::read(request).await?;
+            // In a task of its own: a caller that goes away must not leave it persisted and not applied.
+            let applied = spawn_local(async move { worker.apply(snapshot).await }).await;
+            applied.map_err(|error| admin::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("applying broke off: {error}")))
+        }
+        (&Method::GET, "/v1/snapshot") => Ok(admin::json(StatusCode::OK, &worker.shared.routes.snapshot())),
+        (&Method::POST, "/v1/drain") => {
+            let drain: DrainRequest = admin::read(request).await?;
+            drain::begin(&worker, drain).await;
+            Ok(admin::text(StatusCode::NO_CONTENT, ""))
+        }
+        (&Method::GET, "/v1/status") => {
+            let after = admin::number(&request, "after")?.unwrap_or(0);
+            let wait = Duration::from_millis(admin::number(&request, "wait_ms")?.unwrap_or(0)).min(STATUS_WAIT_LIMIT);
+            Ok(admin::json(StatusCode::OK, &worker.status(after, wait).await))
+        }
+        (&Method::GET, "/v1/record") => {
+            let since = admin::number(&request, "since")?.unwrap_or(0);
+            Ok(admin::json(StatusCode::OK, &worker.record(since).await))
+        }
+        (method, path) => Ok(admin::text(StatusCode::NOT_FOUND, &format!("a worker knows no {method} {path}"))),
+    }
+}
