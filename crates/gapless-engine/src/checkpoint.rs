@@ -10,7 +10,8 @@ use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::watch;
 
 /// The environment variable that [`HoldAt::from_environment`] reads: where to hold.
@@ -52,6 +53,20 @@ impl Checkpoint for NoCheckpoint {
     async fn before(&self, _context: &EffectContext) {}
     async fn after(&self, _context: &EffectContext) {}
     async fn decide(&self, _service: &ServiceName) {}
+}
+
+/// What the environment asks for: a hold ([`HOLD_AT`], [`HOLD_MARKER`]), or nothing.
+///
+/// # Errors
+/// When the variable is no [`Place`].
+pub fn from_environment() -> Result<Arc<dyn Checkpoint>, Error> {
+    Ok(match HoldAt::from_environment()? {
+        Some(hold) => {
+            tracing::warn!(place = %hold.place, "a testing aid will hold the engine there");
+            Arc::new(hold)
+        }
+        None => Arc::new(NoCheckpoint),
+    })
 }
 
 /// Before or after an effect.
@@ -132,14 +147,16 @@ pub struct HoldAt {
     place: Place,
     marker: Option<PathBuf>,
     counted: AtomicU32,
-    holding: watch::Sender<bool>,
+    /// The effect of the place has begun.
+    begun: AtomicBool,
+    held: watch::Sender<bool>,
 }
 
 impl HoldAt {
     /// Holds at `place`, and writes one line with the place to the file `marker` once it does.
     #[must_use]
     pub fn new(place: Place, marker: Option<PathBuf>) -> Self {
-        Self { place, marker, counted: AtomicU32::new(0), holding: watch::Sender::new(false) }
+        Self { place, marker, counted: AtomicU32::new(0), begun: AtomicBool::new(false), held: watch::Sender::new(false) }
     }
 
     /// The hold that the environment asks for ([`HOLD_AT`], [`HOLD_MARKER`]), if it asks for one.
@@ -152,9 +169,9 @@ impl HoldAt {
         Ok(Some(Self::new(place, std::env::var_os(HOLD_MARKER).map(PathBuf::from))))
     }
 
-    /// Waits until the effect of the place has begun.
-    pub async fn reached(&self) {
-        let _ = self.holding.subscribe().wait_for(|holding| *holding).await;
+    /// Waits until the engine is held.
+    pub async fn held(&self) {
+        let _ = self.held.subscribe().wait_for(|held| *held).await;
     }
 
     fn is_place(&self, context: &EffectContext) -> bool {
@@ -165,6 +182,7 @@ impl HoldAt {
 
     async fn hold(&self) {
         self.mark();
+        self.held.send_replace(true);
         std::future::pending::<()>().await;
     }
 
@@ -187,22 +205,22 @@ impl Checkpoint for HoldAt {
         if !self.is_place(context) || self.counted.fetch_add(1, Ordering::SeqCst) + 1 != self.place.nth {
             return;
         }
-        self.holding.send_replace(true);
+        self.begun.store(true, Ordering::SeqCst);
         if self.place.side == Side::Before {
             self.hold().await;
         }
     }
 
     async fn after(&self, context: &EffectContext) {
-        let reached = *self.holding.borrow();
-        if reached && self.is_place(context) && self.counted.load(Ordering::SeqCst) == self.place.nth {
+        let begun = self.begun.load(Ordering::SeqCst);
+        if begun && self.is_place(context) && self.counted.load(Ordering::SeqCst) == self.place.nth {
             self.hold().await;
         }
     }
 
     async fn decide(&self, service: &ServiceName) {
-        let reached = *self.holding.borrow();
-        if reached && *service == self.place.service {
+        let begun = self.begun.load(Ordering::SeqCst);
+        if begun && *service == self.place.service {
             std::future::pending::<()>().await;
         }
     }

@@ -11,6 +11,7 @@ use crate::store::{JournalRecord, Sequence};
 use gapless_core::digest::Digest;
 use gapless_core::effect::{Effect, EffectId};
 use gapless_core::event::{Event, Failure};
+use gapless_core::invariant::{Violation, check};
 use gapless_core::name::ServiceName;
 use gapless_core::release::ReleaseNumber;
 use gapless_core::rollout::{Refusal, Step, step};
@@ -246,12 +247,21 @@ impl Service {
         self.published.send_replace(self.state.clone());
         let to = self.state.rollout.as_ref().or(before.rollout.as_ref()).map(|rollout| rollout.to);
         let release = release_of(to, self.state.live);
+        let faulted = faulted(&before, record, &self.state);
         for (id, effect) in &record.effects {
-            match effect {
-                Effect::Notify(notice) => self.tell(sequence, record.at, notice, release),
-                _ => self.begin(*id, effect.clone(), release).await,
+            match (effect, faulted.get(id)) {
+                (Effect::Notify(notice), _) => self.tell(sequence, record.at, notice, release),
+                (_, None) => self.begin(*id, effect.clone(), release).await,
+                (_, Some(violation)) => self.withhold(*id, violation),
             }
         }
+    }
+
+    /// An effect that breaks an invariant is not sent. That is a fault of gapless, and it is written down as the effect's end.
+    fn withhold(&mut self, effect: EffectId, violation: &Violation) {
+        tracing::error!(service = %self.name, %effect, %violation, "an effect was withheld: this is a fault of gapless, please report it");
+        let failure = Failure { reason: format!("it was withheld: {violation}"), is_final: false };
+        self.unwritten.push_back(Event::EffectEnded { effect, result: Err(failure) });
     }
 
     fn tell(&self, sequence: Sequence, at: Instant, notice: &gapless_core::notice::Notice, release: Option<ReleaseNumber>) {
@@ -329,7 +339,46 @@ async fn wait_for_look(parts: &Parts, name: &ServiceName, state: &ServiceState, 
     }
 }
 
+/// The effects of a record that break an invariant, each on its own.
+fn faulted(before: &ServiceState, record: &JournalRecord, state: &ServiceState) -> BTreeMap<EffectId, Violation> {
+    let whole = Step { state: state.clone(), effects: record.effects.clone(), refusal: None };
+    if check(before, &record.event, record.at, &whole).is_ok() {
+        return BTreeMap::new();
+    }
+    let alone = |(id, effect): &(EffectId, Effect)| {
+        let step = Step { effects: vec![(*id, effect.clone())], ..whole.clone() };
+        check(before, &record.event, record.at, &step).err().map(|violation| (*id, violation))
+    };
+    record.effects.iter().filter_map(alone).collect()
+}
+
 /// A release, as it stands in log lines, tags and headers: `web-r7`.
 fn label(service: &ServiceName, release: Option<ReleaseNumber>) -> String {
     release.map_or_else(|| service.service().to_string(), |release| format!("{}-{release}", service.service()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gapless_core::node::{GroupId, InstanceId};
+    use gapless_core::observation::Observation;
+    use gapless_core::route::{Generation, Route, Weight};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn only_the_effect_that_breaks_an_invariant_is_withheld() {
+        let group = GroupId { release: ReleaseNumber(1), instance: InstanceId(1) };
+        let (named, unknown) = (group.node(0), group.node(7));
+        let route = Route { generation: Generation(3), members: BTreeMap::from([(named, Weight::EQUAL)]) };
+        let before = ServiceState { route, ..ServiceState::default() };
+        let destroy = |node| Effect::DestroyNodes { nodes: BTreeSet::from([node]) };
+        let effects = vec![(EffectId(1), destroy(named)), (EffectId(2), destroy(unknown))];
+        let mut state = ServiceState { pending: effects.iter().cloned().collect(), ..before.clone() };
+        state.next.effects = EffectId(2);
+        let proxies = BTreeMap::from([("one".to_string(), Some(Generation(3)))]);
+        let event = Event::Observed(Observation { nodes: BTreeMap::new(), proxies });
+        let record = JournalRecord { at: Instant(1), event, effects };
+        let faulted = faulted(&before, &record, &state);
+        assert_eq!(faulted.keys().collect::<Vec<_>>(), [&EffectId(1)], "{faulted:?}");
+    }
 }
