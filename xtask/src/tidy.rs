@@ -112,6 +112,9 @@ fn function_length(rest: &[&str], line: &str) -> Option<usize> {
     if !signature.iter().any(|start| code.starts_with(start)) {
         return None;
     }
+    if line.trim_end().ends_with([';', '}']) {
+        return Some(1); // A trait's method without a body, or a body on the same line.
+    }
     let close = format!("{}}}", " ".repeat(indentation));
     rest.iter().position(|line| line.starts_with(&close) && line.trim_end() == close).map(|end| end + 1)
 }
