@@ -77,6 +77,11 @@ impl Folders {
         self.root.join("server")
     }
 
+    /// The server's images.
+    pub fn images(&self) -> PathBuf {
+        self.server().join("images")
+    }
+
     /// The proxy's state folder.
     pub fn proxy(&self) -> PathBuf {
         self.root.join("proxy")

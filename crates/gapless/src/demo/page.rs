@@ -24,6 +24,8 @@ pub struct Result<'a> {
     pub timeline: &'a Timeline,
     /// How long each act took, in milliseconds.
     pub budget: &'a [(String, u64)],
+    /// The rows of the comparison with the naive way; none: it was not tried.
+    pub comparison: &'a [[String; 3]],
 }
 
 /// The page.
@@ -38,6 +40,7 @@ pub fn draw(result: &Result) -> String {
         ),
         section("Latency of small GETs, as the witness saw it", &page_chart::latency(result.timeline)),
         section("Rollouts", &rollouts(result.receipt)),
+        comparison(result.comparison),
         section("Time by phase", &phases(result.receipt)),
         section("What was proven, and how", &proofs(result.proofs)),
         section("Two counts of the same requests", &counts(result)),
@@ -147,6 +150,22 @@ fn rollout_row(rollout: &Rollout) -> String {
     format!("<tr><td>{}</td><td><span class=\"pill {class}\">{outcome}</span></td>{cells}</tr>", escaped(&title(rollout)))
 }
 
+fn comparison(rows: &[[String; 3]]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let row = |[name, ours, naive]: &[String; 3]| {
+        format!("<tr><td>{}</td><td>{}</td><td class=\"number\">{}</td></tr>", escaped(name), escaped(ours), escaped(naive))
+    };
+    let rows: String = rows.iter().map(row).collect();
+    section(
+        "The same change without care",
+        &format!(
+            "<div class=\"wide\"><table><thead><tr><th></th><th>gapless</th><th>create before destroy</th></tr></thead><tbody>{rows}</tbody></table></div>\n"
+        ),
+    )
+}
+
 fn phases(receipt: &Receipt) -> String {
     let longest = receipt.rollouts.iter().map(phase_sum).max().unwrap_or(0).max(1);
     let rows: String = receipt
@@ -231,7 +250,14 @@ mod tests {
             Receipt { rollouts: vec![rollout("web-r2", Outcome::Live), rollout("web-<r3>", Outcome::Rejected)], ..Receipt::default() };
         let reconciliation = Reconciliation::default();
         let budget = [("1 image".to_owned(), 8_400)];
-        draw(&Result { receipt: &receipt, proofs, reconciliation: &reconciliation, timeline: &a_switch(), budget: &budget })
+        draw(&Result {
+            receipt: &receipt,
+            proofs,
+            reconciliation: &reconciliation,
+            timeline: &a_switch(),
+            budget: &budget,
+            comparison: &[],
+        })
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Screen {
         let mut inner = self.lock();
         inner.view.act = Some((number, title.to_owned()));
         inner.act_began = Instant::now();
-        let heading = format!("\n{} {}", self.paint.text(Tone::Good, &format!("[{number}/8]")), self.paint.text(Tone::Strong, title));
+        let heading = format!("\n{} {}", self.paint.text(Tone::Good, &format!("[{number}]")), self.paint.text(Tone::Strong, title));
         self.print(&mut inner, &heading);
     }
 

@@ -24,10 +24,14 @@ pub struct Demo {
     pub project: Project,
     /// Requests that the witness starts each second.
     pub rate: u32,
+    /// Whether the naive way is tried too.
+    pub naive: bool,
     /// The witness, while it is at work.
     pub observer: Option<Observer>,
     /// What the newest build told.
     pub built: Told,
+    /// Everything that was published, in order.
+    pub artifacts: Vec<Artifact>,
     /// Every rollout so far.
     pub played: Vec<Played>,
     /// Everything that was claimed, and whether it held.
@@ -59,13 +63,18 @@ pub async fn play(demo: &mut Demo) -> Result<(), Error> {
     acts::broken::reject_a_broken_version(demo).await?;
     acts::crash::kill_the_server_in_the_middle(demo).await?;
     acts::rollback::go_back(demo).await?;
-    acts::receipts::show_the_receipts(demo).await
+    let mut counted = acts::receipts::count(demo).await?;
+    if demo.naive {
+        acts::naive::lose_requests(demo, &mut counted).await?;
+    }
+    acts::receipts::show(demo, &counted)
 }
 
 impl Demo {
     /// A demo before its first act.
-    pub fn new(screen: Screen, stage: Stage, project: Project, rate: u32) -> Demo {
-        Demo { screen, stage, project, rate, observer: None, built: Told::default(), played: Vec::new(), proofs: Vec::new() }
+    pub fn new(screen: Screen, stage: Stage, project: Project, rate: u32, naive: bool) -> Demo {
+        let (built, artifacts, played, proofs) = (Told::default(), Vec::new(), Vec::new(), Vec::new());
+        Demo { screen, stage, project, rate, naive, observer: None, built, artifacts, played, proofs }
     }
 
     /// Writes down and shows whether a claim holds.
@@ -101,6 +110,7 @@ impl Demo {
         let lines = self.stage.api.build(self.project.folder(), commit).await?;
         let (told, artifact) = build::follow(lines, &self.screen).await?;
         self.built = told;
+        self.artifacts.push(artifact.clone());
         Ok(artifact)
     }
 

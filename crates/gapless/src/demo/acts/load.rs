@@ -8,7 +8,7 @@ use crate::demo::witness::{self, Observer};
 use gapless_engine::error::Error;
 
 /// The `Host` to ask for where the service answers any.
-const ANY_HOST: &str = "localhost";
+pub const ANY_HOST: &str = "localhost";
 
 /// Starts the witness as a process of its own, and waits until a request of every class was answered.
 ///

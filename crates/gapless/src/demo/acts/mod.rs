@@ -1,9 +1,10 @@
-//! The demo's eight acts, a file each.
+//! The demo's acts, a file each.
 
 pub mod broken;
 pub mod crash;
 pub mod image;
 pub mod load;
+pub mod naive;
 pub mod receipts;
 pub mod release;
 pub mod rollback;

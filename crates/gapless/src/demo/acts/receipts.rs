@@ -22,11 +22,23 @@ const COUNT_AGAIN: Duration = Duration::from_millis(100);
 /// The longest time that `make demo` may take when everything is compiled and the base image is cached.
 const BUDGET_MS: u64 = 90_000;
 
-/// Stops the witness, holds its count against the proxy's, and shows what came of the whole.
+/// What both sides counted.
+pub struct Counted {
+    /// The figures.
+    pub receipt: Receipt,
+    /// What the witness recorded.
+    pub recording: Recording,
+    /// The two counts against each other.
+    pub reconciliation: Reconciliation,
+    /// The rows of the comparison with the naive way, when it was tried.
+    pub comparison: Vec<[String; 3]>,
+}
+
+/// Stops the witness, holds its count against the proxy's, and looks at every claim.
 ///
 /// # Errors
-/// When the witness or the proxy does not tell, or a file cannot be written.
-pub async fn show_the_receipts(demo: &mut Demo) -> Result<(), Error> {
+/// When the witness or the proxy does not tell.
+pub async fn count(demo: &mut Demo) -> Result<Counted, Error> {
     demo.screen.act(8, "the receipts");
     let observer = demo.observer.take().ok_or_else(|| Error::new("the witness is not at work"))?;
     let recording = observer.stop().await?;
@@ -35,14 +47,29 @@ pub async fn show_the_receipts(demo: &mut Demo) -> Result<(), Error> {
     prove_outcomes(demo);
     prove_requests(demo, &receipt, &recording.report, &reconciliation);
     prove_drains(demo, &recording);
-    write(&demo.stage.folders.receipt(), &serde_json::to_string_pretty(&receipt).map_err(|error| Error::new(error.to_string()))?)?;
+    Ok(Counted { receipt, recording, reconciliation, comparison: Vec::new() })
+}
+
+/// Shows what came of the whole, and writes it down.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn show(demo: &mut Demo, counted: &Counted) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(&counted.receipt).map_err(|error| Error::new(error.to_string()))?;
+    write(&demo.stage.folders.receipt(), &text)?;
     let signed: Vec<_> = demo.played.iter().map(|played| played.receipt.clone()).collect();
-    let timeline = seen::timeline(&recording.samples, &signed);
+    let timeline = seen::timeline(&counted.recording.samples, &signed);
     demo.screen.close_act();
-    show(demo, &receipt, &timeline);
+    print(demo, &counted.receipt, &timeline);
     let (budget, _) = demo.screen.budget();
-    let result =
-        page::Result { receipt: &receipt, proofs: &demo.proofs, reconciliation: &reconciliation, timeline: &timeline, budget: &budget };
+    let result = page::Result {
+        receipt: &counted.receipt,
+        proofs: &demo.proofs,
+        reconciliation: &counted.reconciliation,
+        timeline: &timeline,
+        budget: &budget,
+        comparison: &counted.comparison,
+    };
     write(&demo.stage.folders.page(), &page::draw(&result))
 }
 
@@ -161,7 +188,7 @@ fn prove_drains(demo: &mut Demo, recording: &Recording) {
     }
 }
 
-fn show(demo: &Demo, receipt: &Receipt, timeline: &Timeline) {
+fn print(demo: &Demo, receipt: &Receipt, timeline: &Timeline) {
     let screen = &demo.screen;
     let paint = screen.paint();
     let heading = |text: &str| screen.line(&format!("\n{}", paint.text(Tone::Strong, text)));
