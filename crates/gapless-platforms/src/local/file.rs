@@ -1,0 +1,109 @@
+//! Small files that must be whole or not there.
+
+use gapless_engine::error::{Context, Error, ErrorKind};
+use serde::{Serialize, de::DeserializeOwned};
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+/// Writes a value as JSON, whole or not at all, and durable before this returns.
+pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_vec(value).map_err(|error| Error::new(error.to_string()).context(format!("writing {}", path.display())))?;
+    write_bytes(path, &text).context(|| format!("writing {}", path.display()))
+}
+
+fn write_bytes(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".new");
+    let mut file = File::create(&name)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&name, path)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Reads a value; `None` when there is no such file.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.context(|| format!("reading {}", path.display()))?,
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| Error::new(error.to_string()).kind(ErrorKind::Corrupt).context(format!("reading {}", path.display())))
+}
+
+/// The last bytes of a file, from the beginning of a line; empty if there is none.
+pub fn tail(path: &Path, limit: usize) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(limit as u64)))?;
+        let mut bytes = Vec::new();
+        file.take(limit as u64).read_to_end(&mut bytes)?;
+        if length > limit as u64
+            && let Some(end) = bytes.iter().position(|b| *b == b'\n')
+        {
+            bytes.drain(..=end);
+        }
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).trim_end().to_string()
+}
+
+/// A folder and those above it. What is made gets this mode; what is there stays as it is.
+pub fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).context(|| format!("making the folder {}", path.display()))
+}
+
+/// Sets the mode of a file or folder, whatever the process's mask is.
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).context(|| format!("setting the mode of {}", path.display()))
+}
+
+/// Removes a folder and all below it; it may be gone already.
+pub fn remove_folder(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.context(|| format!("removing {}", path.display())),
+    }
+}
+
+/// The names in a folder; none if it is not there.
+pub fn names(path: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.context(|| format!("listing {}", path.display()))?,
+    };
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_begins_with_a_whole_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        fs::write(&path, "first line\nsecond\nthird\n").unwrap();
+        assert_eq!(tail(&path, 14), "third");
+        assert_eq!(tail(&path, 1000), "first line\nsecond\nthird");
+        assert_eq!(tail(&folder.path().join("none"), 10), "");
+    }
+
+    #[test]
+    fn a_value_is_read_back_and_a_broken_file_is_corrupt() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("value.json");
+        assert_eq!(read::<u32>(&path).unwrap(), None);
+        write(&path, &7_u32).unwrap();
+        assert_eq!(read::<u32>(&path).unwrap(), Some(7));
+        fs::write(&path, "{").unwrap();
+        assert_eq!(read::<u32>(&path).unwrap_err().error_kind(), ErrorKind::Corrupt);
+    }
+}

@@ -1,0 +1,169 @@
+//! Making the nodes of a group, all at the same time: the work is mostly waiting for other programs.
+
+use super::bundle::Confinement;
+use super::machine::{Ground, MachineRemains, MachineRequest, Root, Start};
+use super::names::Key;
+use super::node::{Exit, NodeRecord, Nodes};
+use super::process::Process;
+use super::rootfs::{Skeleton, Surroundings, declared_mounts};
+use super::{file, network};
+use gapless_core::node::NodeId;
+use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::error::{Context, Error};
+use gapless_engine::images::{OWNER_SHIFT, UnpackedImage};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Where programs are looked for when the declaration does not say.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Nodes of one declaration that are to be made.
+pub struct Making<'a> {
+    /// What all machines share.
+    pub ground: &'a Ground,
+    /// The nodes' folders.
+    pub nodes: &'a Nodes,
+    /// How they run.
+    pub declaration: &'a ServiceDeclaration,
+    /// What they boot.
+    pub image: &'a UnpackedImage,
+    /// The folder of all volumes.
+    pub volumes: &'a Path,
+    /// Addresses that some proxy still knows under the name of an earlier node.
+    pub listed: &'a BTreeSet<Ipv4Addr>,
+}
+
+impl Making<'_> {
+    /// Makes and starts these nodes. Gives those that run.
+    ///
+    /// # Errors
+    /// When one cannot be made. It is made anew at the next try, as it never ran.
+    pub fn make(&self, nodes: &[NodeId]) -> Result<Vec<(Key, Process)>, Error> {
+        let wanted = nodes.iter().map(|node| self.decide(*node)).collect::<Result<Vec<_>, Error>>()?;
+        let requests = on_threads(&wanted, |(node, record)| self.prepare(*node, record))?;
+        let links: String = requests.iter().map(|request| self.ground.network.link_commands(&request.key, request.address)).collect();
+        if !links.is_empty() {
+            self.ground
+                .helpers
+                .run(Command::new("ip").args(["-batch", "-"]), &links)
+                .context(|| "linking the nodes to the bridge".into())?;
+        }
+        let started = on_threads(&requests, |request| self.start(request))?;
+        Ok(started.into_iter().flatten().collect())
+    }
+
+    /// Gives the node its address and writes the decision down, before anything of it exists. One whose making was broken off keeps its address; what there is of
+    /// it is removed.
+    fn decide(&self, node: NodeId) -> Result<(NodeId, NodeRecord), Error> {
+        let key = Key::node(&self.declaration.service, node);
+        if let Some(record) = self.nodes.record(&key)? {
+            let remains = MachineRemains { key, address: Some(record.address), grace: Duration::ZERO };
+            self.ground.remove(&[remains]).into_iter().collect::<Result<(), Error>>()?;
+            self.ground.addresses().take(record.address);
+            return Ok((node, NodeRecord { image: self.image.image.to_string(), ..record }));
+        }
+        let record = NodeRecord {
+            image: self.image.image.to_string(),
+            address: self.ground.next_address(self.declaration.node.outbound, self.listed)?,
+            port: self.declaration.node.port,
+            check: self.declaration.health.path.clone(),
+        };
+        self.nodes.write_record(&key, &record)?;
+        Ok((node, record))
+    }
+
+    fn prepare(&self, node: NodeId, record: &NodeRecord) -> Result<MachineRequest, Error> {
+        let request = self.request(node, record).context(|| format!("preparing {node}"))?;
+        self.ground.prepare(&request).context(|| format!("preparing {node}"))?;
+        Ok(request)
+    }
+
+    fn request(&self, node: NodeId, record: &NodeRecord) -> Result<MachineRequest, Error> {
+        let key = Key::node(&self.declaration.service, node);
+        let folder = self.nodes.folder(&key);
+        let settings = &self.declaration.node;
+        let hostname = format!("{}-{node}", self.declaration.service.service());
+        let skeleton = Skeleton::new(folder.join("skeleton"), &self.image.layers)?;
+        skeleton.surroundings(&Surroundings { hostname: &hostname, address: record.address, outbound: settings.outbound })?;
+        let identity = super::rootfs::Layers(&self.image.layers).identity(&settings.user)?;
+        let volumes = self.make_volumes(OWNER_SHIFT + identity.user, OWNER_SHIFT + identity.group)?;
+        let mounts = declared_mounts(&skeleton, &settings.writable, &volumes)?;
+        let mut trees = self.image.layers.clone();
+        trees.push(skeleton.folder().to_path_buf());
+        Ok(MachineRequest {
+            log: self.nodes.log(&key),
+            folder: folder.join("bundle"),
+            key,
+            address: record.address,
+            root: Root::Overlay { trees, upper: None },
+            confinement: Confinement::Node,
+            hostname,
+            command: settings.command.clone(),
+            working_directory: settings.working_directory.clone(),
+            identity,
+            environment: self.environment(node),
+            mounts,
+            owner_shift: OWNER_SHIFT,
+            memory_bytes: Some(settings.memory_bytes),
+            cpu_millicores: Some(settings.cpu_millicores),
+        })
+    }
+
+    fn environment(&self, node: NodeId) -> BTreeMap<String, String> {
+        let service = self.declaration.service.service();
+        let own = [
+            ("PATH", DEFAULT_PATH.to_string()),
+            ("GAPLESS_RELEASE", format!("{service}-{}", node.group.release)),
+            ("GAPLESS_NODE", format!("{service}-{node}")),
+        ];
+        let mut environment: BTreeMap<String, String> = own.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        environment.extend(self.declaration.node.environment.clone());
+        environment
+    }
+
+    /// The volumes' folders, by path in the node. A new one belongs to the command's user.
+    fn make_volumes(&self, user: u32, group: u32) -> Result<BTreeMap<PathBuf, PathBuf>, Error> {
+        let mut volumes = BTreeMap::new();
+        for (name, path) in &self.declaration.node.volumes {
+            let folder = self.volumes.join(self.declaration.service.project()).join(name);
+            if !folder.exists() {
+                file::make_folder(&folder, 0o755)?;
+                chown(&folder, Some(user), Some(group)).context(|| format!("setting the owner of the volume {}", folder.display()))?;
+            }
+            volumes.insert(path.clone(), folder);
+        }
+        Ok(volumes)
+    }
+
+    fn start(&self, request: &MachineRequest) -> Result<Option<(Key, Process)>, Error> {
+        let ground = self.ground;
+        network::in_namespace(
+            &ground.helpers,
+            &ground.network.namespace(&request.key),
+            &ground.network.interface_commands(request.address),
+        )?;
+        match ground.start(request)? {
+            Start::Running(process) => {
+                self.nodes.write_running(&request.key, &process)?;
+                Ok(Some((request.key.clone(), process)))
+            }
+            Start::Refused(reason) => {
+                self.nodes.write_exit(&request.key, &Exit { code: None, output: reason })?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Does one thing for each, all at the same time; the first error counts, after all have ended.
+pub fn on_threads<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> Result<R, Error> + Sync) -> Result<Vec<R>, Error> {
+    let results: Vec<Result<R, Error>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = all.iter().map(|one| scope.spawn(|| work(one))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a thread panicked")))).collect()
+    });
+    results.into_iter().collect()
+}

@@ -1,0 +1,151 @@
+//! Helpers: programs that the server runs to get something done (runc, ip, nft). They must not outlive a server that was killed, or two of them would work on the
+//! same thing after the next start. So each enters a control group of its own kind before it begins, and the next start ends what it finds there.
+
+use super::cgroup::{Cgroups, processes};
+use super::names::Marks;
+use super::process::{Process, kill, wait};
+use gapless_engine::error::{Context, Error};
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a helper may take: each does work of milliseconds, and one that hangs must not hold an effect for ever.
+const HELPER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long the processes of a group may take to be gone after they were killed.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The helpers' control group of an installation. Without control groups of version 2 there is none, and helpers run as ordinary children.
+#[derive(Clone, Debug)]
+pub struct Helpers {
+    folder: Option<PathBuf>,
+}
+
+impl Helpers {
+    /// The helpers of an installation; the group is made.
+    ///
+    /// # Errors
+    /// When the group cannot be made.
+    pub fn new(marks: &Marks, cgroups: &Cgroups) -> Result<Self, Error> {
+        let folder = cgroups.unified.as_ref().map(|root| root.join("gapless").join(marks.installation()).join("helpers"));
+        if let Some(folder) = &folder {
+            fs::create_dir_all(folder).context(|| format!("making the control group {}", folder.display()))?;
+        }
+        Ok(Self { folder })
+    }
+
+    /// Helpers without a group: for a program that only looks and is no server.
+    #[must_use]
+    pub fn without_group() -> Self {
+        Self { folder: None }
+    }
+
+    /// Makes a command enter the group just before its program begins. For any program that the server runs, also in other crates.
+    ///
+    /// # Errors
+    /// When the group is gone.
+    pub fn enter(&self, command: &mut Command) -> Result<(), Error> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let path = folder.join("cgroup.procs");
+        let procs = OpenOptions::new().write(true).open(&path).context(|| format!("opening {}", path.display()))?;
+        let hook = move || rustix::io::write(procs.as_fd(), b"0").map(drop).map_err(std::io::Error::from);
+        // SAFETY: between fork and exec only one write to an open descriptor happens: no lock, no allocation.
+        unsafe { command.pre_exec(hook) };
+        Ok(())
+    }
+
+    /// Ends all helpers that are left, and waits until they are gone. To be called at a start, before anything else is done.
+    ///
+    /// # Errors
+    /// When one cannot be ended.
+    pub fn end_all(&self) -> Result<usize, Error> {
+        let Some(folder) = &self.folder else { return Ok(0) };
+        end_processes(std::slice::from_ref(folder))
+    }
+
+    /// Runs a helper to its end and gives what it wrote to its standard output.
+    ///
+    /// # Errors
+    /// When it cannot be started, fails, or takes longer than [`HELPER_DEADLINE`]; with what it wrote to its error output.
+    pub fn run(&self, command: &mut Command, input: &str) -> Result<String, Error> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        self.run_inner(command, input).context(|| format!("running `{name}`"))
+    }
+
+    fn run_inner(&self, command: &mut Command, input: &str) -> Result<String, Error> {
+        let output = tempfile_like()?;
+        let errors = tempfile_like()?;
+        command.stdout(output.try_clone().context(|| "its output".into())?);
+        command.stderr(errors.try_clone().context(|| "its error output".into())?);
+        let ended = self.run_with_output(command, input)?;
+        if ended { text_of(output) } else { Err(Error::new(text_of(errors)?.trim().to_string())) }
+    }
+
+    /// Runs a helper whose outputs were set; whether it succeeded.
+    ///
+    /// # Errors
+    /// When it cannot be started or takes longer than [`HELPER_DEADLINE`].
+    pub fn run_with_output(&self, command: &mut Command, input: &str) -> Result<bool, Error> {
+        self.enter(command)?;
+        command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
+        let mut child = command.spawn().context(|| "starting it".into())?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A helper that ended early says why by its status.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let pid = i32::try_from(child.id()).unwrap_or(0);
+        let in_time = Process::of(pid).and_then(|process| process.descriptor()).is_none_or(|descriptor| wait(&descriptor, HELPER_DEADLINE));
+        if !in_time {
+            let _ = child.kill();
+        }
+        let status = child.wait().context(|| "waiting for it".into())?;
+        if in_time { Ok(status.success()) } else { Err(Error::new(format!("it did not end within {HELPER_DEADLINE:?}"))) }
+    }
+}
+
+/// An unnamed file in memory: what a helper writes never fills a pipe that nobody reads.
+fn tempfile_like() -> Result<fs::File, Error> {
+    let descriptor = rustix::fs::memfd_create("gapless-helper", rustix::fs::MemfdFlags::CLOEXEC);
+    descriptor.map(fs::File::from).map_err(std::io::Error::from).context(|| "making a file in memory".into())
+}
+
+fn text_of(mut file: fs::File) -> Result<String, Error> {
+    use std::io::Seek;
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).context(|| "reading its output".into())?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Kills the processes of these groups and waits until none is left. Gives how many there were.
+///
+/// # Errors
+/// When some are still there after [`KILL_DEADLINE`].
+pub fn end_processes(folders: &[PathBuf]) -> Result<usize, Error> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let end = Instant::now() + KILL_DEADLINE;
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        let left: Vec<i32> = folders.iter().flat_map(|folder| processes(folder)).filter(|pid| *pid != own).collect();
+        let left: Vec<Process> = left.into_iter().filter_map(Process::of).filter(Process::is_alive).collect();
+        if left.is_empty() {
+            return Ok(seen.len());
+        }
+        if Instant::now() > end {
+            let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
+            return Err(Error::new(format!("processes {} cannot be ended", pids.join(", ")))
+                .hint("look at them with ps: one in state D waits for a disk or the network"));
+        }
+        for process in left {
+            seen.insert(process.pid);
+            if let Some(descriptor) = process.descriptor() {
+                kill(&descriptor);
+                wait(&descriptor, Duration::from_millis(500));
+                process.end();
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What is left on the host: everything that carries an installation's marks and that nothing alive explains. Found by looking at the host, never at memory.
+
+use super::cgroup::{Cgroups, processes};
+use super::helpers::{Helpers, end_processes};
+use super::names::{Marks, NETWORK_NAMESPACES, RUNTIME_FOLDER};
+use super::network::{self, Subnet};
+use super::rootfs::{mounts_below, unmount_all};
+use super::{file, platform_folder};
+use gapless_engine::error::{Context, Error};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a leftover is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftoverKind {
+    /// Processes in the installation's control groups; the name is the group's folder.
+    Processes,
+    /// The runtime's record of a container.
+    Container,
+    /// A mount, or a folder for mounts.
+    Mount,
+    /// A network namespace.
+    NetworkNamespace,
+    /// A link or a bridge.
+    Interface,
+    /// A table of nftables.
+    Table,
+    /// A control group.
+    Cgroup,
+}
+
+impl fmt::Display for LeftoverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LeftoverKind::Processes => "processes",
+            LeftoverKind::Container => "container",
+            LeftoverKind::Mount => "mount",
+            LeftoverKind::NetworkNamespace => "network namespace",
+            LeftoverKind::Interface => "interface",
+            LeftoverKind::Table => "nftables table",
+            LeftoverKind::Cgroup => "control group",
+        })
+    }
+}
+
+/// Something that carries an installation's marks and that nothing alive explains.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Leftover {
+    /// What it is.
+    pub kind: LeftoverKind,
+    /// Its name on the host.
+    pub name: String,
+    /// Why nothing explains it.
+    pub why: String,
+}
+
+/// Writes down which state folder an installation's marks belong to.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn claim(marks: &Marks, state: &Path) -> Result<(), Error> {
+    let folder = marks.runtime_folder();
+    file::make_folder(&folder, 0o711)?;
+    file::write(&folder.join("state.json"), &state)
+}
+
+/// The leftovers of one installation.
+#[derive(Clone, Debug)]
+pub struct Leftovers {
+    marks: Marks,
+    state: PathBuf,
+    cgroups: Cgroups,
+    helpers: Helpers,
+}
+
+impl Leftovers {
+    /// Of the installation with this id, whose state is in this folder.
+    ///
+    /// # Errors
+    /// When the id is none.
+    pub fn of(installation: &str, state: &Path) -> Result<Self, Error> {
+        // Without a group for helpers: looking must not leave a mark itself.
+        let helpers = Helpers::without_group();
+        Ok(Self { marks: Marks::new(installation)?, state: state.to_path_buf(), cgroups: Cgroups::detect(), helpers })
+    }
+
+    /// The leftovers of installations whose state folder is gone.
+    ///
+    /// # Errors
+    /// When the host cannot be looked at.
+    pub fn foreign() -> Result<Vec<Self>, Error> {
+        let names = file::names(Path::new(RUNTIME_FOLDER))?;
+        let mut gone = Vec::new();
+        for name in names.iter().filter(|name| Marks::new(name).is_ok()) {
+            let state: Option<PathBuf> = file::read(&Path::new(RUNTIME_FOLDER).join(name).join("state.json"))?;
+            if let Some(state) = state.filter(|state| !platform_folder(state).exists()) {
+                gone.push(Self::of(name, &state)?);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// The installation's id.
+    #[must_use]
+    pub fn installation(&self) -> &str {
+        self.marks.installation()
+    }
+
+    /// Everything that nothing alive explains, in the order in which it is to be removed.
+    ///
+    /// # Errors
+    /// When the host cannot be looked at.
+    pub fn find(&self) -> Result<Vec<Leftover>, Error> {
+        let explained = self.explained()?;
+        let mut found = self.all()?;
+        found.retain(|leftover| !self.is_explained(leftover, &explained));
+        found.sort();
+        Ok(found)
+    }
+
+    /// Removes these. Those that are gone already do no harm.
+    ///
+    /// # Errors
+    /// When one cannot be removed; the others are.
+    pub fn remove(&self, leftovers: &[Leftover]) -> Result<(), Error> {
+        let mut ordered = leftovers.to_vec();
+        ordered.sort();
+        let results: Vec<Result<(), Error>> =
+            ordered.iter().map(|one| self.remove_one(one).context(|| format!("removing the {} {}", one.kind, one.name))).collect();
+        results.into_iter().collect()
+    }
+
+    /// Removes everything of the installation from the host, what is alive too. Its state folder stays, and is marked so that nothing in it is taken for alive.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove_everything(&self) -> Result<(), Error> {
+        let platform = platform_folder(&self.state);
+        let subnet: Option<Subnet> = file::read(&platform.join("network.json"))?;
+        self.remove(&self.all()?)?;
+        network::remove(&self.marks, &self.helpers, subnet.as_ref())?;
+        ["nodes", "benches", "runc"].iter().try_for_each(|name| file::remove_folder(&platform.join(name)))?;
+        match fs::remove_file(platform.join("network.json")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| "removing the network's record".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The keys of machines that have a record in the state.
+    fn explained(&self) -> Result<BTreeSet<String>, Error> {
+        let platform = platform_folder(&self.state);
+        let mut keys = BTreeSet::new();
+        for (folder, record) in [("nodes", "node.json"), ("benches", "bench.json")] {
+            let names = file::names(&platform.join(folder))?;
+            keys.extend(names.into_iter().filter(|name| platform.join(folder).join(name).join(record).exists()));
+        }
+        Ok(keys)
+    }
+
+    fn is_explained(&self, leftover: &Leftover, keys: &BTreeSet<String>) -> bool {
+        let open = platform_folder(&self.state).join("network.json").exists();
+        let last = leftover.name.rsplit('/').next().unwrap_or_default();
+        match leftover.kind {
+            LeftoverKind::Container | LeftoverKind::NetworkNamespace => {
+                last.strip_prefix(&self.marks.machine_prefix()).is_some_and(|key| keys.contains(key))
+            }
+            LeftoverKind::Mount => keys.iter().any(|key| Path::new(&leftover.name).starts_with(self.marks.runtime_folder().join(key))),
+            LeftoverKind::Processes | LeftoverKind::Cgroup => keys.contains(last) || open && last == "helpers",
+            LeftoverKind::Interface => open && last == self.marks.bridge() || self.addresses(keys).contains(last),
+            LeftoverKind::Table => open,
+        }
+    }
+
+    /// The links of the machines that have a record.
+    fn addresses(&self, keys: &BTreeSet<String>) -> BTreeSet<String> {
+        let platform = platform_folder(&self.state);
+        let Ok(Some(subnet)) = file::read::<Subnet>(&platform.join("network.json")) else { return BTreeSet::new() };
+        let records = keys
+            .iter()
+            .flat_map(|key| [platform.join("nodes").join(key).join("node.json"), platform.join("benches").join(key).join("bench.json")]);
+        let addresses = records.filter_map(|path| file::read::<serde_json::Value>(&path).ok()??["address"].as_str()?.parse().ok());
+        addresses.map(|address| self.marks.link(subnet.offset(address))).collect()
+    }
+
+    /// Everything that carries the marks.
+    fn all(&self) -> Result<Vec<Leftover>, Error> {
+        let (prefix, links) = (self.marks.machine_prefix(), self.marks.link_prefix());
+        let mut found = Vec::new();
+        let mut add = |kind, name: String, why: &str| found.push(Leftover { kind, name, why: why.to_string() });
+        for folder in self.groups() {
+            if !processes(&folder).is_empty() {
+                add(LeftoverKind::Processes, folder.display().to_string(), "no node is on record that they belong to");
+            }
+            add(LeftoverKind::Cgroup, folder.display().to_string(), "no node is on record for it");
+        }
+        let runtime = platform_folder(&self.state).join("runc");
+        for name in file::names(&runtime)?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            add(LeftoverKind::Container, runtime.join(name).display().to_string(), "no node is on record for it");
+        }
+        for place in mounts_below(&self.marks.runtime_folder()) {
+            add(LeftoverKind::Mount, place.display().to_string(), "no node is on record for it");
+        }
+        for name in file::names(Path::new(NETWORK_NAMESPACES))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            add(
+                LeftoverKind::NetworkNamespace,
+                Path::new(NETWORK_NAMESPACES).join(name).display().to_string(),
+                "no node is on record for it",
+            );
+        }
+        for name in
+            file::names(Path::new("/sys/class/net"))?.into_iter().filter(|name| name.starts_with(&links) || *name == self.marks.bridge())
+        {
+            add(LeftoverKind::Interface, name, "no node is on record for it");
+        }
+        if network::has_table(&self.marks, &self.helpers) {
+            add(LeftoverKind::Table, self.marks.table(), "the installation has no network on record");
+        }
+        Ok(found)
+    }
+
+    /// The control groups of machines and helpers, in every hierarchy.
+    fn groups(&self) -> Vec<PathBuf> {
+        let roots = self.cgroups.folders(&format!("/gapless/{}", self.marks.installation()));
+        let below = |root: PathBuf| file::names(&root).unwrap_or_default().into_iter().map(move |name| root.join(name));
+        roots.into_iter().flat_map(below).filter(|path| path.is_dir()).collect()
+    }
+
+    fn remove_one(&self, leftover: &Leftover) -> Result<(), Error> {
+        let path = Path::new(&leftover.name);
+        match leftover.kind {
+            LeftoverKind::Processes => end_processes(&[path.to_path_buf()]).map(drop),
+            LeftoverKind::Container => file::remove_folder(path),
+            LeftoverKind::Mount => unmount_all(path),
+            LeftoverKind::NetworkNamespace => network::remove_namespace(path),
+            LeftoverKind::Interface => network::remove_links(&self.helpers, std::slice::from_ref(&leftover.name)),
+            LeftoverKind::Table => network::remove_table(&self.marks, &self.helpers),
+            LeftoverKind::Cgroup => self.remove_group(path),
+        }
+    }
+
+    fn remove_group(&self, folder: &Path) -> Result<(), Error> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        self.cgroups.remove(&format!("/gapless/{}/{name}", self.marks.installation()));
+        // The groups above go with the last one below.
+        for group in [format!("/gapless/{}", self.marks.installation()), "/gapless".to_string()] {
+            self.cgroups.folders(&group).iter().for_each(|folder| drop(fs::remove_dir(folder)));
+        }
+        if folder.exists() { Err(Error::new("it still has processes")) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,209 @@
+//! The marks of an installation: everything on the host that belongs to it carries its id in its name, so that it can be found again after any crash.
+
+use gapless_core::name::ServiceName;
+use gapless_core::node::NodeId;
+use gapless_engine::error::{Error, ErrorKind};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// How many hexadecimal digits name an installation: with them the names of interfaces stay below the kernel's 15 bytes (IFNAMSIZ).
+pub const INSTALLATION_DIGITS: usize = 6;
+
+/// Where mounts and other things that do not outlive the machine's start are kept. Its folders may be entered by anybody and listed only by root: the runtime
+/// enters them as the node's own (unprivileged) root.
+pub const RUNTIME_FOLDER: &str = "/run/gapless";
+
+/// Where iproute2 keeps network namespaces.
+pub const NETWORK_NAMESPACES: &str = "/run/netns";
+
+/// Which installation something belongs to, and the names that follow from it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Marks {
+    installation: String,
+}
+
+impl Marks {
+    /// The marks of an installation.
+    ///
+    /// # Errors
+    /// When the id is not 6 lower-case hexadecimal digits.
+    pub fn new(installation: &str) -> Result<Self, Error> {
+        let valid =
+            installation.len() == INSTALLATION_DIGITS && installation.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !valid {
+            return Err(Error::new(format!("`{installation}` is not an installation's id"))
+                .kind(ErrorKind::Invalid)
+                .hint("it has 6 hexadecimal digits, such as 09fa3c"));
+        }
+        Ok(Self { installation: installation.to_string() })
+    }
+
+    /// The installation's id.
+    #[must_use]
+    pub fn installation(&self) -> &str {
+        &self.installation
+    }
+
+    /// The bridge that the installation's machines are attached to.
+    #[must_use]
+    pub fn bridge(&self) -> String {
+        format!("gl{}", self.installation)
+    }
+
+    /// The table of nftables, family `inet`.
+    #[must_use]
+    pub fn table(&self) -> String {
+        format!("gapless_{}", self.installation)
+    }
+
+    /// The host's end of a machine's link; `offset` is the place of its address in the installation's network.
+    #[must_use]
+    pub fn link(&self, offset: u32) -> String {
+        format!("{}{offset:04x}", self.link_prefix())
+    }
+
+    /// How the names of all such links begin.
+    #[must_use]
+    pub fn link_prefix(&self) -> String {
+        format!("gv{}", self.installation)
+    }
+
+    /// The container and the network namespace of a machine.
+    #[must_use]
+    pub fn machine(&self, key: &Key) -> String {
+        format!("{}{key}", self.machine_prefix())
+    }
+
+    /// How the names of all containers and network namespaces begin.
+    #[must_use]
+    pub fn machine_prefix(&self) -> String {
+        format!("gl{}.", self.installation)
+    }
+
+    /// The network namespace of a machine, as a file.
+    #[must_use]
+    pub fn network_namespace(&self, key: &Key) -> PathBuf {
+        Path::new(NETWORK_NAMESPACES).join(self.machine(key))
+    }
+
+    /// The installation's folder of mounts.
+    #[must_use]
+    pub fn runtime_folder(&self) -> PathBuf {
+        Path::new(RUNTIME_FOLDER).join(&self.installation)
+    }
+
+    /// A machine's folder of mounts.
+    #[must_use]
+    pub fn mounts(&self, key: &Key) -> PathBuf {
+        self.runtime_folder().join(key.as_str())
+    }
+
+    /// The group of a machine in every hierarchy of control groups, from the hierarchy's root.
+    #[must_use]
+    pub fn cgroup(&self, key: &Key) -> String {
+        format!("/gapless/{}/{key}", self.installation)
+    }
+}
+
+/// Names a machine of any kind inside an installation: `hello.web.r1-i1-n0` a node, `bench.x` a build node, `sandbox.x` a sandbox.
+/// The dot is in no other name, so keys cannot be mistaken for each other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// The key of a node.
+    #[must_use]
+    pub fn node(service: &ServiceName, node: NodeId) -> Self {
+        Self(format!("{}{node}", Self::service_prefix(service)))
+    }
+
+    /// How the keys of all nodes of a service begin.
+    #[must_use]
+    pub fn service_prefix(service: &ServiceName) -> String {
+        format!("{}.{}.", service.project(), service.service())
+    }
+
+    /// The key of a build node.
+    ///
+    /// # Errors
+    /// When the name is not lower-case letters, digits and dashes, at most 32.
+    pub fn bench(name: &str) -> Result<Self, Error> {
+        Self::named("bench", name)
+    }
+
+    /// The key of a sandbox.
+    ///
+    /// # Errors
+    /// As for [`Self::bench`].
+    pub fn sandbox(name: &str) -> Result<Self, Error> {
+        Self::named("sandbox", name)
+    }
+
+    fn named(kind: &str, name: &str) -> Result<Self, Error> {
+        const LIMIT: usize = 32;
+        let valid = (1..=LIMIT).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !valid {
+            return Err(Error::new(format!("`{name}` cannot name a {kind}"))
+                .kind(ErrorKind::Invalid)
+                .hint("use at most 32 lower-case letters, digits and dashes"));
+        }
+        Ok(Self(format!("{kind}.{name}")))
+    }
+
+    /// The service and the node that a key names, if it names a node.
+    #[must_use]
+    pub fn parse_node(text: &str) -> Option<(ServiceName, NodeId)> {
+        let mut parts = text.splitn(3, '.');
+        let service = ServiceName::new(parts.next()?, parts.next()?).ok()?;
+        Some((service, parts.next()?.parse().ok()?))
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_fit_the_kernel() {
+        let marks = Marks::new("09fa3c").unwrap();
+        assert_eq!(marks.link(0x7fe), "gv09fa3c07fe");
+        assert!(marks.link(0xffff).len() <= 15);
+        assert_eq!(marks.bridge(), "gl09fa3c");
+    }
+
+    #[test]
+    fn an_installation_is_named_by_six_digits() {
+        for wrong in ["", "09fa3", "09FA3C", "09fa3cd", "09fa3/"] {
+            assert!(Marks::new(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_node_key_is_read_back() {
+        let service: ServiceName = "hello/web".parse().unwrap();
+        let node: NodeId = "r7-i12-n0".parse().unwrap();
+        let key = Key::node(&service, node);
+        assert_eq!(key.as_str(), "hello.web.r7-i12-n0");
+        assert_eq!(Key::parse_node(key.as_str()), Some((service, node)));
+        assert_eq!(Key::parse_node("bench.hello"), None);
+    }
+
+    #[test]
+    fn a_bench_cannot_be_named_out_of_its_folder() {
+        for wrong in ["", "../x", "A", "a.b", &"x".repeat(33)] {
+            assert!(Key::bench(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Nodes on disk. A node's folder says how far it has come, and is written before and after each thing that is done for it:
+//!
+//! | file | since |
+//! |---|---|
+//! | `node.json` | it was decided: nothing of it may exist without |
+//! | `running.json` | its command was started |
+//! | `exit.json` | its command ended, or could not be started |
+//!
+//! A folder with `node.json` alone is a node whose making was broken off: it never ran, and is made anew under the same name. When a node was destroyed, a tombstone stays, so
+//! that it is never made again.
+
+use super::file;
+use super::machine::Ground;
+use super::names::Key;
+use super::process::{End, Process};
+use gapless_core::name::ServiceName;
+use gapless_core::node::NodeId;
+use gapless_core::observation::Condition;
+use gapless_engine::error::{Context, Error};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// How many logs of destroyed nodes are kept: enough to look back over some dozen rollouts.
+const LOGS_KEPT: usize = 200;
+
+/// The most output that is kept of a node, in bytes: beyond it the file begins anew.
+const LOG_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How much of a node's last output is told with its end, in bytes.
+const TAIL_BYTES: usize = 400;
+
+/// What is decided of a node before anything of it exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The image it is made from, as verified.
+    pub image: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The port of its application.
+    pub port: u16,
+    /// The path of its health check.
+    pub check: String,
+}
+
+/// How a node's command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Its code, if it is known.
+    pub code: Option<i32>,
+    /// Its last words, or why it could not be started.
+    pub output: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Tombstone {
+    address: Option<Ipv4Addr>,
+}
+
+/// The folders of all nodes.
+#[derive(Debug)]
+pub struct Nodes {
+    folder: PathBuf,
+    tombstones: PathBuf,
+    logs: PathBuf,
+    /// A child's end can be asked for only once: whoever asks writes it down before another may ask.
+    settling: Mutex<()>,
+}
+
+impl Nodes {
+    /// The nodes of the platform whose folder this is.
+    ///
+    /// # Errors
+    /// When the folders cannot be made.
+    pub fn open(platform: &Path) -> Result<Self, Error> {
+        let nodes = Self {
+            folder: platform.join("nodes"),
+            tombstones: platform.join("tombstones"),
+            logs: platform.join("logs"),
+            settling: Mutex::default(),
+        };
+        [&nodes.folder, &nodes.tombstones, &nodes.logs].into_iter().try_for_each(|folder| file::make_folder(folder, 0o700))?;
+        Ok(nodes)
+    }
+
+    /// A node's folder.
+    pub fn folder(&self, key: &Key) -> PathBuf {
+        self.folder.join(key.as_str())
+    }
+
+    /// Where a node's output goes.
+    pub fn log(&self, key: &Key) -> PathBuf {
+        self.folder(key).join("output.log")
+    }
+
+    /// A node's output: while it exists, and for some time after.
+    pub fn kept_log(&self, key: &Key) -> Option<PathBuf> {
+        [self.log(key), self.buried_log(key)].into_iter().find(|path| path.exists())
+    }
+
+    fn buried_log(&self, key: &Key) -> PathBuf {
+        self.logs.join(format!("{key}.log"))
+    }
+
+    /// What was decided of a node.
+    pub fn record(&self, key: &Key) -> Result<Option<NodeRecord>, Error> {
+        file::read(&self.folder(key).join("node.json"))
+    }
+
+    /// Writes down what was decided; nothing of the node may exist before.
+    pub fn write_record(&self, key: &Key, record: &NodeRecord) -> Result<(), Error> {
+        file::make_folder(&self.folder(key), 0o700)?;
+        file::write(&self.folder(key).join("node.json"), record)
+    }
+
+    /// Writes down that the command was started.
+    pub fn write_running(&self, key: &Key, process: &Process) -> Result<(), Error> {
+        file::write(&self.folder(key).join("running.json"), process)
+    }
+
+    /// The process of a node whose command was started.
+    pub fn running(&self, key: &Key) -> Result<Option<Process>, Error> {
+        file::read(&self.folder(key).join("running.json"))
+    }
+
+    /// Writes down how the command ended.
+    pub fn write_exit(&self, key: &Key, exit: &Exit) -> Result<(), Error> {
+        file::write(&self.folder(key).join("exit.json"), exit)
+    }
+
+    fn exit(&self, key: &Key) -> Result<Option<Exit>, Error> {
+        file::read(&self.folder(key).join("exit.json"))
+    }
+
+    /// Whether the node was made, or was and is gone.
+    pub fn was_made(&self, key: &Key) -> Result<bool, Error> {
+        Ok(self.is_buried(key) || self.running(key)?.is_some() || self.exit(key)?.is_some())
+    }
+
+    /// Whether the node was destroyed, or must never be made.
+    pub fn is_buried(&self, key: &Key) -> bool {
+        self.tombstones.join(key.as_str()).exists()
+    }
+
+    /// The address that a node has or had.
+    pub fn address(&self, key: &Key) -> Option<Ipv4Addr> {
+        let buried = || file::read::<Tombstone>(&self.tombstones.join(key.as_str())).ok()??.address;
+        self.record(key).ok().flatten().map(|record| record.address).or_else(buried)
+    }
+
+    /// Every node that exists in any condition, by service.
+    pub fn list(&self) -> Result<Vec<(ServiceName, NodeId)>, Error> {
+        let names = file::names(&self.folder)?;
+        let nodes = names.iter().filter_map(|name| Key::parse_node(name));
+        Ok(nodes.filter(|(service, node)| !self.is_buried(&Key::node(service, *node))).collect())
+    }
+
+    /// Every node of a service that exists in any condition.
+    pub fn of(&self, service: &ServiceName) -> Result<Vec<NodeId>, Error> {
+        Ok(self.list()?.into_iter().filter(|(other, _)| other == service).map(|(_, node)| node).collect())
+    }
+
+    /// Whether a node runs, as the host tells. Writes an end down that nobody has written yet.
+    pub fn condition(&self, key: &Key) -> Result<Condition, Error> {
+        let Some(process) = self.running(key)? else {
+            let exit = self.exit(key)?;
+            return Ok(exit.map_or(Condition::Starting, |exit| Condition::Exited { code: exit.code, output: exit.output }));
+        };
+        if process.is_alive() {
+            return Ok(Condition::Running);
+        }
+        let exit = self.settle(key, &process)?;
+        Ok(Condition::Exited { code: exit.code, output: exit.output })
+    }
+
+    /// Writes down how a process that ended did so.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn settle(&self, key: &Key, process: &Process) -> Result<Exit, Error> {
+        let _settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(exit) = self.exit(key)? {
+            return Ok(exit);
+        }
+        let exit = Exit { code: process.end().map(End::code), output: file::tail(&self.log(key), TAIL_BYTES) };
+        self.write_exit(key, &exit)?;
+        Ok(exit)
+    }
+
+    /// Begins a log anew that has grown past its limit.
+    pub fn bound_log(&self, key: &Key) -> Result<(), Error> {
+        let path = self.log(key);
+        if fs::metadata(&path).is_ok_and(|log| log.len() > LOG_BYTES) {
+            let mut log = OpenOptions::new().append(true).open(&path).context(|| format!("opening {}", path.display()))?;
+            let notice = format!("[gapless: the output grew past {LOG_BYTES} bytes and begins anew here]\n");
+            log.set_len(0).and_then(|()| log.write_all(notice.as_bytes())).context(|| format!("shortening {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a destroyed node's tombstone and removes its folder; its log is kept.
+    pub fn bury(&self, key: &Key) -> Result<(), Error> {
+        if !self.is_buried(key) {
+            file::write(&self.tombstones.join(key.as_str()), &Tombstone { address: self.address(key) })?;
+        }
+        let log = self.log(key);
+        if log.exists() {
+            fs::rename(&log, self.buried_log(key)).context(|| format!("keeping the log {}", log.display()))?;
+            self.forget_logs()?;
+        }
+        file::remove_folder(&self.folder(key))
+    }
+
+    fn forget_logs(&self) -> Result<(), Error> {
+        let mut logs: BTreeMap<(std::time::SystemTime, String), PathBuf> = BTreeMap::new();
+        for name in file::names(&self.logs)? {
+            let path = self.logs.join(&name);
+            if let Ok(changed) = fs::metadata(&path).and_then(|log| log.modified()) {
+                logs.insert((changed, name), path);
+            }
+        }
+        let surplus = logs.len().saturating_sub(LOGS_KEPT);
+        for path in logs.values().take(surplus) {
+            fs::remove_file(path).context(|| format!("removing the old log {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// A node that the runtime started although its maker died before it could write that down.
+    pub fn adopt(&self, ground: &Ground, key: &Key) -> Result<Option<Process>, Error> {
+        let Some(process) = ground.started(key) else { return Ok(None) };
+        self.write_running(key, &process)?;
+        Ok(Some(process))
+    }
+}

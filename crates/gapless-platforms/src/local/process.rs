@@ -1,0 +1,170 @@
+//! Processes that are not our children, or are only by inheritance: known by pid and start, watched through a pidfd.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What tells a process from every other one that has or had its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number on the host.
+    pub pid: i32,
+    /// When it began, in clock ticks since the machine's start (proc(5), field 22 of `stat`).
+    pub start_ticks: u64,
+    /// Which start of the machine (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+impl End {
+    /// As one number: a signal counts as 128 and its number, as shells do.
+    pub fn code(self) -> i32 {
+        match self {
+            End::Exited(code) => code,
+            End::Killed(signal) => 128 + signal,
+        }
+    }
+}
+
+impl Process {
+    /// The process that has this number now.
+    pub fn of(pid: i32) -> Option<Self> {
+        Some(Self { pid, start_ticks: stat(pid)?.1, boot: boot() })
+    }
+
+    /// Whether it runs. A process that ended and was not waited for does not.
+    pub fn is_alive(&self) -> bool {
+        self.boot == boot() && stat(self.pid).is_some_and(|(state, start)| start == self.start_ticks && !matches!(state, 'Z' | 'X'))
+    }
+
+    /// A descriptor of it, as long as it runs or was not waited for.
+    pub fn descriptor(&self) -> Option<OwnedFd> {
+        let descriptor = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        let same = self.boot == boot() && stat(self.pid)?.1 == self.start_ticks;
+        same.then_some(descriptor)
+    }
+
+    /// Waits for its end without holding a thread: the kernel makes a pidfd readable when its process has ended (pidfd_open(2)).
+    pub async fn ended(&self) {
+        let Some(descriptor) = self.descriptor() else { return };
+        // SAFETY: the descriptor is owned here and stays open until the registration is dropped with it.
+        let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+        if let Ok(registered) = registered {
+            let _ = registered.readable().await;
+        }
+    }
+
+    /// How it ended, if it did so as a child of this process and nobody asked before.
+    pub fn end(&self) -> Option<End> {
+        // Another child may have its number by now: its end is not ours to take.
+        let same = self.boot == boot() && stat(self.pid)?.1 == self.start_ticks;
+        let pid = Pid::from_raw(self.pid).filter(|_| same)?;
+        let status = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok()??;
+        status.exit_status().map(End::Exited).or_else(|| status.terminating_signal().map(End::Killed))
+    }
+
+    /// Asks it to end. An init process that has no handler for the signal never sees it (pid_namespaces(7)): then its children are asked.
+    pub fn terminate(&self, descriptor: &OwnedFd) {
+        if catches(self.pid, Signal::TERM) {
+            let _ = pidfd_send_signal(descriptor, Signal::TERM);
+            return;
+        }
+        for child in children(self.pid) {
+            if let Some(child) = Process::of(child).and_then(|child| child.descriptor()) {
+                let _ = pidfd_send_signal(&child, Signal::TERM);
+            }
+        }
+    }
+}
+
+/// Ends the process at once. The init of a pid namespace takes all its processes with it.
+pub fn kill(descriptor: &OwnedFd) {
+    let _ = pidfd_send_signal(descriptor, Signal::KILL);
+}
+
+/// Waits for the process to end; `false` when it still runs after `at_most`.
+pub fn wait(descriptor: &OwnedFd, at_most: Duration) -> bool {
+    let end = std::time::Instant::now() + at_most;
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return false,
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(_) => return true,
+        }
+    }
+}
+
+/// State and start of a process: proc(5), fields 3 and 22. The name (field 2) may hold spaces and brackets, hence from the last bracket on.
+fn stat(pid: i32) -> Option<(char, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let start = fields.nth(18)?.parse().ok()?;
+    Some((state, start))
+}
+
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string()
+}
+
+/// Whether a process has a handler for a signal (`SigCgt` in its `status`).
+fn catches(pid: i32, signal: Signal) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|candidate| parent(*candidate) == Some(pid)).collect()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text[text.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_process_is_alive_until_it_ended_and_tells_its_code_once() {
+        let mut child = Command::new("sh").args(["-c", "read x; exit 7"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let process = Process::of(i32::try_from(child.id()).unwrap()).unwrap();
+        let descriptor = process.descriptor().unwrap();
+        assert!(process.is_alive());
+        assert!(!wait(&descriptor, Duration::from_millis(5)));
+        drop(child.stdin.take());
+        assert!(wait(&descriptor, Duration::from_secs(10)));
+        assert!(!process.is_alive());
+        assert_eq!(process.end(), Some(End::Exited(7)));
+        assert_eq!(process.end(), None);
+    }
+
+    #[test]
+    fn another_start_of_the_machine_is_another_process() {
+        let mut process = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(process.is_alive());
+        process.boot = "earlier".to_string();
+        assert!(!process.is_alive());
+        assert!(process.descriptor().is_none());
+    }
+}

@@ -1,0 +1,122 @@
+//! The routes of all services, as they were decided last: what every proxy shall have.
+
+use super::file;
+use gapless_core::name::ServiceName;
+use gapless_core::node::NodeId;
+use gapless_core::route::Route;
+use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::error::{Error, ErrorKind};
+use gapless_engine::platform::Declarations;
+use gapless_wire::route::{Check, Member, SNAPSHOT_VERSION, ServiceRoute, Snapshot};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The kept routes. They are durable before a proxy hears of them, so that after a crash no proxy knows more than the platform does.
+#[derive(Debug)]
+pub struct Routes {
+    path: PathBuf,
+    kept: Mutex<Snapshot>,
+}
+
+impl Routes {
+    /// The routes kept in this file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn open(path: PathBuf) -> Result<Self, Error> {
+        let kept = file::read(&path)?.unwrap_or(Snapshot { version: SNAPSHOT_VERSION, services: BTreeMap::new() });
+        Ok(Self { path, kept: Mutex::new(kept) })
+    }
+
+    /// What every proxy shall have.
+    pub fn latest(&self) -> Snapshot {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps a service's route, unless one of the same or a later generation is kept.
+    ///
+    /// # Errors
+    /// When it cannot be built or written.
+    pub fn keep(
+        &self,
+        service: &ServiceName,
+        generation: u64,
+        build: impl FnOnce(Option<&ServiceRoute>) -> Result<ServiceRoute, Error>,
+    ) -> Result<(), Error> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = service.to_string();
+        let present = kept.services.get(&name);
+        if present.is_some_and(|present| present.generation >= generation) {
+            return Ok(());
+        }
+        let mut next = kept.clone();
+        next.services.insert(name, build(present)?);
+        file::write(&self.path, &next)?;
+        *kept = next;
+        Ok(())
+    }
+}
+
+/// How requests are treated when nodes fail.
+#[derive(Clone, Copy, Debug)]
+pub struct Treatment {
+    /// Whether an idempotent request may be sent again to another node.
+    pub retry: bool,
+    /// How long a request is held when no node is ready.
+    pub hold: Duration,
+}
+
+/// A service's route as the proxies are told it.
+///
+/// # Errors
+/// When a member does not exist or its declaration is missing.
+pub fn service_route(
+    service: &ServiceName,
+    route: &Route,
+    declarations: &Declarations,
+    treatment: Treatment,
+    present: Option<&ServiceRoute>,
+    address: impl Fn(NodeId) -> Option<Ipv4Addr>,
+) -> Result<ServiceRoute, Error> {
+    let mut members = BTreeMap::new();
+    for (node, weight) in &route.members {
+        let release = node.group.release;
+        let declaration = declarations
+            .get(&release)
+            .ok_or_else(|| Error::new(format!("the route names {node}, but no declaration of {release} came with it")))?;
+        let address = address(*node)
+            .ok_or_else(|| Error::new(format!("the route of {service} names {node}, which does not exist")).kind(ErrorKind::NotFound))?;
+        members.insert(node.to_string(), member(declaration, *node, weight.0, address));
+    }
+    // During a move two releases are members: the host is that of the newest one that has traffic.
+    let serving = route.members.iter().filter(|(_, weight)| weight.0 > 0).map(|(node, _)| node.group.release).max();
+    let newest = serving.or_else(|| declarations.keys().max().copied()).and_then(|release| declarations.get(&release));
+    let host = newest
+        .map(|declaration| declaration.host.clone())
+        .or_else(|| present.map(|present| present.host.clone()))
+        .unwrap_or_else(|| "*".to_string());
+    Ok(ServiceRoute { generation: route.generation.0, host, members, retry: treatment.retry, hold_ms: milliseconds(treatment.hold) })
+}
+
+fn member(declaration: &ServiceDeclaration, node: NodeId, weight: u16, address: Ipv4Addr) -> Member {
+    Member {
+        address: SocketAddr::from((address, declaration.node.port)),
+        weight,
+        release: format!("{}-{}", declaration.service.service(), node.group.release),
+        check: Check {
+            path: declaration.health.path.clone(),
+            interval_ms: milliseconds(declaration.health.interval),
+            timeout_ms: milliseconds(declaration.health.timeout),
+            passes: declaration.policy.gate_passes,
+            failures: declaration.policy.gate_failures,
+        },
+    }
+}
+
+/// A span in whole milliseconds.
+pub fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

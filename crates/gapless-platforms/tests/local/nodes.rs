@@ -1,0 +1,263 @@
+//! Nodes up and down, and what they may do.
+
+use crate::support::{Installation, PORT, declaration, group, serving};
+use gapless_core::name::ServiceName;
+use gapless_core::node::NodeId;
+use gapless_core::observation::Condition;
+use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::platform::Platform;
+use gapless_platforms::local::LocalPlatform;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn service() -> ServiceName {
+    "hello/web".parse().unwrap()
+}
+
+/// Asks a node until it answers.
+fn answer(address: SocketAddr) -> String {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            return answer;
+        }
+        assert!(Instant::now() < end, "{address} does not answer");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a node to its end and gives what it wrote.
+async fn run(platform: &LocalPlatform, declaration: ServiceDeclaration, instance: u64) -> (Option<i32>, String) {
+    let node = group(instance).node(0);
+    platform.ensure_group(Arc::new(declaration), group(instance), 1).await.unwrap();
+    let end = Instant::now() + Duration::from_secs(15);
+    loop {
+        let seen = platform.observe(&service()).await.unwrap();
+        if let Condition::Exited { code, .. } = seen.nodes[&node].condition {
+            return (code, std::fs::read_to_string(platform.output(&service(), node).unwrap()).unwrap());
+        }
+        assert!(Instant::now() < end, "the command does not end: {seen:?}");
+        platform.changed(&service(), Duration::from_secs(1)).await;
+    }
+}
+
+async fn probe(platform: &LocalPlatform, instance: u64, probes: &[&str]) -> Vec<String> {
+    let arguments: Vec<&str> = ["probe"].iter().chain(probes).copied().collect();
+    let (code, output) = run(platform, declaration(&arguments), instance).await;
+    assert_eq!(code, Some(0), "{output}");
+    output.lines().map(|line| line.split_once(" -> ").unwrap().1.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_come_up_serve_and_go() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let begun = Instant::now();
+    platform.ensure_group(Arc::new(serving()), group(1), 3).await.unwrap();
+    let made = begun.elapsed();
+    let nodes: BTreeSet<NodeId> = (0..3).map(|ordinal| group(1).node(ordinal)).collect();
+    for node in &nodes {
+        let address = platform.address(&service(), *node).unwrap();
+        assert_eq!(address.port(), PORT);
+        assert!(answer(address).ends_with("ok"));
+    }
+    let seen = platform.observe(&service()).await.unwrap();
+    assert!(seen.nodes.values().all(|node| node.condition == Condition::Running), "{seen:?}");
+    assert_eq!(seen.nodes.keys().copied().collect::<BTreeSet<_>>(), nodes);
+    assert_eq!(installation.leftovers().find().unwrap(), vec![], "what lives is no leftover");
+    let begun = Instant::now();
+    platform.destroy_nodes(&service(), &nodes).await.unwrap();
+    println!("3 nodes: made in {made:?}, destroyed in {:?}", begun.elapsed());
+    assert!(platform.observe(&service()).await.unwrap().nodes.is_empty());
+    assert_eq!(installation.leftovers().find().unwrap(), vec![], "something of a destroyed node is left");
+    assert!(platform.output(&service(), group(1).node(0)).unwrap().exists(), "the output outlives the node");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_writes_only_where_it_was_declared() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let mut settings = declaration(&[
+        "probe",
+        "write:/etc/x",
+        "write:/run/x",
+        "write:/data/x",
+        "write:/var/new/x",
+        "write:/sys/x",
+        "write:/proc/sys/kernel/hostname",
+        "write:/volume/x",
+        "list:/sys/class/net",
+        "read:/etc/hostname",
+    ]);
+    settings.node.volumes.insert("kept".to_string(), "/volume".into());
+    let (_, output) = run(&platform, settings, 1).await;
+    let results: Vec<&str> = output.lines().map(|line| line.split_once(" -> ").unwrap().1).collect();
+    let read_only = "refused (ReadOnlyFilesystem)";
+    assert_eq!(&results[..4], [read_only, "done", "done", "done"], "{output}");
+    assert!(results[4].starts_with("refused") && results[5].starts_with("refused"), "{output}");
+    assert_eq!(&results[6..], ["done", "eth0 lo", "web-r1-i1-n0"], "{output}");
+    let kept = installation.state().join("volumes/hello/kept/x");
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "x", "a volume outlives the node");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writable_path_keeps_the_owner_it_has_in_the_image() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let mut settings = declaration(&["probe", "write:/data/x", "write:/etc/x"]);
+    settings.node.user = "www-data".to_string();
+    let (_, output) = run(&platform, settings, 1).await;
+    assert!(output.starts_with("write:/data/x -> done"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_reach_neither_each_other_nor_the_host() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    let other = platform.address(&service(), group(1).node(0)).unwrap();
+    answer(other);
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let std::net::IpAddr::V4(other_ip) = other.ip() else { unreachable!("the network is IPv4") };
+    let gateway = std::net::Ipv4Addr::from(u32::from(other_ip) & !0x7ff | 1);
+    assert!(TcpStream::connect((gateway, port)).is_ok(), "the host itself reaches its service at the bridge");
+    let probes = [format!("connect:{other}"), format!("connect:{gateway}:{port}"), format!("connect:{}:{port}", uplink())];
+    let results = probe(&platform, 2, &probes.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert!(results.iter().all(|result| result.starts_with("refused")), "{results:?}");
+}
+
+/// An address of the host that is not the bridge's.
+fn uplink() -> std::net::IpAddr {
+    // A datagram socket that is connected sends nothing; it only chooses the way.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.200:9").unwrap();
+    socket.local_addr().unwrap().ip()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_not_reached_from_another_network() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    let node = platform.address(&service(), group(1).node(0)).unwrap();
+    answer(node);
+    let outside = Outside::new(&installation.id);
+    assert!(!outside.reaches(node), "a machine outside reaches a node through the host");
+    let listener = std::net::TcpListener::bind("198.18.0.1:0").unwrap();
+    assert!(outside.reaches(listener.local_addr().unwrap()), "the machine outside reaches nothing at all: the check above proves nothing");
+}
+
+/// A machine outside: a network namespace that has the host as its way to everything.
+struct Outside(String);
+
+impl Outside {
+    fn new(id: &str) -> Self {
+        let outside = Self(format!("out{id}"));
+        let (name, link) = (&outside.0, format!("o{id}"));
+        let commands = format!(
+            "netns add {name}\nlink add {link} type veth peer name eth0 netns {name}\naddr add 198.18.0.1/30 dev {link}\nlink set {link} up\n\
+             -n {name} addr add 198.18.0.2/30 dev eth0\n-n {name} link set eth0 up\n-n {name} route add default via 198.18.0.1\n"
+        );
+        for line in commands.lines() {
+            let made = std::process::Command::new("ip").args(line.split_whitespace()).status().unwrap();
+            assert!(made.success(), "ip {line}");
+        }
+        outside
+    }
+
+    fn reaches(&self, address: SocketAddr) -> bool {
+        let probe = format!("connect:{address}");
+        let mut command = std::process::Command::new("ip");
+        command.args(["netns", "exec", &self.0]).arg(crate::support::program()).args(["probe", &probe]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap().contains("reached")
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["link", "del", &self.0.replace("out", "o")]).status();
+        let _ = std::process::Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_takes_more_memory_than_it_may_is_ended() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let (code, output) = run(&platform, declaration(&["probe", "take:16000000", "take:100000000"]), 1).await;
+    assert!(output.contains("took "), "less than the limit is not refused: {output}");
+    assert_eq!(code, Some(128 + 9), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_not_in_the_image_is_seen_exited_with_the_reason() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let mut settings = serving();
+    settings.node.command = vec!["/no/such/program".to_string()];
+    platform.ensure_group(Arc::new(settings), group(1), 1).await.unwrap();
+    let seen = platform.observe(&service()).await.unwrap();
+    let Condition::Exited { code: None, output } = &seen.nodes[&group(1).node(0)].condition else { panic!("{seen:?}") };
+    assert!(output.contains("/no/such/program"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_killed_is_noticed_at_once() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let node = group(1).node(0);
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    platform.observe(&service()).await.unwrap();
+    let pid_file = installation.state().join("platform/nodes/hello.web.r1-i1-n0/bundle/pid");
+    let pid: i32 = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    let begun = Instant::now();
+    platform.changed(&service(), Duration::from_secs(10)).await;
+    let took = begun.elapsed();
+    let seen = platform.observe(&service()).await.unwrap();
+    assert_eq!(seen.nodes[&node].condition, Condition::Exited { code: Some(128 + 9), output: "serving".to_string() });
+    assert!(took < Duration::from_secs(2), "noticed after {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_outlive_their_platform_and_no_helper_group_holds_them() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 2).await.unwrap();
+    let address = platform.address(&service(), group(1).node(1)).unwrap();
+    answer(address);
+    drop(platform);
+    // Opening ends all helpers: a node among them would be gone.
+    let next = installation.open().await;
+    assert!(answer(address).ends_with("ok"));
+    let seen = next.observe(&service()).await.unwrap();
+    assert!(seen.nodes.len() == 2 && seen.nodes.values().all(|node| node.condition == Condition::Running), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leftovers_are_found_and_removed() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 2).await.unwrap();
+    drop(platform);
+    // Without its record, nothing explains the node any more.
+    std::fs::remove_file(installation.state().join("platform/nodes/hello.web.r1-i1-n0/node.json")).unwrap();
+    let leftovers = installation.leftovers();
+    let found = leftovers.find().unwrap();
+    let kinds: BTreeSet<String> = found.iter().map(|leftover| leftover.kind.to_string()).collect();
+    let expected = ["container", "control group", "interface", "mount", "network namespace", "processes"];
+    assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), expected, "{found:?}");
+    assert!(found.iter().all(|leftover| !leftover.name.contains("n1")), "a node that is on record is no leftover: {found:?}");
+    leftovers.remove(&found).unwrap();
+    assert_eq!(leftovers.find().unwrap(), vec![]);
+    let next = installation.open().await;
+    let seen = next.observe(&service()).await.unwrap();
+    assert_eq!(seen.nodes[&group(1).node(1)].condition, Condition::Running);
+}

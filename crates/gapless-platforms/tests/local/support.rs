@@ -1,0 +1,208 @@
+//! What the local platform's tests share: an installation of its own for each test, with an image made of one static program.
+
+use async_trait::async_trait;
+use gapless_core::digest::Digest;
+use gapless_core::node::{GroupId, InstanceId};
+use gapless_core::policy::Policy;
+use gapless_core::release::{ArtifactVersion, ReleaseNumber};
+use gapless_engine::declaration::{HealthCheck, NodeSettings, ServiceDeclaration};
+use gapless_engine::error::Error;
+use gapless_engine::images::{Images, OWNER_SHIFT, UnpackedImage};
+use gapless_platforms::local::leftovers::Leftovers;
+use gapless_platforms::local::{LocalOptions, LocalPlatform};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, lchown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The digest that the tests' image goes by.
+pub const IMAGE: Digest = Digest([7; 32]);
+
+/// Where the program is in the image.
+pub const PROGRAM: &str = "/program";
+
+/// The port of the tests' nodes: a low one, because serving there must work.
+pub const PORT: u16 = 80;
+
+/// The tests' image: one tree.
+pub struct OneTree(pub PathBuf);
+
+#[async_trait]
+impl Images for OneTree {
+    async fn unpacked(&self, image: Digest) -> Result<UnpackedImage, Error> {
+        Ok(UnpackedImage { image, layers: vec![self.0.clone()] })
+    }
+}
+
+/// An installation of a test. Dropping it removes everything from the host and checks that nothing is left.
+pub struct Installation {
+    pub folder: tempfile::TempDir,
+    pub id: String,
+}
+
+impl Installation {
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("local-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let installation = Self { id: id_of(folder.path()), folder };
+        make_image(&installation.image());
+        fs::create_dir(installation.state()).unwrap();
+        fs::set_permissions(installation.state(), fs::Permissions::from_mode(0o700)).unwrap();
+        installation
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    pub fn leftovers(&self) -> Leftovers {
+        Leftovers::of(&self.id, &self.state()).unwrap()
+    }
+
+    pub async fn open(&self) -> LocalPlatform {
+        self.open_with(Vec::new()).await
+    }
+
+    pub async fn open_with(&self, proxies: Vec<PathBuf>) -> LocalPlatform {
+        let images = Arc::new(OneTree(self.image()));
+        LocalPlatform::open(LocalOptions::new(self.state(), self.id.clone(), proxies, images))
+            .await
+            .unwrap_or_else(|error| panic!("{error} ({:?})", error.hint_text()))
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if std::env::var_os("GAPLESS_TEST_KEEP").is_some() {
+            std::mem::forget(std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap()));
+            return;
+        }
+        let removed = self.leftovers().remove_everything();
+        if !std::thread::panicking() {
+            removed.unwrap();
+            assert_eq!(marks_on_host(&self.id), Vec::<String>::new(), "something is left on the host");
+        }
+    }
+}
+
+/// Everything on the host whose name carries the installation's id, looked for without the platform's own code.
+pub fn marks_on_host(id: &str) -> Vec<String> {
+    let output =
+        |program: &str, arguments: &[&str]| String::from_utf8(Command::new(program).args(arguments).output().unwrap().stdout).unwrap();
+    let sources = [
+        fs::read_to_string("/proc/self/mountinfo").unwrap(),
+        output("ip", &["-br", "link"]),
+        output("ip", &["netns"]),
+        output("nft", &["list", "tables"]),
+        output("find", &["/sys/fs/cgroup", "-type", "d", "-name", &format!("*{id}*")]),
+        output("ls", &["/run/gapless"]),
+        processes(),
+    ];
+    sources.iter().flat_map(|text| text.lines()).filter(|line| line.contains(id)).map(str::to_string).collect()
+}
+
+/// The control groups and command lines of all processes.
+fn processes() -> String {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));
+    pids.map(|entry| fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default()).collect()
+}
+
+/// An id that follows from a folder's random name.
+fn id_of(folder: &Path) -> String {
+    let hash = folder
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{:06x}", (hash >> 20) & 0xff_ffff)
+}
+
+/// A tree with the program and what a system has around it, owned by the nodes' root.
+fn make_image(tree: &Path) {
+    for folder in ["", "etc", "proc", "dev", "sys", "tmp", "run", "data", "root", "var"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\n").unwrap();
+    fs::write(tree.join("etc/group"), "root:x:0:\nwww-data:x:33:\n").unwrap();
+    fs::copy(program(), tree.join("program")).unwrap();
+    own(tree);
+    // A folder of the image that belongs to somebody else than root: as a writable path it must stay so.
+    lchown(tree.join("data"), Some(OWNER_SHIFT + 33), Some(OWNER_SHIFT + 33)).unwrap();
+    fs::set_permissions(tree.join("data"), fs::Permissions::from_mode(0o750)).unwrap();
+}
+
+fn own(path: &Path) {
+    lchown(path, Some(OWNER_SHIFT), Some(OWNER_SHIFT)).unwrap();
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().flatten().for_each(|entry| own(&entry.path()));
+    }
+}
+
+/// The program, compiled once for all tests; they may run at the same time.
+pub fn program() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/local/program.rs");
+    let built = folder.join("node-program");
+    let lock = fs::File::create(folder.join("node-program.lock")).unwrap();
+    lock.lock().unwrap();
+    let newer =
+        |one: &Path, other: &Path| fs::metadata(one).unwrap().modified().unwrap() > fs::metadata(other).unwrap().modified().unwrap();
+    if !built.exists() || newer(&source, &built) {
+        let unfinished = folder.join("node-program.new");
+        let arguments = ["--edition", "2021", "--crate-type", "bin", "-C", "opt-level=1", "-C", "target-feature=+crt-static", "-o"];
+        assert!(Command::new("rustc").args(arguments).arg(&unfinished).arg(&source).status().unwrap().success());
+        fs::rename(&unfinished, &built).unwrap();
+    }
+    built
+}
+
+/// A declaration of the tests' service whose nodes run this.
+pub fn declaration(command: &[&str]) -> ServiceDeclaration {
+    let service = "hello/web".parse().unwrap();
+    ServiceDeclaration {
+        service,
+        artifact_name: "hello/web".to_string(),
+        artifact_version: ArtifactVersion(1),
+        image: IMAGE,
+        nodes: 3,
+        host: "*".to_string(),
+        node: NodeSettings {
+            port: PORT,
+            command: [PROGRAM].iter().chain(command).map(|part| (*part).to_string()).collect(),
+            working_directory: PathBuf::from("/"),
+            user: "root".to_string(),
+            environment: BTreeMap::new(),
+            writable: vec![PathBuf::from("/run"), PathBuf::from("/data"), PathBuf::from("/var/new")],
+            volumes: BTreeMap::new(),
+            memory_bytes: 64 * 1024 * 1024,
+            cpu_millicores: 1000,
+            outbound: true,
+        },
+        health: HealthCheck { path: "/healthz".to_string(), interval: Duration::from_millis(50), timeout: Duration::from_secs(1) },
+        policy: Policy {
+            floor: 3,
+            gate_passes: 2,
+            gate_failures: 4,
+            progress_deadline: Duration::from_secs(60),
+            drain_deadline: Duration::from_secs(30),
+            bake: Duration::ZERO,
+        },
+    }
+}
+
+/// Nodes that serve.
+pub fn serving() -> ServiceDeclaration {
+    declaration(&["serve", "80"])
+}
+
+/// A group of release 1.
+pub fn group(instance: u64) -> GroupId {
+    GroupId { release: ReleaseNumber(1), instance: InstanceId(instance) }
+}
