@@ -223,7 +223,7 @@ async fn phase<T>(phase: Phase, listener: &Listener, work: impl Future<Output = 
 /// A listener that also writes each step into a log.
 fn logged(listener: &Listener, path: &Path) -> Result<Listener, Error> {
     let file = File::create(path).context(|| format!("making the log {}", path.display()))?;
-    let (file, listener) = (Mutex::new(file), listener.clone());
+    let (file, listener, started) = (Mutex::new(file), listener.clone(), Instant::now());
     Ok(Listener::new(move |step| {
         let text = match &step {
             Step::Started(phase) => format!("== {phase}"),
@@ -233,7 +233,8 @@ fn logged(listener: &Listener, path: &Path) -> Result<Listener, Error> {
             }
         };
         // A full disk must not stop a build that needs no more room for anything else.
-        let _ = writeln!(file.lock().unwrap_or_else(PoisonError::into_inner), "{text}");
+        let seconds = started.elapsed().as_secs_f64();
+        let _ = writeln!(file.lock().unwrap_or_else(PoisonError::into_inner), "{seconds:7.2} {text}");
         listener.tell(step);
     }))
 }

@@ -192,6 +192,7 @@ impl Provision<'_> {
         let public = fs::read_to_string(&public).context(|| format!("reading {}", public.display()))?;
         let start = format!(
             "mkdir -p /run/sshd /run/gapless; echo '{}' > /run/gapless/authorized_keys; \
+             printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
              exec /usr/sbin/sshd -D -e -p {} -o UsePAM=no -o UseDNS=no -o StrictModes=no -o PasswordAuthentication=no \
              -o AuthorizedKeysFile=/run/gapless/authorized_keys",
             public.trim(),
@@ -245,10 +246,19 @@ impl Provision<'_> {
         if !derived.applies_puppet {
             return Ok((Vec::new(), None));
         }
-        let first = reports(&work.output.join("first.yaml"))?;
-        puppet::must_be_unchanged(&reports(&work.output.join("second.yaml"))?)?;
+        let first = self.reports(work, "first")?;
+        puppet::must_be_unchanged(&self.reports(work, "second")?)?;
         let changes = first.iter().flat_map(|report| &report.changes).map(|change| change.resource.clone()).collect();
         Ok((changes, first.first().map(|report| report.puppet_version.clone())))
+    }
+
+    /// Puppet's reports of a pass, which Packer fetched from the node. They are kept beside the logs.
+    fn reports(&self, work: &Work, pass: &str) -> Result<Vec<puppet::Report>, Error> {
+        let text = fs::read_to_string(work.output.join(format!("{pass}.yaml")));
+        let text = text.context(|| format!("reading Puppet's reports of the {pass} pass"))?;
+        let kept = self.logs.join(format!("puppet-{pass}.yaml"));
+        fs::write(&kept, &text).context(|| format!("writing {}", kept.display()))?;
+        puppet::read(&text)
     }
 
     fn judge(&self, end: SandboxEnd, log: &Path) -> Result<(), Error> {
@@ -348,11 +358,6 @@ fn variable_arguments(variables: &BTreeMap<String, String>) -> impl Iterator<Ite
 fn write_derived(work: &Work, derived: &packer::Derived) -> Result<(), Error> {
     let path = work.given.join("template.json");
     fs::write(&path, &derived.template).context(|| format!("writing {}", path.display()))
-}
-
-fn reports(path: &Path) -> Result<Vec<puppet::Report>, Error> {
-    let text = fs::read_to_string(path).context(|| "reading Puppet's report, which Packer fetched from the node".into())?;
-    puppet::read(&text)
 }
 
 /// A key for this one node. The folders above are root's alone; the fenced Packer sees it by a mount and needs to be able to read it.

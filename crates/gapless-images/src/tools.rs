@@ -18,8 +18,6 @@ const TOOLS_VERSION: u32 = 1;
 /// Installs the tools, inside the new system. Ubuntu up to 22.04 and Debian up to 11 call Puppet's package `puppet`.
 const INSTALL: &str = r#"set -eu
 export DEBIAN_FRONTEND=noninteractive
-printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
-chmod 755 /usr/sbin/policy-rc.d
 printf 'force-unsafe-io\n' > /etc/dpkg/dpkg.cfg.d/gapless-build
 apt-get update -q
 puppet=puppet-agent
@@ -52,12 +50,12 @@ case "$purged" in *puppet*)
   if getent group puppet > /dev/null; then groupdel puppet; fi ;;
 esac
 if ! [ -e /usr/bin/ssh ] && getent group _ssh > /dev/null; then groupdel _ssh; fi
+apt-get check -q
 rm -f /etc/ssh/ssh_host_* /usr/sbin/policy-rc.d /etc/dpkg/dpkg.cfg.d/gapless-build
 rm -rf /etc/gapless-build /var/lib/apt/lists /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/apt /var/log/dpkg.log /tmp/packer-puppet-masterless
 mkdir -p /var/lib/apt/lists/partial
 rmdir /etc/ssh 2> /dev/null || true
 for log in $(find /var/log -type f); do : > "$log"; done
-apt-get check -q
 "#;
 
 impl BaseCache {

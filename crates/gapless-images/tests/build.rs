@@ -4,16 +4,21 @@ mod common;
 
 use common::TestBench;
 use gapless_engine::error::ErrorKind;
+use gapless_engine::workbench::{BenchRequest, Workbench};
 use gapless_images::base::BaseCache;
 use gapless_images::build::{Builder, Built};
 use gapless_images::commit::Commit;
 use gapless_images::progress::{Listener, Phase, Step};
 use gapless_images::spec::{ApplicationSpec, ImageSpec, PackerSpec};
 use gapless_images::unpack::ImageStore;
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 struct Site {
     folder: tempfile::TempDir,
@@ -30,7 +35,11 @@ fn cache() -> BaseCache {
 
 impl Site {
     fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("gapless-images-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("gapless-images-")
+            .disable_cleanup(std::env::var_os("KEEP").is_some())
+            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .unwrap();
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let images = ImageStore::open(&folder.path().join("images")).unwrap();
         let bench = Arc::new(TestBench::new(&folder.path().join("bench")));
@@ -107,6 +116,8 @@ fn hello_is_built_once_and_then_only_what_changed() {
     let first = site.build(&hello(), "first").unwrap();
     assert!(first.changes.contains(&"Package[apache2]".to_owned()), "{:?}", first.changes);
     assert_eq!(site.packer_runs(), 1);
+    assert!(first.metadata.contains_key("puppet.version") && first.metadata.contains_key("commit"), "{:?}", first.metadata);
+    apache_runs_without_the_tools(&site, &first);
 
     site.write("app/public/version", "2\n");
     let second = site.build(&hello(), "second").unwrap();
@@ -122,10 +133,122 @@ fn hello_is_built_once_and_then_only_what_changed() {
     assert!(site.images.examine().unwrap().is_empty());
 }
 
+/// What a published image must be: whole by the package manager's own account, every library found, and none of the tools left. Then Apache is started.
+const VERDICT: &str = r#"
+{
+  apt-get check -q > /dev/null || echo "apt: dependencies are broken"
+  dpkg --audit
+  dpkg --verify | grep -v ' c /' | sed 's/^/dpkg: /'
+  for tool in sshd ssh puppet facter ruby gem sudo; do if command -v $tool; then echo "left: $tool"; fi; done
+  for path in /etc/ssh /etc/puppet /var/lib/puppet /var/cache/puppet /etc/gapless-build /usr/sbin/policy-rc.d /root/.ssh /tmp/packer-puppet-masterless; do
+    if [ -e $path ]; then echo "left: $path"; fi
+  done
+  grep -E '^(puppet|sshd|_ssh):' /etc/passwd /etc/group
+  find /usr/bin /usr/sbin /usr/lib -type f \( -perm -100 -o -name '*.so*' \) | while read -r file; do
+    if ldd "$file" 2> /dev/null | grep -q 'not found'; then echo "library missing: $file"; fi
+  done
+} > /srv/verdict 2>&1
+exec /usr/local/sbin/apache-foreground
+"#;
+
+fn apache_runs_without_the_tools(site: &Site, built: &Built) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let upper = site.folder.path().join("upper");
+    fs::create_dir(&upper).unwrap();
+    let request = BenchRequest {
+        name: "published".into(),
+        layers: site.images.unpack(built.image).unwrap().layers,
+        upper: upper.clone(),
+        command: ["/bin/sh", "-c", VERDICT].map(str::to_owned).into(),
+        files: BTreeMap::new(),
+        log: site.folder.path().join("published.log"),
+    };
+    let bench = runtime.block_on(site.bench.open(request)).unwrap();
+    let answer = ask(bench.address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ok"), "{answer}");
+    let answer = ask(bench.address, "POST /upload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc");
+    assert!(answer.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{answer}");
+    assert_eq!(fs::read_to_string(upper.join("srv/verdict")).unwrap(), "");
+    runtime.block_on(site.bench.close("published")).unwrap();
+}
+
+/// Asks as soon as something listens, for at most 30 seconds.
+fn ask(address: IpAddr, request: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match TcpStream::connect_timeout(&(address, 80).into(), Duration::from_secs(1)) {
+            Ok(mut stream) => {
+                stream.write_all(request.as_bytes()).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                return answer;
+            }
+            Err(error) => assert!(Instant::now() < deadline, "nothing listens: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_package_that_is_also_a_tool_stays_when_the_project_declares_it() {
+    let site = Site::new();
+    site.write(
+        "packer/web.json",
+        r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "puppet-masterless", "manifest_file": "puppet/site.pp" }] }"#,
+    );
+    // libyaml comes with Puppet, as a dependency; sudo is a tool itself.
+    site.write("puppet/site.pp", "package { ['libyaml-0-2', 'sudo']: ensure => installed }\n");
+    let spec = ImageSpec { packer: Some(PackerSpec { template: "packer/web.json".into(), ..Default::default() }), ..ImageSpec::default() };
+    let built = site.build(&spec, "declared").unwrap();
+    let list = site.images.blobs.read(built.metadata["packages"].parse().unwrap()).unwrap();
+    let list = String::from_utf8(list).unwrap();
+    assert!(list.contains("libyaml-0-2 ") && list.contains("sudo "), "{list}");
+    assert!(!list.contains("puppet") && !list.contains("openssh"), "{list}");
+    let tree = &site.images.unpack(built.image).unwrap().layers[1];
+    assert!(tree.join("usr/bin/sudo").is_file() && !tree.join("usr/bin/puppet").exists());
+}
+
+#[test]
+fn the_tools_own_words_are_shown_when_a_template_or_a_manifest_is_broken() {
+    let site = Site::new();
+    let spec = ImageSpec { packer: Some(PackerSpec { template: "packer/web.json".into(), ..Default::default() }), ..ImageSpec::default() };
+    let cases = [
+        ("not json", "{ \"builders\": [\n", "", "packer validate"),
+        (
+            "unknown provisioner",
+            r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "shel", "inline": ["true"] }] }"#,
+            "",
+            "shel",
+        ),
+        (
+            "broken manifest",
+            r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "puppet-masterless", "manifest_file": "puppet/site.pp" }] }"#,
+            "file { '/srv/a'\n  ensure => file }\n",
+            "line: 2",
+        ),
+        (
+            "failing script",
+            r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "shell", "inline": ["echo no such luck >&2; exit 7"] }] }"#,
+            "",
+            "exit status: 7",
+        ),
+    ];
+    for (number, (name, template, manifest, expected)) in cases.into_iter().enumerate() {
+        site.write("packer/web.json", template);
+        site.write("puppet/site.pp", &format!("{manifest}# {number}\n"));
+        let error = site.build(&spec, &number.to_string()).expect_err(name);
+        assert_eq!(error.error_kind(), ErrorKind::Invalid, "{name}: {error}");
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+        eprintln!("{name}: {error}");
+    }
+}
+
 #[test]
 fn a_build_whose_second_puppet_run_changes_something_is_rejected() {
     let site = Site::new();
-    site.write("packer/web.json", r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "puppet-masterless", "manifest_file": "puppet/site.pp" }] }"#);
+    site.write(
+        "packer/web.json",
+        r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "puppet-masterless", "manifest_file": "puppet/site.pp" }] }"#,
+    );
     site.write("puppet/site.pp", "exec { '/usr/bin/touch /srv/again': }\nfile { '/srv/once': ensure => file }\n");
     let spec = ImageSpec { packer: Some(PackerSpec { template: "packer/web.json".into(), ..Default::default() }), ..ImageSpec::default() };
     let error = site.build(&spec, "twice").unwrap_err();

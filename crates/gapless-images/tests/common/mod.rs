@@ -48,7 +48,8 @@ fn unique() -> (u8, u8) {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<(), Error> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(|error| Error::new(format!("{program}: {error}")))?;
+    let output =
+        Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(|error| Error::new(format!("{program}: {error}")))?;
     if output.status.success() {
         return Ok(());
     }
@@ -82,6 +83,7 @@ impl Node {
         words("ip", &format!("-n {namespace} link set eth0 up"))?;
         words("ip", &format!("-n {namespace} link set lo up"))?;
         words("ip", &format!("-n {namespace} route add default via {}", address(1)))?;
+        words("ip", &format!("netns exec {namespace} sysctl -qw net.ipv4.ip_unprivileged_port_start=0"))?;
         words("nft", &format!("add table ip {table}"))?;
         run("nft", &[&format!("add chain ip {table} post {{ type nat hook postrouting priority srcnat; }}")])?;
         run("nft", &[&format!("add rule ip {table} post ip saddr {net}/30 oifname != \"{interface}\" masquerade")])?;
@@ -98,7 +100,7 @@ impl Node {
         std::os::unix::fs::chown(&request.upper, Some(100_000), Some(100_000)).unwrap();
         let lower: Vec<String> = request.layers.iter().rev().map(|layer| layer.display().to_string()).collect();
         let options = format!(
-            "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off",
+            "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off,volatile",
             lower.join(":"),
             request.upper.display(),
             work.display()
@@ -112,14 +114,25 @@ impl Node {
         fs::write(bundle.join("hosts"), format!("127.0.0.1 localhost\n{address} build\n")).unwrap();
         let mut config = container(&request.command, &self.merged, "/");
         let capabilities = [
-            "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_SYS_CHROOT", "CAP_KILL",
-            "CAP_SETFCAP", "CAP_AUDIT_WRITE",
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FSETID",
+            "CAP_FOWNER",
+            "CAP_SETGID",
+            "CAP_SETUID",
+            "CAP_SETPCAP",
+            "CAP_SYS_CHROOT",
+            "CAP_KILL",
+            "CAP_SETFCAP",
+            "CAP_AUDIT_WRITE",
         ];
         config["process"]["capabilities"] = json!({ "bounding": capabilities, "effective": capabilities, "permitted": capabilities });
         config["process"]["noNewPrivileges"] = json!(false);
         config["root"]["readonly"] = json!(false);
         let mounts = config["mounts"].as_array_mut().unwrap();
-        mounts.push(json!({ "destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] }));
+        mounts.push(
+            json!({ "destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] }),
+        );
         mounts.push(json!({ "destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=755"] }));
         mounts.push(bind("/etc/resolv.conf", Path::new("/etc/resolv.conf"), "ro"));
         mounts.push(bind("/etc/hosts", &bundle.join("hosts"), "ro"));
