@@ -1,0 +1,5 @@
+# One machine of the shelf.
+class { 'lighttpd':
+  root => '/srv/shelf',
+  port => 8080,
+}
