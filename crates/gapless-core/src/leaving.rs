@@ -1,7 +1,6 @@
 //! Nodes that have to go: named nowhere, drained, destroyed. And the routes that see to the first.
 
 use crate::effect::{Effect, EffectKind};
-use crate::limit::{CUT_GRACE, DRAIN_OF_UNKNOWN};
 use crate::node::{GroupId, NodeId};
 use crate::notice::Notice;
 use crate::observation::{Condition, NodeSeen};
@@ -9,7 +8,7 @@ use crate::rollout::Round;
 use crate::route::{Generation, Route};
 use crate::service::{Draining, Rollout, Stage};
 use crate::time::Instant;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 impl Round<'_> {
@@ -38,7 +37,7 @@ impl Round<'_> {
     /// The route as wanted, to every proxy, until every proxy has acknowledged it.
     pub fn send_route(&mut self) {
         if self.members != self.pass.state.route.members {
-            let generation = self.pass.state.route.generation.next();
+            let generation = self.next_generation();
             self.pass.state.route = Route { generation, members: self.members.clone() };
             self.pass.state.retries.remove(&EffectKind::Route);
             return self.pass.send(Effect::Route(self.pass.state.route.clone()));
@@ -61,16 +60,14 @@ impl Round<'_> {
 
     fn begin_drains(&mut self) {
         let generation = self.pass.state.route.generation;
-        let acknowledged = self.seen.is_acknowledged(generation);
-        if !acknowledged {
+        if generation == Generation::default() || !self.is_acknowledged(generation) {
             return;
         }
         let began: Vec<NodeId> =
             self.seen.nodes.iter().filter(|(node, seen)| self.must_drain(**node, seen)).map(|(node, _)| *node).collect();
         for node in &began {
-            let span = self.policy_of(node.group, |policy| policy.drain_deadline).unwrap_or(DRAIN_OF_UNKNOWN);
-            let deadline = self.pass.now.after(span);
-            self.pass.state.draining.insert(*node, Draining { unnamed_since: generation, deadline, told: false, cut: None, over: false });
+            let deadline = self.pass.now.after(self.pass.state.drain_deadline(node.group));
+            self.pass.state.draining.insert(*node, Draining { unnamed_since: generation, deadline, ends: None, cut: None, over: false });
         }
         let Some((rollout, group)) = self.leaving_group() else { return };
         let nodes: BTreeSet<NodeId> = began.into_iter().filter(|node| node.group == group).collect();
@@ -98,13 +95,16 @@ impl Round<'_> {
 
     fn tell_drains(&mut self) {
         let under_way: BTreeSet<NodeId> = self.pass.state.pending.values().filter_map(drained_by).flatten().copied().collect();
-        let untold = self.pass.state.draining.iter().filter(|(node, drain)| !drain.told && !drain.over && !under_way.contains(node));
-        let nodes: BTreeSet<NodeId> = untold.map(|(node, _)| *node).collect();
-        let Some(end) = nodes.iter().filter_map(|node| self.pass.state.draining.get(node)).map(|drain| drain.deadline).max() else {
-            return;
-        };
+        let untold =
+            self.pass.state.draining.iter().filter(|(node, drain)| drain.ends.is_none() && !drain.over && !under_way.contains(node));
+        let mut by_deadline: BTreeMap<Instant, BTreeSet<NodeId>> = BTreeMap::new();
+        for (node, drain) in untold {
+            by_deadline.entry(drain.deadline).or_default().insert(*node);
+        }
         if self.pass.may_try(EffectKind::Drain) {
-            self.pass.send(Effect::Drain { nodes, deadline: end.since(self.pass.now) });
+            for (deadline, nodes) in by_deadline {
+                self.pass.send(Effect::Drain { nodes, deadline: deadline.since(self.pass.now) });
+            }
         }
     }
 
@@ -117,10 +117,10 @@ impl Round<'_> {
         let now = self.pass.now;
         for (node, drain) in self.pass.state.draining.iter_mut().filter(|(_, drain)| !drain.over) {
             let in_flight = self.seen.nodes.get(node).map_or(0, |seen| seen.requests_in_flight);
-            if now >= drain.deadline {
+            if drain.ends.is_some() && now >= drain.deadline {
                 drain.cut.get_or_insert(in_flight);
             }
-            let counted = self.seen.is_acknowledged(drain.unnamed_since);
+            let counted = !self.ahead && self.seen.is_acknowledged(drain.unnamed_since);
             drain.over = has_run_out(drain, if counted { in_flight } else { u32::MAX }, now);
         }
         if let Some((rollout, group)) = leaving.filter(|_| was_open && !open(self)) {
@@ -152,15 +152,18 @@ impl Round<'_> {
         }
         match state.draining.get(&node) {
             // Looked at again: a proxy that came back with an old route may have sent something meanwhile.
-            Some(drain) => self.seen.is_acknowledged(drain.unnamed_since) && has_run_out(drain, seen.requests_in_flight, self.pass.now),
-            None => !self.must_drain(node, seen) && self.is_named_nowhere(),
+            Some(drain) => self.is_acknowledged(drain.unnamed_since) && has_run_out(drain, seen.requests_in_flight, self.pass.now),
+            None => !self.must_drain(node, seen) && self.is_named_nowhere(node),
         }
     }
 
-    /// No proxy can know a node that the present route does not name.
-    fn is_named_nowhere(&self) -> bool {
-        let generation = self.pass.state.route.generation;
-        generation == Generation::default() || self.seen.is_acknowledged(generation)
+    /// No proxy can know this node, which the present route does not name.
+    fn is_named_nowhere(&self, node: NodeId) -> bool {
+        match self.pass.state.route.generation {
+            // Nothing of ours was ever named; a node of somebody else may be.
+            Generation(0) => !self.ahead && self.pass.state.groups.contains_key(&node.group),
+            generation => self.is_acknowledged(generation),
+        }
     }
 
     /// A retry whose time has come and that found nothing to do is forgotten.
@@ -171,9 +174,9 @@ impl Round<'_> {
     }
 }
 
-/// Nothing runs on the node any more, or what does had its time and was cut. In-flight counts say so only when every proxy gave its own.
+/// The proxies know that the node leaves, and nothing runs on it any more or what does had its time and was cut.
 fn has_run_out(drain: &Draining, in_flight: u32, now: Instant) -> bool {
-    (drain.told && in_flight == 0) || now >= drain.deadline.after(CUT_GRACE)
+    drain.ends.is_some_and(|ends| in_flight == 0 || now >= ends)
 }
 
 fn drained_by(effect: &Effect) -> Option<&BTreeSet<NodeId>> {

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-/// How long after a drain deadline the proxies may take to cut what still runs: their clock for it starts when they hear of the drain, a little after the core's.
+/// How long the proxies may take to cut what still runs when its time is over, and to say so.
 pub const CUT_GRACE: Duration = Duration::from_secs(2);
 
 /// The wait before an effect is tried again for the first time; it doubles with each try. Short, because most failures are a process that is just being replaced.

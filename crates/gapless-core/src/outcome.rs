@@ -2,7 +2,7 @@
 
 use crate::effect::{Effect, EffectId, EffectKind};
 use crate::event::Failure;
-use crate::limit::{DESTROY_AGAIN, ENSURE_TRIES};
+use crate::limit::{CUT_GRACE, DESTROY_AGAIN, ENSURE_TRIES};
 use crate::node::GroupId;
 use crate::notice::{Notice, Rejection};
 use crate::pass::Pass;
@@ -32,8 +32,9 @@ impl Pass {
             }
             Effect::Drain { nodes, .. } => {
                 for node in nodes {
+                    let ends = self.now.after(self.state.drain_deadline(node.group)).after(CUT_GRACE);
                     if let Some(drain) = self.state.draining.get_mut(&node) {
-                        drain.told = true;
+                        drain.ends.get_or_insert(ends);
                     }
                 }
             }

@@ -61,6 +61,8 @@ fn restarted(state: &ServiceState, now: Instant) -> Step {
 pub(crate) struct Round<'a> {
     pub pass: Pass,
     pub seen: &'a Observation,
+    /// Some proxy has a generation that this state never decided, as after the loss of a journal: nobody can say which nodes it names.
+    pub ahead: bool,
     /// Every proxy has acknowledged the route that was decided before this round.
     pub acknowledged: bool,
     /// The members of the route as this round wants them.
@@ -71,8 +73,9 @@ pub(crate) struct Round<'a> {
 
 impl<'a> Round<'a> {
     fn new(state: &ServiceState, seen: &'a Observation, now: Instant) -> Self {
-        let acknowledged = seen.is_acknowledged(state.route.generation);
-        Self { pass: Pass::new(state, now), seen, acknowledged, members: state.route.members.clone(), death: None }
+        let ahead = seen.proxies.values().any(|known| *known > Some(state.route.generation));
+        let acknowledged = !ahead && seen.is_acknowledged(state.route.generation);
+        Self { pass: Pass::new(state, now), seen, ahead, acknowledged, members: state.route.members.clone(), death: None }
     }
 
     /// The policy: every look at the world runs through this from top to bottom.
@@ -117,8 +120,15 @@ impl<'a> Round<'a> {
         self.acknowledged && self.members == self.pass.state.route.members
     }
 
-    fn next_generation(&self) -> Generation {
-        self.pass.state.route.generation.next()
+    /// The generation of a route that is decided in this round: above everything that a proxy may hold.
+    pub fn next_generation(&self) -> Generation {
+        let held = self.seen.proxies.values().flatten().max().copied().unwrap_or_default();
+        self.pass.state.route.generation.max(held).next()
+    }
+
+    /// Every proxy has acknowledged this generation or a later one of ours.
+    pub fn is_acknowledged(&self, generation: Generation) -> bool {
+        !self.ahead && self.seen.is_acknowledged(generation)
     }
 
     pub fn policy_of<T>(&self, group: GroupId, part: impl Fn(&crate::policy::Policy) -> T) -> Option<T> {

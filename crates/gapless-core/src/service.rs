@@ -7,6 +7,7 @@ use crate::release::{Declaration, ReleaseNumber};
 use crate::route::{Generation, Route};
 use crate::time::Instant;
 use alloc::collections::{BTreeMap, BTreeSet};
+use core::time::Duration;
 
 /// Everything the core remembers of one service. It holds no history and no time but armed deadlines: equal states decide equally.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,11 +68,11 @@ pub struct Draining {
     pub unnamed_since: Generation,
     /// When the proxies cut what still runs.
     pub deadline: Instant,
-    /// The proxies know of the drain.
-    pub told: bool,
+    /// Set once the proxies know of the drain: by then even one that was told last has cut what still ran.
+    pub ends: Option<Instant>,
     /// Requests that were in flight when the deadline was first seen to have passed.
     pub cut: Option<u32>,
-    /// It has run out: nothing is in flight, or the deadline and the grace for cutting have passed.
+    /// It has run out: nothing is in flight, or everything was cut.
     pub over: bool,
 }
 
@@ -169,6 +170,12 @@ impl ServiceState {
         }
     }
 
+    /// How long requests may run out on nodes of this group.
+    #[must_use]
+    pub fn drain_deadline(&self, group: GroupId) -> Duration {
+        self.declaration(group.release).map_or(crate::limit::DRAIN_OF_UNKNOWN, |declaration| declaration.policy.drain_deadline)
+    }
+
     /// Whether this node shall exist.
     #[must_use]
     pub fn is_wanted(&self, node: NodeId) -> bool {
@@ -188,7 +195,7 @@ impl ServiceState {
             Stage::Bake { until } => Some(until),
             _ => None,
         });
-        let running_out = self.draining.values().filter(|drain| !drain.over).map(Draining::next_deadline);
+        let running_out = self.draining.values().filter(|drain| !drain.over).filter_map(Draining::next_deadline);
         let retries =
             self.retries.iter().filter(|(kind, _)| !self.pending.values().any(|effect| effect.kind() == **kind)).map(|(_, retry)| retry.at);
         let again = self.destroyed.values().copied();
@@ -206,10 +213,8 @@ impl ServiceState {
 impl Draining {
     /// The next instant at which time alone changes this drain.
     #[must_use]
-    pub fn next_deadline(&self) -> Instant {
-        match self.cut {
-            None => self.deadline,
-            Some(_) => self.deadline.after(crate::limit::CUT_GRACE),
-        }
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let ends = self.ends?;
+        Some(if self.cut.is_none() { self.deadline } else { ends })
     }
 }

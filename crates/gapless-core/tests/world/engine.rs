@@ -183,6 +183,20 @@ impl Engine {
         }
     }
 
+    /// The journal is lost; the world is not. Another life of the service begins with instances that are not used.
+    pub fn forget_everything(&mut self) {
+        self.journal.clear();
+        self.due.clear();
+        self.state = ServiceState::default();
+        self.monitor = Monitor::default();
+        self.reached_floor = false;
+    }
+
+    /// A destruction is on its way to the world.
+    pub fn is_destroying(&self) -> bool {
+        self.due.iter().chain(&self.held).any(|(_, due)| matches!(due, Due::Order(Order::Destroy { .. })))
+    }
+
     pub fn release_held(&mut self) {
         let now = self.world.now;
         let held = std::mem::take(&mut self.held);
@@ -287,7 +301,8 @@ impl Engine {
         calm && self.due.is_empty()
             && self.held.is_empty()
             && self.world.proxies.values().all(|proxy| proxy.generation().unwrap_or_default() == state.route.generation)
-            && self.world.node_names().iter().all(|node| state.is_wanted(*node))
+            // Before the first route nobody can say what the proxies name, so unknown nodes are left alone.
+            && (state.route.generation.0 == 0 || self.world.node_names().iter().all(|node| state.is_wanted(*node)))
             && state.live.is_none_or(|live| state.wanted_nodes(live).count() as u32 == state.releases[&live.release].nodes)
     }
 

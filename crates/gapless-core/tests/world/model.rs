@@ -88,6 +88,7 @@ pub struct World {
     made: BTreeSet<NodeId>,
     pub proxies: BTreeMap<String, Proxy>,
     requests: Vec<Request>,
+    kept: Generation,
     pub counts: Counts,
     pub violations: Vec<String>,
 }
@@ -115,11 +116,16 @@ impl World {
         }
     }
 
+    /// The platform keeps the latest generation it was told and hands on no older one; each proxy refuses what it has already (I5).
     fn apply(&mut self, name: &str, route: &Route) {
+        self.kept = self.kept.max(route.generation);
+        if route.generation < self.kept {
+            return;
+        }
         let Some(proxy) = self.proxies.get_mut(name) else { return };
         let applied = proxy.applied.as_ref().map(|applied| applied.generation);
         if proxy.unreachable || applied >= Some(route.generation) {
-            return; // Refused: older (I5), or applied already.
+            return;
         }
         proxy.health.retain(|node, _| route.members.contains_key(node));
         proxy.before = proxy.applied.replace(route.clone());

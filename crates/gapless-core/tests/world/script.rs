@@ -35,14 +35,9 @@ pub fn policy() -> Policy {
 
 /// Plays a story. With `late`, everything that was ever sent is delivered again at the end.
 pub fn play(text: &str, mode: Mode, late: bool) -> Story {
-    let mut engine = Engine::new(mode);
-    engine.world.proxies.insert("a".into(), Proxy::default());
-    let declaration = Declaration { content: digest(0), artifact: ArtifactVersion(0), image: digest(0), nodes: 3, policy: policy() };
-    let mut story = Story { engine, declaration, allow: false };
+    let mut story = Story::new(mode);
     for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|line| !line.is_empty()) {
-        story.engine.say(&format!("> {line}"));
-        let words: Vec<&str> = line.split_whitespace().collect();
-        story.command(&words).unwrap_or_else(|problem| panic!("`{line}`: {problem}\n{}", story.engine.log.join("\n")));
+        story.line(line);
     }
     if late {
         story.engine.deliver_everything_again();
@@ -53,6 +48,20 @@ pub fn play(text: &str, mode: Mode, late: bool) -> Story {
 }
 
 impl Story {
+    pub fn new(mode: Mode) -> Self {
+        let mut engine = Engine::new(mode);
+        engine.world.proxies.insert("a".into(), Proxy::default());
+        let declaration = Declaration { content: digest(0), artifact: ArtifactVersion(0), image: digest(0), nodes: 3, policy: policy() };
+        Story { engine, declaration, allow: false }
+    }
+
+    /// One line of a story.
+    pub fn line(&mut self, line: &str) {
+        self.engine.say(&format!("> {line}"));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        self.command(&words).unwrap_or_else(|problem| panic!("`{line}`: {problem}\n{}", self.engine.log.join("\n")));
+    }
+
     fn finish(&mut self) {
         let counts = self.engine.world.counts.clone();
         let summary = self.engine.summary();
@@ -84,6 +93,22 @@ impl Story {
             ["allow", "failures"] => {
                 self.allow = true;
                 self.engine.disturbed = true;
+                Ok(())
+            }
+            ["kill", "any", place] => {
+                self.any(place).into_iter().for_each(|node| self.engine.world.kill(node, "killed"));
+                Ok(())
+            }
+            ["vanish", "any", place] => {
+                self.any(place).into_iter().for_each(|node| self.engine.world.vanish(node));
+                Ok(())
+            }
+            ["forget", "everything"] => {
+                self.engine.forget_everything();
+                Ok(())
+            }
+            ["crash"] => {
+                self.engine.crash();
                 Ok(())
             }
             ["kill", "all", release] => {
@@ -132,7 +157,10 @@ impl Story {
                 Ok(())
             }
             ["rewind", name] => {
-                self.engine.world.rewind_proxy(name);
+                // A destruction that was decided on what the proxy had acknowledged cannot be called back: no fault of the core.
+                if !self.engine.is_destroying() {
+                    self.engine.world.rewind_proxy(name);
+                }
                 Ok(())
             }
             ["expect", what @ ..] => self.expect(what),
@@ -144,6 +172,12 @@ impl Story {
         let length = u64::try_from(duration(span)?.as_millis()).map_err(|error| error.to_string())?;
         change(self.engine.world.proxies.get_mut(name).ok_or("no such proxy")?, length);
         Ok(())
+    }
+
+    fn any(&self, place: &str) -> Option<gapless_core::node::NodeId> {
+        let nodes = self.engine.world.node_names();
+        let place: usize = place.parse().ok()?;
+        nodes.get(place % nodes.len().max(1)).copied()
     }
 
     fn policy(&mut self, settings: &[&str]) -> Result<(), String> {
@@ -177,6 +211,7 @@ impl Story {
                 "exits" => behaviour.exits = Some((value()?.parse().map_err(|_| "no code")?, milliseconds(value()?)?)),
                 "stays" => behaviour.exits = None,
                 "wrong-image" => behaviour.wrong_image = true,
+                "well" => *behaviour = Behaviour::default(),
                 _ => return Err(format!("no behaviour `{word}`")),
             }
         }
@@ -218,7 +253,13 @@ impl Story {
     fn expect(&mut self, what: &[&str]) -> Result<(), String> {
         let counts = &self.engine.world.counts;
         let good = match what {
-            ["quiet"] => !self.engine.log.iter().rev().take_while(|line| !line.contains("> declare")).any(|line| line.split_once("s ").is_some_and(|(_, rest)| rest.starts_with('e'))),
+            ["quiet"] => !self
+                .engine
+                .log
+                .iter()
+                .rev()
+                .take_while(|line| !line.contains("> declare"))
+                .any(|line| line.split_once("s ").is_some_and(|(_, rest)| rest.starts_with('e'))),
             ["cut", count] => counts.cut.to_string() == **count,
             ["exists", node] => self.engine.world.node_names().contains(&node.parse().map_err(|_| "no node")?),
             ["gone", node] => !self.engine.world.node_names().contains(&node.parse().map_err(|_| "no node")?),
@@ -240,7 +281,7 @@ fn is(state: &ServiceState, words: &[String]) -> bool {
         ["retire"] => matches!(stage, Some(Stage::Retire)),
         ["undo"] => matches!(stage, Some(Stage::Undo { .. })),
         ["ended"] => stage.is_none(),
-        ["draining"] => state.draining.values().any(|drain| drain.told),
+        ["draining"] => state.draining.values().any(|drain| drain.ends.is_some()),
         ["destroying"] => state.pending.values().any(|effect| effect.kind() == EffectKind::DestroyNodes),
         ["joining"] => !state.joining.is_empty(),
         ["live", "none"] => state.live.is_none(),
