@@ -1,4 +1,4 @@
-//! The proxy as a program of its own, for the tests: `proxy STATE ADDRESS…` is a holder, `proxy --worker` is what it starts.
+//! The proxy as a program of its own, for the tests: `proxy_alone STATE ADDRESS…` is a holder, `proxy_alone --worker` is what it starts.
 
 use gapless_proxy::ProxyError;
 use gapless_proxy::holder::{self, HolderOptions};
@@ -20,7 +20,7 @@ fn run(arguments: &[String]) -> Result<(), ProxyError> {
     if arguments == ["--worker"] {
         return worker::main(WorkerOptions::from_environment()?);
     }
-    let [state, listen @ ..] = arguments else { panic!("usage: proxy STATE ADDRESS…") };
+    let [state, listen @ ..] = arguments else { panic!("usage: proxy_alone STATE ADDRESS…") };
     let listen = listen.iter().map(|address| address.parse().expect("an address")).collect();
     let program = std::env::current_exe().expect("the path of this program");
     holder::main(HolderOptions { state: state.into(), listen, program, worker_arguments: vec!["--worker".to_string()] })

@@ -1,0 +1,11 @@
+//! The proxy's promises, each with real traffic on loopback in flight. Clients and nodes here share no code with the proxy.
+
+mod admin;
+mod claims;
+mod drain;
+mod forwarding;
+mod health;
+mod record;
+mod retry;
+mod support;
+mod workers;
