@@ -62,11 +62,6 @@ impl Family {
         self.save()
     }
 
-    /// The process with this role.
-    pub fn pid(&self, role: &str) -> Option<u32> {
-        self.members.iter().find(|member| member.role == role).map(|member| member.pid)
-    }
-
     /// Ends every process of the list that still runs, the newest first, and empties the list. Answers with what was ended.
     ///
     /// # Errors
@@ -141,7 +136,6 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         Family::open(folder.path()).unwrap().add("server", child.id()).unwrap();
         let mut later = Family::open(folder.path()).unwrap();
-        assert_eq!(later.pid("server"), Some(child.id()));
         assert_eq!(later.end().unwrap(), [format!("server (process {})", child.id())]);
         assert!(!child.wait().unwrap().success());
         assert!(Family::open(folder.path()).unwrap().end().unwrap().is_empty());

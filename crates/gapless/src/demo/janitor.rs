@@ -73,8 +73,10 @@ impl Janitor {
 impl Drop for Janitor {
     fn drop(&mut self) {
         if self.input.is_some() {
-            // An end that nobody planned: the error that led here is the one that is told.
-            let _ = self.end();
+            // An end that nobody planned has no other way to tell.
+            if let Err(error) = self.end() {
+                eprintln!("{error}");
+            }
         }
     }
 }

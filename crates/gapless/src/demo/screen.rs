@@ -17,6 +17,12 @@ const PLAIN_TRAFFIC: Duration = Duration::from_secs(5);
 /// Columns where the terminal does not tell its width.
 const DEFAULT_WIDTH: usize = 100;
 
+/// Columns below which the live region would not fit into its lines, so that it could not be drawn again.
+const MIN_LIVE_WIDTH: usize = 60;
+
+/// Columns of an act's clock.
+const CLOCK: usize = 8;
+
 /// Columns of a progress bar.
 const BAR: usize = 12;
 
@@ -103,7 +109,8 @@ impl Screen {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let now = Instant::now();
         let inner = Inner { view: View::default(), began: now, act_began: now, budget: Vec::new(), drawn: 0, turn: 0, last_plain: now };
-        let live = colour && std::env::var("TERM").is_ok_and(|term| term != "dumb");
+        let roomy = terminal_width().is_some_and(|columns| columns >= MIN_LIVE_WIDTH);
+        let live = colour && roomy && std::env::var("TERM").is_ok_and(|term| term != "dumb");
         let screen = Screen { inner: Arc::new(Mutex::new(inner)), paint: Paint { colour }, live, ended: Arc::new(AtomicBool::new(false)) };
         let thread = live.then(|| screen.clone().start());
         (screen.clone(), Painter { screen, thread })
@@ -276,7 +283,7 @@ fn milliseconds(duration: Duration) -> u64 {
 
 fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    (size.ws_col >= 40).then_some(usize::from(size.ws_col))
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
 /// The live region: the act, its steps, the latest line of a tool, the traffic.
@@ -284,14 +291,31 @@ pub fn frame(view: &View, elapsed_ms: u64, turn: usize, width: usize, paint: Pai
     let mut lines = Vec::new();
     if view.act.is_some() {
         let spinner = paint.text(Tone::Good, SPINNER[turn % SPINNER.len()]);
-        let steps: Vec<String> = view.steps.iter().map(|(name, state)| step_text(name, state, turn, paint)).collect();
-        lines.push(format!("    {spinner} {} {}", paint.text(Tone::Quiet, &duration(elapsed_ms)), steps.join("  ")));
+        let clock = paint::padded(&paint.text(Tone::Quiet, &duration(elapsed_ms)), CLOCK);
+        let steps = view.steps.iter().map(|(name, state)| step_text(name, state, turn, paint));
+        lines.extend(packed(format!("    {spinner} {clock}"), steps, width));
     }
     if !view.detail.is_empty() {
         lines.push(paint.text(Tone::Quiet, &paint::shortened(&format!("      {}", view.detail), width.saturating_sub(1))));
     }
     lines.extend(traffic_lines(view, width, paint));
-    lines.retain(|line| paint::width(line) < width || !paint.colour);
+    lines
+}
+
+/// The parts one after the other behind a beginning, in as many lines as they need.
+fn packed(beginning: String, parts: impl Iterator<Item = String>, width: usize) -> Vec<String> {
+    let inset = " ".repeat(paint::width(&beginning));
+    let mut lines = vec![beginning];
+    for part in parts {
+        let fits = lines.last().is_some_and(|line| paint::width(line) + paint::width(&part) + 2 < width);
+        if !fits {
+            lines.push(inset.clone());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str("  ");
+            line.push_str(&part);
+        }
+    }
     lines
 }
 
@@ -372,7 +396,7 @@ mod tests {
     #[test]
     fn the_live_region_tells_act_steps_and_traffic() {
         let drawn = frame(&view(), 3_400, 0, 100, Paint { colour: false }).join("\n");
-        let expected = "    ⣾ 3.4 s ✓ build 310 ms  ⣾ gate ████████░░░░ 2/3  = base kept  · shift
+        let expected = "    ⣾ 3.4 s     ✓ build 310 ms  ⣾ gate ████████░░░░ 2/3  = base kept  · shift
       checking the new nodes
       ██████████████████████████████▒▒▒▒▒▒▒▒▒▒ web-r1 75 %  web-r2 25 %
       500/s · 12,345 requests · 0 failed · 34 in flight";

@@ -141,14 +141,6 @@ impl Stage {
         Ok(server.id())
     }
 
-    /// What every worker of the proxy recorded since it began.
-    ///
-    /// # Errors
-    /// When one does not answer.
-    pub async fn records(&self) -> Result<(Vec<Record>, ProxyStatus), Error> {
-        records(&self.folders.proxy_socket()).await
-    }
-
     /// Everything goes on running.
     ///
     /// # Errors

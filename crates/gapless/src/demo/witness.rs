@@ -86,11 +86,6 @@ impl Observer {
         self.until("a count", |progress| progress.at_unix_ms.saturating_sub(progress.interval.length_ms) >= at_ms).await
     }
 
-    /// The newest count.
-    pub fn newest(&self) -> Progress {
-        self.progress.borrow().clone()
-    }
-
     /// Lets it start no further request, waits for those in flight, and reads what it recorded.
     ///
     /// # Errors
