@@ -141,6 +141,14 @@ impl LocalPlatform {
         self.shared.nodes.kept_log(&Key::node(service, node))
     }
 
+    /// Every node of a service whose output is kept, those that are gone included, in order.
+    ///
+    /// # Errors
+    /// When the platform's folders cannot be read.
+    pub fn outputs(&self, service: &ServiceName) -> Result<Vec<NodeId>, Error> {
+        Ok(self.shared.nodes.kept_logs(service)?.into_iter().collect())
+    }
+
     /// Where a node of this service is reached, if it exists.
     #[must_use]
     pub fn address(&self, service: &ServiceName, node: NodeId) -> Option<std::net::SocketAddr> {

@@ -18,7 +18,7 @@ use gapless_core::node::NodeId;
 use gapless_core::observation::Condition;
 use gapless_engine::error::{Context, Error};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -100,6 +100,14 @@ impl Nodes {
     /// A node's output: while it exists, and for some time after.
     pub fn kept_log(&self, key: &Key) -> Option<PathBuf> {
         [self.log(key), self.buried_log(key)].into_iter().find(|path| path.exists())
+    }
+
+    /// Every node of a service whose output is kept, those that are gone included.
+    pub fn kept_logs(&self, service: &ServiceName) -> Result<BTreeSet<NodeId>, Error> {
+        let buried = file::names(&self.logs)?;
+        let buried = buried.iter().filter_map(|name| Key::parse_node(name.strip_suffix(".log")?));
+        let standing = self.list()?.into_iter().filter(|(service, node)| self.log(&Key::node(service, *node)).exists());
+        Ok(standing.chain(buried).filter(|(of, _)| of == service).map(|(_, node)| node).collect())
     }
 
     fn buried_log(&self, key: &Key) -> PathBuf {

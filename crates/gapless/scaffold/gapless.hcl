@@ -1,0 +1,60 @@
+# What @NAME@ is: one image, and one service made of it.
+# `gapless deploy` builds a commit and gives it the traffic; `gapless explain` tells what each line led to.
+
+project "@NAME@" {}
+
+# An image is built in layers: base, then what Packer and Puppet make of it, then the files of the application.
+# A layer is built again only when something that it is made of changed: a change in app/ starts neither Packer nor Puppet.
+image "web" {
+  base {
+    suite    = "host" # the release of this machine's own distribution; or a name such as "bookworm"
+    packages = []     # Debian packages beside a minimal system
+  }
+
+  packer {
+    template  = "packer/web.json" # its `null` builder is run against a build node, whose address and key come as variables
+    variables = {}
+  }
+
+  application {
+    source      = "app"      # this folder of the commit …
+    destination = "/srv/app" # … is here in the image
+    owner       = "root"
+  }
+}
+
+service "web" {
+  image = "web"
+  host  = "*" # the Host header that this service answers, such as "www.example.com"; "*" is any
+  nodes = 2   # how many nodes serve
+  port  = 80  # where the command listens, inside its node
+
+  # One process in the foreground: when it ends, the node has ended and is replaced.
+  command = ["/usr/local/sbin/web-foreground"]
+
+  # A new node gets traffic after so many passes in a row; any status from 200 to 299 passes.
+  health {
+    path     = "/healthz"
+    interval = "250ms"
+    timeout  = "2s"
+    passes   = 2
+    failures = 4
+  }
+
+  # The root of a node is read-only. These folders are empty and writable when it starts, and gone with it.
+  writable    = ["/run", "/tmp"]
+  environment = {}
+  # volumes   = { data = "/var/lib/web" } # named folders of the host that outlive nodes
+
+  resources {
+    memory = "256MiB"
+    cpus   = "1.0"
+  }
+
+  rollout {
+    floor    = 2     # never fewer ready nodes than this
+    drain    = "30s" # how long an old node may finish what it began
+    progress = "60s" # how long the new nodes may take to pass their checks
+    bake     = "5m"  # how long the old nodes stay warm: going back is one step then
+  }
+}

@@ -1,0 +1,51 @@
+//! Where the server is, and which service is meant.
+
+use crate::trouble::Trouble;
+use clap::Args;
+use gapless_wire::api::{SERVER_SOCKET, path};
+use gapless_wire::client::UnixClient;
+use gapless_wire::service::ServiceStatus;
+use std::path::PathBuf;
+
+/// Where the server is
+#[derive(Clone, Debug, Args)]
+pub struct Connection {
+    /// The server's state folder
+    #[arg(long, default_value = "/var/lib/gapless", value_name = "DIR")]
+    pub state: PathBuf,
+    /// The server's socket [default: server.sock in the state folder]
+    #[arg(long, value_name = "FILE")]
+    socket: Option<PathBuf>,
+}
+
+impl Connection {
+    /// A client of the server.
+    pub fn client(&self) -> UnixClient {
+        UnixClient::new(self.socket.clone().unwrap_or_else(|| self.state.join(SERVER_SOCKET)))
+    }
+}
+
+/// The full name of the service that is meant: as given, or the only one there is.
+pub async fn service(client: &UnixClient, given: Option<&str>) -> Result<String, Trouble> {
+    let services: Vec<ServiceStatus> = client.get(path::SERVICES).await?;
+    let names: Vec<&str> = services.iter().map(|status| status.service.as_str()).collect();
+    match given {
+        Some(full) if full.contains('/') => Ok(full.to_string()),
+        Some(short) => {
+            let fits: Vec<&&str> = names.iter().filter(|name| name.split('/').nth(1) == Some(short)).collect();
+            match fits.as_slice() {
+                [only] => Ok((**only).to_string()),
+                _ => Err(Trouble::usage(format!("which service is `{short}`?"), known(&names))),
+            }
+        }
+        None => match names.as_slice() {
+            [only] => Ok((*only).to_string()),
+            [] => Err(Trouble::new("nothing is deployed yet", "in a project's folder: `gapless deploy`")),
+            _ => Err(Trouble::usage("which service?", known(&names))),
+        },
+    }
+}
+
+fn known(names: &[&str]) -> String {
+    if names.is_empty() { "nothing is deployed yet: `gapless deploy`".to_string() } else { format!("name one of: {}", names.join(", ")) }
+}

@@ -1,0 +1,131 @@
+//! `gapless deploy`: from a commit to traffic.
+
+use crate::client::Connection;
+use crate::follow;
+use crate::show;
+use crate::trouble::Trouble;
+use clap::Args;
+use gapless_engine::error::Context;
+use gapless_server::git;
+use gapless_wire::api::path;
+use gapless_wire::build::BuildRequest;
+use gapless_wire::client::UnixClient;
+use gapless_wire::rollout::{ArtifactChoice, Declared, DeployRequest, Plan};
+use hyper::Method;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Which commit of which project
+#[derive(Clone, Debug, Args)]
+pub struct Project {
+    /// The project's folder, a Git repository
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub project: PathBuf,
+    /// The commit, or any name of one
+    #[arg(long, default_value = "HEAD")]
+    pub commit: String,
+}
+
+impl Project {
+    /// The same with an absolute folder and the full commit id. Says so if the work tree differs from the commit.
+    pub async fn resolve(&self) -> Result<Project, Trouble> {
+        let project = std::path::absolute(&self.project).context(|| format!("finding {}", self.project.display()))?;
+        let commit = git::resolve(&project, &self.commit).await?;
+        if self.commit == "HEAD" {
+            warn_of_changes(&git::changed_files(&project).await?, &commit);
+        }
+        Ok(Project { project, commit })
+    }
+}
+
+fn warn_of_changes(files: &[String], commit: &str) {
+    let Some(first) = files.first() else { return };
+    let more = match files.len() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    eprintln!("note: a commit is what is built ({}): your changes to {first}{more} are not in it", show::short(commit));
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    project: Project,
+    /// Only this service of gapless.hcl
+    #[arg(long)]
+    service: Option<String>,
+    /// Run this artifact version instead of the commit's: a number, or `latest`
+    #[arg(long, value_name = "VERSION", value_parser = artifact)]
+    artifact: Option<ArtifactChoice>,
+    /// Only say what would happen
+    #[arg(long)]
+    plan: bool,
+    /// Do not wait for the rollout
+    #[arg(long)]
+    no_wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn artifact(text: &str) -> Result<ArtifactChoice, String> {
+    match text {
+        "latest" => Ok(ArtifactChoice::Latest),
+        number => number.parse().map(ArtifactChoice::Version).map_err(|_| "a version number, or `latest`".to_string()),
+    }
+}
+
+pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
+    let Project { project, commit } = arguments.project.resolve().await?;
+    let client = arguments.connection.client();
+    let artifact = arguments.artifact.unwrap_or_default();
+    let mut request = DeployRequest { project, commit, service: arguments.service.clone(), artifact, built_for_this: false };
+    if arguments.plan {
+        return plan(&client, &request, arguments.json).await;
+    }
+    if artifact == ArtifactChoice::OfCommit {
+        match build(&client, &request).await? {
+            Some(built) => request.built_for_this = built,
+            None => return Ok(ExitCode::SUCCESS),
+        }
+    }
+    let declared: Vec<Declared> = client.send(Method::POST, path::DEPLOYS, &request).await?;
+    if arguments.json {
+        show::json(&declared)?;
+    }
+    let mut worst = ExitCode::SUCCESS;
+    for declared in &declared {
+        if arguments.no_wait {
+            eprintln!("{}: {} is on its way; `gapless status` tells", declared.service, declared.release);
+        } else if follow::rollout(&client, declared).await? != ExitCode::SUCCESS {
+            worst = ExitCode::FAILURE;
+        }
+    }
+    Ok(worst)
+}
+
+/// Builds what the commit has no artifact of. `Some(true)`: something was built; `None`: the person went away.
+async fn build(client: &UnixClient, request: &DeployRequest) -> Result<Option<bool>, Trouble> {
+    let before: Vec<gapless_wire::artifact::Artifact> = client.get(path::ARTIFACTS).await?;
+    let wish = BuildRequest { project: request.project.clone(), commit: request.commit.clone(), image: None, unless_built: true };
+    let lines = client.lines(Method::POST, path::BUILDS, &wish).await?;
+    let Some(artifacts) = follow::build(lines).await? else { return Ok(None) };
+    Ok(Some(artifacts.iter().any(|artifact| !before.contains(artifact))))
+}
+
+async fn plan(client: &UnixClient, request: &DeployRequest, json: bool) -> Result<ExitCode, Trouble> {
+    let plans: Vec<Plan> = client.send(Method::POST, path::PLAN, request).await?;
+    if json {
+        show::json(&plans)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for plan in plans {
+        println!("{}{}", plan.service, if plan.changed { "" } else { " (unchanged)" });
+        for line in plan.lines {
+            println!("  {line}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,195 @@
+//! How things are shown: tables, times, counts.
+
+use crate::trouble::Trouble;
+use serde::Serialize;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// JSON for programs.
+pub fn json(value: &impl Serialize) -> Result<(), Trouble> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Trouble::new(format!("this cannot be written as JSON: {error}"), "this is a fault of gapless"))?;
+    println!("{text}");
+    Ok(())
+}
+
+/// Rows below a head, in columns as wide as they need to be.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).chain([head[column].len()]).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
+    };
+    let mut text = line(head.to_vec());
+    for row in rows {
+        text += &line(row.iter().map(String::as_str).collect());
+    }
+    text
+}
+
+/// `4,312`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `740 ms`, `0.9 s`, `12 s`, `3 min 20 s`.
+pub fn span(milliseconds: u64) -> String {
+    match milliseconds {
+        0..100 => format!("{milliseconds} ms"),
+        100..10_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
+        10_000..120_000 => format!("{} s", milliseconds / 1000),
+        _ => format!("{} min {} s", milliseconds / 60_000, milliseconds % 60_000 / 1000),
+    }
+}
+
+/// `1.2 ms` from microseconds.
+pub fn latency(microseconds: u64) -> String {
+    format!("{}.{} ms", microseconds / 1000, microseconds % 1000 / 100)
+}
+
+/// The first characters of a commit or digest.
+pub fn short(id: &str) -> &str {
+    let id = id.strip_prefix("sha256:").unwrap_or(id);
+    id.get(..12).unwrap_or(id)
+}
+
+/// How long ago.
+pub fn ago(at_ms: u64) -> String {
+    let seconds = now_ms().saturating_sub(at_ms) / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7_200 => format!("{} min ago", seconds / 60),
+        7_200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// `14:32` in the machine's own time zone.
+pub fn time_of_day(at_ms: u64) -> String {
+    clock(at_ms, false)
+}
+
+/// `14:32:07.250` in the machine's own time zone.
+pub fn exact_time(at_ms: u64) -> String {
+    clock(at_ms, true)
+}
+
+fn clock(at_ms: u64, exact: bool) -> String {
+    let local = i64::try_from(at_ms).unwrap_or(0).saturating_add(offset_ms(at_ms));
+    let of_day = local.rem_euclid(86_400_000);
+    let (hours, minutes, seconds) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60);
+    if exact { format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}", of_day % 1000) } else { format!("{hours:02}:{minutes:02}") }
+}
+
+/// The machine's distance from UTC at an instant, in milliseconds, from `/etc/localtime` (TZif, RFC 8536). Whatever is not understood is UTC.
+fn offset_ms(at_ms: u64) -> i64 {
+    let bytes = std::fs::read("/etc/localtime").unwrap_or_default();
+    let seconds = i64::try_from(at_ms / 1000).unwrap_or(0);
+    zone_offset(&bytes, seconds).unwrap_or(0) * 1000
+}
+
+/// The offset in seconds that a TZif file of version 2 or later gives for an instant: that of the last transition before it.
+fn zone_offset(file: &[u8], at: i64) -> Option<i64> {
+    let first = Counts::read(file)?;
+    let second = file.get(44 + first.length(4)..)?;
+    let counts = Counts::read(second)?;
+    let data = second.get(44..)?;
+    let (times, rest) = data.split_at_checked(counts.transitions * 8)?;
+    let (kinds, rest) = rest.split_at_checked(counts.transitions)?;
+    let passed = times.chunks_exact(8).take_while(|time| i64::from_be_bytes((*time).try_into().unwrap_or_default()) <= at).count();
+    let kind = passed.checked_sub(1).and_then(|last| kinds.get(last)).map_or(0, |kind| usize::from(*kind));
+    let offset: [u8; 4] = rest.get(kind * 6..kind * 6 + 4)?.try_into().ok()?;
+    Some(i64::from(i32::from_be_bytes(offset)))
+}
+
+/// The counts in a TZif header.
+struct Counts {
+    utc: usize,
+    standard: usize,
+    leaps: usize,
+    transitions: usize,
+    kinds: usize,
+    letters: usize,
+}
+
+impl Counts {
+    fn read(header: &[u8]) -> Option<Self> {
+        let number = |place: usize| {
+            let bytes: [u8; 4] = header.get(20 + place * 4..24 + place * 4)?.try_into().ok()?;
+            usize::try_from(u32::from_be_bytes(bytes)).ok()
+        };
+        if header.get(..4)? != b"TZif" || *header.get(4)? < b'2' {
+            return None;
+        }
+        Some(Self {
+            utc: number(0)?,
+            standard: number(1)?,
+            leaps: number(2)?,
+            transitions: number(3)?,
+            kinds: number(4)?,
+            letters: number(5)?,
+        })
+    }
+
+    fn length(&self, time: usize) -> usize {
+        self.transitions * time + self.transitions + self.kinds * 6 + self.letters + self.leaps * (time + 4) + self.standard + self.utc
+    }
+}
+
+/// Now, in milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_people_write_them() {
+        assert_eq!([count(0), count(999), count(4_312), count(1_234_567)], ["0", "999", "4,312", "1,234,567"]);
+        assert_eq!([span(45), span(940), span(12_400), span(200_000)], ["45 ms", "0.9 s", "12 s", "3 min 20 s"]);
+        assert_eq!([latency(950), latency(12_340)], ["0.9 ms", "12.3 ms"]);
+        assert_eq!([short("sha256:0123456789abcdef"), short("c0ffee")], ["0123456789ab", "c0ffee"]);
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_needed() {
+        let rows = vec![vec!["web-r1".into(), "1".into()], vec!["a".into(), "12".into()]];
+        assert_eq!(table(&["release", "nodes"], &rows), "release  nodes\nweb-r1   1\na        12\n");
+    }
+
+    #[test]
+    fn a_time_zone_is_read_from_its_file() {
+        // One transition at the epoch from UTC (kind 0) to UTC+2 (kind 1), written as the second block of a version 2 file.
+        let header = |transitions: u32, kinds: u32| {
+            let mut bytes = b"TZif2".to_vec();
+            bytes.extend([0; 15]);
+            for number in [0, 0, 0, transitions, kinds, 4] {
+                bytes.extend(u32::to_be_bytes(number));
+            }
+            bytes
+        };
+        let mut file = header(0, 1);
+        file.extend([0, 0, 0, 0, 0, 0]);
+        file.extend(b"UTC\0");
+        file.extend(header(1, 2));
+        file.extend(i64::to_be_bytes(0));
+        file.push(1);
+        file.extend([0; 6]);
+        file.extend(i32::to_be_bytes(7200));
+        file.extend([0, 0]);
+        file.extend(b"X\0\0\0");
+        assert_eq!((zone_offset(&file, -1), zone_offset(&file, 5)), (Some(0), Some(7200)));
+        assert_eq!(zone_offset(b"no zone", 5), None);
+    }
+}

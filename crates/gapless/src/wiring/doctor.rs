@@ -1,0 +1,117 @@
+//! What the doctor looks at: the machine, leftovers, images, proxies.
+
+use super::installation;
+use gapless_engine::error::Error;
+use gapless_images::unpack::ImageStore;
+use gapless_platforms::local::leftovers::{Leftover, Leftovers};
+use gapless_platforms::local::requirements;
+use gapless_wire::client::UnixClient;
+use gapless_wire::doctor::{Examination, Finding};
+use gapless_wire::route::{ProxyStatus, WorkerStatus};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a proxy may take to answer the doctor.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// The runtime that is looked for when no server says which one it uses.
+const USUAL_RUNTIME: &str = "runc";
+
+/// Looks without a server: at the machine, and at what installations left on it.
+pub fn examine(state: &Path, fix: bool) -> Result<Examination, Error> {
+    let mut found = Examination { findings: machine(USUAL_RUNTIME), ..Examination::default() };
+    found.findings.push(Finding {
+        kind: "server".into(),
+        what: format!("no server runs on {}", state.display()),
+        why: "what it decided last, and what a restart would do, only a server can tell".into(),
+        hint: Some("start it: `systemctl start gapless-server`, or `gapless server`".into()),
+        removable: false,
+    });
+    if let Some(id) = installation::existing_id(state)? {
+        if fix {
+            found.removed.extend(remove_leftovers(&id, state)?);
+        }
+        found.findings.extend(leftovers(&id, state)?);
+    }
+    for foreign in Leftovers::foreign()? {
+        let left = foreign.find()?;
+        if fix {
+            foreign.remove(&left)?;
+            found.removed.extend(left.iter().map(name));
+        } else {
+            found.findings.extend(left.iter().map(finding));
+        }
+    }
+    Ok(found)
+}
+
+/// What this machine lacks.
+pub fn machine(runtime: &str) -> Vec<Finding> {
+    let missing = requirements::check(runtime).into_iter();
+    let finding = |missing: requirements::Missing| Finding {
+        kind: if missing.essential { "missing" } else { "done less well" }.into(),
+        what: missing.what,
+        why: format!("needed for {}", missing.needed_for),
+        hint: Some(missing.hint),
+        removable: false,
+    };
+    missing.map(finding).collect()
+}
+
+/// Unpacked trees that are not what their manifests say.
+pub fn tampered(images: &ImageStore) -> Result<Vec<Finding>, Error> {
+    let finding = |error: Error| Finding {
+        kind: "image".into(),
+        what: error.to_string(),
+        why: "a node is never started from it".into(),
+        hint: error.hint_text().map(str::to_string),
+        removable: false,
+    };
+    Ok(images.examine()?.into_iter().map(finding).collect())
+}
+
+/// What carries the installation's marks and nothing alive explains.
+pub fn leftovers(installation: &str, state: &Path) -> Result<Vec<Finding>, Error> {
+    Ok(Leftovers::of(installation, state)?.find()?.iter().map(finding).collect())
+}
+
+/// Removes that, and says what it was.
+pub fn remove_leftovers(installation: &str, state: &Path) -> Result<Vec<String>, Error> {
+    let leftovers = Leftovers::of(installation, state)?;
+    let found = leftovers.find()?;
+    leftovers.remove(&found)?;
+    Ok(found.iter().map(name).collect())
+}
+
+fn name(leftover: &Leftover) -> String {
+    format!("{} {}", leftover.kind, leftover.name)
+}
+
+fn finding(leftover: &Leftover) -> Finding {
+    Finding { kind: "leftover".into(), what: name(leftover), why: leftover.why.clone(), hint: None, removable: true }
+}
+
+/// What is wrong with a proxy.
+pub async fn proxy(socket: &Path) -> Vec<Finding> {
+    let finding = |why: String| Finding {
+        kind: "proxy".into(),
+        what: socket.display().to_string(),
+        why,
+        hint: Some("start it: `systemctl start gapless-proxy`, or `gapless proxy`".into()),
+        removable: false,
+    };
+    let status: ProxyStatus = match UnixClient::new(socket).timeout(ANSWER_TIME).get("/v1/proxy").await {
+        Ok(status) => status,
+        Err(error) => return vec![finding(error.to_string())],
+    };
+    let mut findings = Vec::new();
+    for worker in status.workers {
+        let answer = UnixClient::new(&worker.socket).timeout(ANSWER_TIME).get::<WorkerStatus>("/v1/status").await;
+        match answer {
+            Ok(WorkerStatus { problem: None, .. }) => {}
+            Ok(WorkerStatus { problem: Some(problem), .. }) => findings.push(finding(format!("worker {}: {problem}", worker.pid))),
+            Err(error) => findings.push(finding(format!("worker {}: {error}", worker.pid))),
+        }
+    }
+    findings
+}

@@ -1,0 +1,83 @@
+//! This machine, as the server's API tells of it.
+
+use super::doctor;
+use async_trait::async_trait;
+use gapless_core::name::ServiceName;
+use gapless_core::node::NodeId;
+use gapless_engine::error::{Context, Error, ErrorKind};
+use gapless_engine::platform::Platform;
+use gapless_images::unpack::ImageStore;
+use gapless_platforms::local::LocalPlatform;
+use gapless_server::parts::Host;
+use gapless_wire::doctor::Finding;
+use gapless_wire::log::{LOG_LIMIT, Log};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// The machine of a local platform.
+pub struct LocalHost {
+    pub platform: LocalPlatform,
+    pub images: ImageStore,
+    pub state: PathBuf,
+    pub installation: String,
+    pub runtime: String,
+    pub proxies: Vec<PathBuf>,
+}
+
+#[async_trait]
+impl Host for LocalHost {
+    async fn logs(&self, service: &ServiceName, node: Option<&str>) -> Result<Vec<Log>, Error> {
+        let alive = self.platform.observe(service).await?.nodes;
+        let names = match node {
+            Some(name) => vec![name.parse::<NodeId>().map_err(|error| Error::new(error.to_string()).kind(ErrorKind::Invalid))?],
+            None => self.platform.outputs(service)?,
+        };
+        let mut logs = Vec::new();
+        for name in names {
+            let path = self.platform.output(service, name);
+            let Some(path) = path else { continue };
+            logs.push(read(name.to_string(), &path, alive.contains_key(&name))?);
+        }
+        match node {
+            Some(name) if logs.is_empty() => {
+                let hint = "`gapless logs` without a node lists what is kept: the output of nodes that are gone is kept for a while only";
+                Err(Error::new(format!("there is no output of node {name} of {service}")).kind(ErrorKind::NotFound).hint(hint))
+            }
+            _ => Ok(logs),
+        }
+    }
+
+    async fn examine(&self) -> Result<Vec<Finding>, Error> {
+        let (state, installation, runtime) = (self.state.clone(), self.installation.clone(), self.runtime.clone());
+        let images = self.images.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut findings = doctor::machine(&runtime);
+            findings.extend(doctor::tampered(&images)?);
+            findings.extend(doctor::leftovers(&installation, &state)?);
+            Ok::<_, Error>(findings)
+        });
+        let mut findings = looked.await.map_err(|error| Error::new(format!("the look at the machine did not end: {error}")))??;
+        for proxy in &self.proxies {
+            findings.extend(doctor::proxy(proxy).await);
+        }
+        Ok(findings)
+    }
+
+    async fn remove_leftovers(&self) -> Result<Vec<String>, Error> {
+        let (state, installation) = (self.state.clone(), self.installation.clone());
+        let removed = tokio::task::spawn_blocking(move || doctor::remove_leftovers(&installation, &state)).await;
+        removed.map_err(|error| Error::new(format!("the removal of leftovers did not end: {error}")))?
+    }
+}
+
+/// The end of a file.
+fn read(of: String, path: &Path, running: bool) -> Result<Log, Error> {
+    let reading = || format!("reading {}", path.display());
+    let mut file = File::open(path).context(reading)?;
+    let start = file.metadata().context(reading)?.len().saturating_sub(LOG_LIMIT);
+    file.seek(SeekFrom::Start(start)).context(reading)?;
+    let mut bytes = Vec::new();
+    file.take(LOG_LIMIT).read_to_end(&mut bytes).context(reading)?;
+    Ok(Log { of, text: String::from_utf8_lossy(&bytes).into_owned(), shortened: start > 0, running })
+}
