@@ -29,7 +29,7 @@ lint: setup ## Format, clippy
 
 test: lint ## Pass all tests
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run --workspace --no-fail-fast && cargo test --workspace --doc --quiet; \
+		cargo test --workspace --doc --quiet && cargo nextest run --workspace --no-fail-fast; \
 	else \
 		cargo test --workspace --no-fail-fast; \
 	fi

@@ -9,8 +9,7 @@ mod project;
 
 #[path = "system/crash.rs"]
 mod crash;
-#[path = "system/fault.rs"]
-mod fault;
+
 #[path = "system/rollout.rs"]
 mod rollout;
 #[path = "system/second_project.rs"]

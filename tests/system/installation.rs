@@ -1,9 +1,8 @@
 //! One installation of a test: a proxy, a server, and a witness, each an own process; everything is gone when it is dropped.
 
 use crate::project::Project;
-use gapless_load::plan::{Plan, Target};
-use gapless_load::process::Witness;
-use gapless_load::report::Recording;
+use gapless_load::{Plan, Recording, Target, Witness};
+use gapless_platforms::local::leftovers::Leftovers;
 use gapless_wire::api::{ServerStatus, path};
 use gapless_wire::build::{BuildLine, BuildRequest};
 use gapless_wire::client::UnixClient;
@@ -33,6 +32,7 @@ pub struct ServerSettings {
 pub struct Installation {
     pub root: PathBuf,
     pub address: SocketAddr,
+    name: Option<String>,
     proxy: Option<Child>,
     server: Option<Child>,
 }
@@ -59,7 +59,7 @@ impl Installation {
         let unique = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let root = target().join("test").join(unique);
         std::fs::create_dir_all(&root).expect("making the installation's folder");
-        Installation { root, address: free_address(), proxy: None, server: None }
+        Installation { root, address: free_address(), name: None, proxy: None, server: None }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -78,23 +78,23 @@ impl Installation {
         UnixClient::new(self.state().join("server.sock")).timeout(PATIENCE)
     }
 
-    /// The `gapless` program with this installation's folders.
-    pub fn gapless(&self) -> Command {
+    /// A command of the `gapless` program with this installation's state folder.
+    pub fn gapless(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gapless"));
-        command.arg("--state").arg(self.state()).stdin(Stdio::null());
+        command.arg(name).arg("--state").arg(self.state()).stdin(Stdio::null());
         command
     }
 
-    /// Runs the command line and gives its exit status and everything it wrote.
-    pub fn run(&self, folder: &Path, arguments: &[&str]) -> (i32, String) {
-        let output = self.gapless().args(arguments).current_dir(folder).output().expect("running gapless");
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        (output.status.code().unwrap_or(-1), text)
+    /// Runs a command in a folder and gives its exit status, what it printed, and what it said beside.
+    pub fn run(&self, folder: &Path, name: &str, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.gapless(name).args(arguments).current_dir(folder).output().expect("running gapless");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }
 
     pub async fn start_proxy(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gapless"));
-        command.arg("--state").arg(self.root.join("proxy")).arg("proxy").arg("--listen").arg(self.address.to_string());
+        command.arg("proxy").arg("--state").arg(self.root.join("proxy")).arg("--listen").arg(self.address.to_string());
         self.proxy = Some(self.spawn(command, "proxy.log"));
         let client = UnixClient::new(self.proxy_socket());
         until("the proxy answers", || async { client.get::<ProxyStatus>("/v1/proxy").await.is_ok_and(|status| !status.workers.is_empty()) })
@@ -102,10 +102,10 @@ impl Installation {
     }
 
     pub async fn start_server(&mut self, settings: &ServerSettings) {
-        let mut command = self.gapless();
-        command.arg("server").arg("--proxy").arg(self.proxy_socket()).arg("--cache").arg(target().join("cache"));
+        let mut command = self.gapless("server");
+        command.arg("--proxy").arg(self.proxy_socket()).arg("--cache").arg(target().join("cache"));
         if settings.without_retry_and_hold {
-            command.args(["--no-retry", "--hold", "0s"]);
+            command.args(["--no-retry", "--hold-ms", "0"]);
         }
         if let Some(place) = &settings.hold_at {
             command.env("GAPLESS_HOLD_AT", place).env("GAPLESS_HOLD_MARKER", self.marker());
@@ -113,6 +113,8 @@ impl Installation {
         self.server = Some(self.spawn(command, "server.log"));
         let client = self.client();
         until("the server answers", || async { client.get::<ServerStatus>(path::SERVER).await.is_ok() }).await;
+        let status: ServerStatus = client.get(path::SERVER).await.expect("asking the server who it is");
+        self.name = Some(status.installation);
     }
 
     fn spawn(&self, mut command: Command, log: &str) -> Child {
@@ -138,7 +140,7 @@ impl Installation {
 
     /// Builds a commit; the lines of the build.
     pub async fn build(&self, project: &Project, commit: &str) -> Vec<BuildLine> {
-        let request = BuildRequest { project: project.path.clone(), commit: commit.into(), image: None };
+        let request = BuildRequest { project: project.path.clone(), commit: commit.into(), image: None, unless_built: false };
         let mut lines = self.client().lines(hyper::Method::POST, path::BUILDS, &request).await.expect("asking for a build");
         let mut told = Vec::new();
         while let Some(line) = lines.next().await.expect("reading the build's lines") {
@@ -228,10 +230,12 @@ impl Drop for Installation {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let removed = self.gapless().args(["doctor", "--remove-installation"]).output();
-        let clean = removed.is_ok_and(|output| output.status.success());
-        if clean && !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.root);
+        let Some(name) = &self.name else { return };
+        let removed = Leftovers::of(name, &self.state()).and_then(|leftovers| leftovers.remove_everything());
+        match (removed, std::thread::panicking()) {
+            (Ok(()), false) => drop(std::fs::remove_dir_all(&self.root)),
+            (Ok(()), true) => eprintln!("what the processes said is in {}", self.root.display()),
+            (Err(error), _) => eprintln!("the installation {name} could not be removed: {error}"),
         }
     }
 }

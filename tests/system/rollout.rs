@@ -2,7 +2,6 @@
 
 use crate::installation::{Installation, ServerSettings, assert_no_failure};
 use crate::project::Project;
-use gapless_load::process::Witness;
 use gapless_wire::build::BuildLine;
 use gapless_wire::receipt::Receipt;
 use gapless_wire::rollout::Outcome;
@@ -32,7 +31,7 @@ async fn live(installation: &Installation, rollout: Option<u32>) -> Option<Recei
     ended.receipt
 }
 
-async fn stop(witness: Witness) -> gapless_load::report::Recording {
+async fn stop(witness: Witness) -> gapless_load::Recording {
     witness.stop().await.expect("the witness's recording")
 }
 

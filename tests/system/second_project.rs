@@ -2,7 +2,7 @@
 
 use crate::installation::{Installation, ServerSettings, assert_no_failure};
 use crate::project::Project;
-use gapless_load::plan::{Check, ClassPlan, Plan, Target};
+use gapless_load::{Check, ClassPlan, Plan, Target};
 
 /// Requests a second; two small nodes bear it easily.
 const RATE: u32 = 100;
@@ -11,20 +11,20 @@ const RATE: u32 = 100;
 async fn init_build_deploy_and_rollback_by_the_command_line_alone() {
     let installation = Installation::start("second", &ServerSettings::default()).await;
     let folder = installation.root.join("shelf");
-    let command = |folder: &std::path::Path, arguments: &[&str]| {
-        let (status, text) = installation.run(folder, arguments);
-        assert_eq!(status, 0, "gapless {arguments:?}:\n{text}");
-        text
+    let command = |name: &str, arguments: &[&str]| {
+        let (status, printed, said) = installation.run(&folder, name, arguments);
+        assert_eq!(status, 0, "gapless {name} {arguments:?}:\n{printed}{said}");
+        printed
     };
-    command(&installation.root, &["init", "shelf"]);
+    init(&installation);
     for made in ["app", "packer", "puppet", "terraform"] {
         std::fs::remove_dir_all(folder.join(made)).unwrap_or_else(|error| panic!("init made no {made}: {error}"));
     }
     let project = Project::copied("tests/projects/shelf", &folder);
     project.commit("Edition 1");
 
-    command(&folder, &["build"]);
-    let text = command(&folder, &["deploy"]);
+    command("build", &[]);
+    let text = command("deploy", &[]);
     assert!(text.lines().last().is_some_and(|line| line.starts_with("live ")), "{text}");
 
     let classes = vec![
@@ -37,17 +37,22 @@ async fn init_build_deploy_and_rollback_by_the_command_line_alone() {
 
     project.edit("app/index.html", "Edition 1", "Edition 2");
     project.commit("Edition 2");
-    let text = command(&folder, &["deploy", "--plan"]);
+    let text = command("deploy", &["--plan"]);
     assert!(text.contains("r2"), "{text}");
-    command(&folder, &["deploy"]);
+    command("deploy", &[]);
     assert!(installation.status("shelf/books").await.live.is_some_and(|release| release.name == "books-r2"));
 
-    command(&folder, &["rollback"]);
+    command("rollback", &[]);
     assert!(installation.status("shelf/books").await.live.is_some_and(|release| release.name == "books-r1"));
     for listing in ["status", "releases", "artifacts", "receipt", "explain"] {
-        let text = command(&folder, &[listing, "--json"]);
+        let text = command(listing, &["--json"]);
         serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|error| panic!("{listing} --json: {error}\n{text}"));
     }
 
     assert_no_failure(&witness.stop().await.expect("the witness's recording"), 100);
+}
+
+fn init(installation: &Installation) {
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_gapless")).args(["init", "shelf"]).current_dir(&installation.root).status();
+    assert!(made.is_ok_and(|status| status.success()), "gapless init failed");
 }
