@@ -166,3 +166,94 @@ impl Content {
         self.span(*bake);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn declaration() -> ServiceDeclaration {
+        ServiceDeclaration {
+            service: ServiceName::new("hello", "web").expect("a name"),
+            artifact_name: "hello/web".to_string(),
+            artifact_version: ArtifactVersion(7),
+            image: Digest([7; 32]),
+            nodes: 3,
+            host: "hello.example".to_string(),
+            node: NodeSettings {
+                port: 80,
+                command: vec!["serve".to_string(), "--now".to_string()],
+                working_directory: "/srv".into(),
+                user: "www-data".to_string(),
+                environment: BTreeMap::from([("A".to_string(), "b".to_string())]),
+                writable: vec!["/run".into()],
+                volumes: BTreeMap::from([("data".to_string(), "/data".into())]),
+                memory_bytes: 1 << 28,
+                cpu_millicores: 500,
+                outbound: true,
+            },
+            health: HealthCheck { path: "/healthz".to_string(), interval: Duration::from_millis(100), timeout: Duration::from_secs(1) },
+            policy: Policy {
+                floor: 2,
+                gate_passes: 3,
+                gate_failures: 4,
+                progress_deadline: Duration::from_secs(60),
+                drain_deadline: Duration::from_secs(30),
+                bake: Duration::ZERO,
+            },
+        }
+    }
+
+    #[test]
+    fn the_content_hash_of_a_declaration_never_changes() {
+        let content = declaration().content();
+        assert_eq!(content, declaration().content());
+        // Releases that were declared by earlier programs must be found again.
+        assert_eq!(content.to_string(), "sha256:5cd21dd2142211f54914268bd9ebed5f3925ce0ca5f1bb90fdae66cb673e6f79");
+    }
+
+    #[test]
+    fn every_field_and_every_boundary_is_part_of_the_content_hash() {
+        let changes: [fn(&mut ServiceDeclaration); 30] = [
+            |_| {},
+            |d| d.service = ServiceName::new("hello", "api").expect("a name"),
+            |d| d.artifact_name.push('2'),
+            |d| d.artifact_version.0 += 1,
+            |d| d.image.0[31] ^= 1,
+            |d| d.nodes += 1,
+            |d| d.host.push('s'),
+            |d| d.node.port += 1,
+            |d| d.node.command = vec!["serve--now".to_string()],
+            |d| d.node.command = vec!["serve-".to_string(), "-now".to_string()],
+            |d| d.node.working_directory.push("x"),
+            |d| d.node.user.clear(),
+            |d| d.node.environment = BTreeMap::from([("Ab".to_string(), String::new())]),
+            |d| drop(d.node.environment.insert("C".to_string(), "d".to_string())),
+            |d| d.node.writable.push("/tmp".into()),
+            |d| d.node.writable = vec!["/runn".into()],
+            |d| drop(d.node.volumes.insert("more".to_string(), "/more".into())),
+            |d| d.node.volumes = BTreeMap::new(),
+            |d| d.node.memory_bytes += 1,
+            |d| d.node.cpu_millicores += 1,
+            |d| d.node.outbound = false,
+            |d| d.health.path.push('2'),
+            |d| d.health.interval += Duration::from_millis(1),
+            |d| d.health.timeout += Duration::from_millis(1),
+            |d| d.policy.floor += 1,
+            |d| d.policy.gate_passes += 1,
+            |d| d.policy.gate_failures += 1,
+            |d| d.policy.progress_deadline += Duration::from_millis(1),
+            |d| d.policy.drain_deadline += Duration::from_millis(1),
+            |d| d.policy.bake += Duration::from_millis(1),
+        ];
+        let contents: BTreeSet<Digest> = changes
+            .iter()
+            .map(|change| {
+                let mut changed = declaration();
+                change(&mut changed);
+                changed.content()
+            })
+            .collect();
+        assert_eq!(contents.len(), changes.len());
+    }
+}

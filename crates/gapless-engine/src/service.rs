@@ -30,6 +30,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The world is not looked at more often than this because of a deadline: one that has passed may still wait for something to be seen.
 const LOOK_LEAST: Duration = Duration::from_millis(10);
 
+/// The longest that a look may take: wishes and outcomes wait for it.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+
 /// The first wait after the journal or the world refused. It doubles up to [`PAUSE_LIMIT`].
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -171,7 +174,8 @@ impl Service {
         if !self.settle().await {
             return;
         }
-        match self.parts.platform.observe(&self.name).await {
+        let seen = tokio::time::timeout(LOOK_LIMIT, self.parts.platform.observe(&self.name)).await;
+        match seen.unwrap_or_else(|_| Err(Error::new(format!("the world was not seen within {LOOK_LIMIT:?}")))) {
             Ok(seen) => {
                 self.look = false;
                 if let Err(error) = self.take(Event::Observed(seen)).await {

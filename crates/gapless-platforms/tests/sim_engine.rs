@@ -169,6 +169,8 @@ fn a_hold_after_an_effect_keeps_its_outcome_out_of_the_journal() {
             journal.iter().flat_map(|(_, record)| &record.effects).filter(|(_, effect)| matches!(effect, Effect::Route(_))).count();
         assert_eq!(routes, 2, "decided on after the hold");
         assert!(!ended(&journal.last().expect("a record").1.event), "the outcome is in the journal");
+        let shifted = |notice: &Notice| matches!(notice, Notice::Shifted { .. });
+        assert!(!story(&engine).await.iter().any(shifted), "the engine learnt of the effect from the world");
     });
     let members = &members(&scene.sim.picture(&web()))[0];
     assert!(members.values().all(|weight| *weight == Weight::EQUAL) && members.len() == 3, "the route was not applied: {members:?}");
@@ -196,6 +198,34 @@ fn effects_that_fail_or_whose_answers_are_lost_are_got_over() {
             assert!(ends.len() == 3 && ends.iter().all(acceptable), "seed {seed}: {ends:?}");
         });
         scene.assert_no_failure(&format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn a_row_of_short_lives_among_faults_comes_to_the_same_end() {
+    for seed in 1..=25_u64 {
+        let options =
+            SimOptions { seed, proxies: 2, failing_per_mille: 100, lost_per_mille: 100, twice: seed % 3 == 0, ..SimOptions::default() };
+        let scene = Scene::new(options);
+        let mut lives = 0;
+        // Each life gets on by a few records; how many follows from the seed.
+        while scene.life_that_dies_at(scene.store.length() + 1 + usize::try_from((seed * 7 + lives * 5) % 9).expect("small")) {
+            lives += 1;
+            if lives % 2 == 0 {
+                scene.sim.replace_proxy("proxy-1");
+            }
+            assert!(lives < 500, "seed {seed}: it does not get on");
+        }
+        assert!(lives > 5, "seed {seed}: only {lives} lives");
+        let state = scene.plain_life(async |engine| {
+            // A proxy may just have been replaced: the engine has to find out first.
+            scene.sim.pass(Duration::from_secs(60)).await;
+            scene.rest(&engine).await
+        });
+        assert_eq!((state.live_release(), state.pinned), (Some(ReleaseNumber(2)), true), "seed {seed}");
+        let picture = scene.sim.picture(&web());
+        assert!(picture.nodes.len() == 3 && members(&picture).iter().all(|members| members.len() == 3), "seed {seed}: {picture:?}");
+        scene.assert_no_failure(&format!("seed {seed}, {lives} lives"));
     }
 }
 
