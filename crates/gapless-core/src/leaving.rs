@@ -170,7 +170,10 @@ impl Round<'_> {
     pub fn forget_retries(&mut self) {
         let now = self.pass.now;
         let pending: BTreeSet<EffectKind> = self.pass.state.pending.values().map(Effect::kind).collect();
-        self.pass.state.retries.retain(|kind, retry| retry.at > now || pending.contains(kind));
+        self.pass.state.retries.retain(|kind, retry| {
+            retry.at = retry.at.filter(|at| *at > now);
+            retry.at.is_some() || pending.contains(kind)
+        });
     }
 }
 

@@ -49,14 +49,14 @@ impl Pass {
 
     /// Whether an effect of this kind need not wait for an earlier failure's retry.
     pub fn may_try(&self, kind: EffectKind) -> bool {
-        self.state.retries.get(&kind).is_none_or(|retry| retry.at <= self.now)
+        self.state.retries.get(&kind).is_none_or(|retry| retry.at.is_none_or(|at| at <= self.now))
     }
 
     /// Arms the next try of this kind.
     pub fn try_again_later(&mut self, kind: EffectKind) {
         let tries = self.state.retries.get(&kind).map_or(0, |retry| retry.tries);
         let at = self.now.after(doubled(RETRY_FIRST, tries, RETRY_LONGEST));
-        self.state.retries.insert(kind, Retry { tries: tries.saturating_add(1), at });
+        self.state.retries.insert(kind, Retry { tries: tries.saturating_add(1), at: Some(at) });
     }
 
     /// Every node of the group has to go; what follows (routes, drain, destruction) follows from that.

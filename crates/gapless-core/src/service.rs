@@ -90,8 +90,8 @@ pub struct Healing {
 pub struct Retry {
     /// Tries in a row that did not help.
     pub tries: u32,
-    /// The next one comes no sooner.
-    pub at: Instant,
+    /// The next one comes no sooner. `None`: the time has come.
+    pub at: Option<Instant>,
 }
 
 /// The next numbers of a service; each is used once.
@@ -196,8 +196,7 @@ impl ServiceState {
             _ => None,
         });
         let running_out = self.draining.values().filter(|drain| !drain.over).filter_map(Draining::next_deadline);
-        let retries =
-            self.retries.iter().filter(|(kind, _)| !self.pending.values().any(|effect| effect.kind() == **kind)).map(|(_, retry)| retry.at);
+        let retries = self.retries.values().filter_map(|retry| retry.at);
         let again = self.destroyed.values().copied();
         let joining = self.joining.values().copied();
         stage.into_iter().chain(running_out).chain(retries).chain(again).chain(joining).chain(self.next_replacement()).min()

@@ -4,6 +4,7 @@ use super::model::{Behaviour, Order, TICK, World};
 use gapless_core::effect::{Effect, EffectId, EffectKind};
 use gapless_core::event::{Event, Failure};
 use gapless_core::invariant::{self, Monitor};
+use gapless_core::observation::Observation;
 use gapless_core::rollout::{Refusal, step};
 use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
@@ -50,6 +51,7 @@ pub struct Engine {
     /// Some node died or a proxy lost its memory: capacity may fall for a while.
     pub disturbed: bool,
     reached_floor: bool,
+    rested_on: Option<Observation>,
 }
 
 impl Engine {
@@ -71,6 +73,7 @@ impl Engine {
             outcomes: 0,
             disturbed: false,
             reached_floor: false,
+            rested_on: None,
         }
     }
 
@@ -84,6 +87,7 @@ impl Engine {
 
     /// One event through the core: checked, written down, and only then acted upon.
     pub fn feed(&mut self, event: Event) -> (bool, Option<Refusal>) {
+        self.rested_on = None;
         let now = self.now();
         let step = step(&self.state, &event, now);
         self.monitor.watch(&self.state, &event, now, &step).unwrap_or_else(|violation| panic!("{violation}\n{}", self.log.join("\n")));
@@ -213,6 +217,7 @@ impl Engine {
     /// Time moves by one tick, and the engine follows until it rests. Stops early when `until` holds after a step.
     pub fn tick(&mut self, until: &dyn Fn(&ServiceState) -> bool) -> bool {
         self.world.tick();
+        self.check_sleep();
         if self.follow(until) {
             return true;
         }
@@ -251,10 +256,28 @@ impl Engine {
                 return true;
             }
             if !changed {
+                self.rest();
                 return false;
             }
         }
         panic!("the core does not come to rest on an unchanged world\n{}", self.log.join("\n"));
+    }
+
+    /// An engine sleeps until something changes or the next deadline: one that has passed would keep it awake for ever.
+    fn rest(&mut self) {
+        let next = self.state.next_deadline();
+        assert!(next.is_none_or(|next| next > self.now()), "the deadline {next:?} has passed and nothing follows\n{}", self.log.join("\n"));
+        self.rested_on = Some(self.world.observe());
+    }
+
+    /// Before the next deadline, the same world at a later time must change nothing.
+    fn check_sleep(&self) {
+        let Some(seen) = self.rested_on.clone() else { return };
+        let now = self.now();
+        if self.state.next_deadline().is_none_or(|next| next > now) {
+            let step = step(&self.state, &Event::Observed(seen), now);
+            assert!(step.state == self.state, "time alone changed something before the next deadline\n{}", self.log.join("\n"));
+        }
     }
 
     /// What no step shows: what the proxies and the nodes really do.
