@@ -48,6 +48,8 @@ pub(crate) enum Report {
     Serving,
     /// The newer worker is known, and nothing is being persisted any more.
     Succeeded,
+    /// Accepts no more; every answer ends its connection.
+    Leaving,
 }
 
 impl Report {
@@ -56,11 +58,12 @@ impl Report {
             Report::Up => "up",
             Report::Serving => "serving",
             Report::Succeeded => "succeeded",
+            Report::Leaving => "leaving",
         }
     }
 
     pub(crate) fn parse(line: &str) -> Option<Self> {
-        [Report::Up, Report::Serving, Report::Succeeded].into_iter().find(|report| report.line() == line.trim_end())
+        [Report::Up, Report::Serving, Report::Succeeded, Report::Leaving].into_iter().find(|report| report.line() == line.trim_end())
     }
 }
 
@@ -73,7 +76,7 @@ mod tests {
         for order in [Order::Serve, Order::Leave, Order::Stop, Order::Succeed(None), Order::Succeed(Some("/a b/c.sock".into()))] {
             assert_eq!(Order::parse(&order.line()), Some(order));
         }
-        for report in [Report::Up, Report::Serving, Report::Succeeded] {
+        for report in [Report::Up, Report::Serving, Report::Succeeded, Report::Leaving] {
             assert_eq!(Report::parse(report.line()), Some(report));
         }
         assert_eq!(Order::parse("dance"), None);

@@ -5,6 +5,7 @@ use crate::stream::Handle;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use tokio::sync::Notify;
 
 /// All exchanges of a core.
 #[derive(Debug, Default)]
@@ -17,6 +18,7 @@ pub(crate) struct Exchanges {
 struct Wire {
     handle: Handle,
     cut: Cell<bool>,
+    told: Notify,
 }
 
 impl Exchanges {
@@ -24,7 +26,7 @@ impl Exchanges {
     pub(crate) fn enter(self: &Rc<Self>, node: NodeKey, handle: Handle) -> Exchange {
         let number = self.next.get();
         self.next.set(number + 1);
-        let wire = Rc::new(Wire { handle, cut: Cell::new(false) });
+        let wire = Rc::new(Wire { handle, cut: Cell::new(false), told: Notify::new() });
         self.running.borrow_mut().insert(number, (node, wire.clone()));
         Exchange { number, wire, all: self.clone() }
     }
@@ -41,6 +43,7 @@ impl Exchanges {
         for wire in &concerned {
             wire.cut.set(true);
             wire.handle.shutdown();
+            wire.told.notify_one();
         }
         concerned.len()
     }
@@ -58,6 +61,11 @@ impl Exchange {
     /// It was cut, so whatever ends now did not end by itself.
     pub(crate) fn was_cut(&self) -> bool {
         self.wire.cut.get()
+    }
+
+    /// Returns when it is cut. One caller at a time.
+    pub(crate) async fn cut(&self) {
+        self.wire.told.notified().await;
     }
 }
 

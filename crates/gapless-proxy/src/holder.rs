@@ -245,7 +245,7 @@ impl Holder {
         }
         for older in self.workers.iter_mut().filter(|worker| !worker.leaving) {
             older.leaving = true;
-            if let Err(error) = older.order(&Order::Leave).await {
+            if let Err(error) = older.order_and_expect(&Order::Leave, Report::Leaving).await {
                 tracing::error!(%error, pid = older.pid, "a worker cannot be told to leave");
                 older.kill();
             }

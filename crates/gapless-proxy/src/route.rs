@@ -5,6 +5,7 @@ use crate::health::Verdict;
 use crate::node::{Claim, Node, NodeKey, Standing};
 use crate::sync::{Changes, lock};
 use gapless_wire::route::{Applied, Member, NodeStatus, SNAPSHOT_VERSION, ServiceRoute, Snapshot};
+use hyper::header::HeaderValue;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -319,6 +320,9 @@ fn validate_route(name: &str, route: &ServiceRoute) -> Result<(), ProxyError> {
         return wrong(format!("hold_ms is {}: at most {HOLD_LIMIT_MS}", route.hold_ms));
     }
     for (node, member) in &route.members {
+        if HeaderValue::from_str(node).is_err() || HeaderValue::from_str(&member.release).is_err() {
+            return wrong(format!("node {node:?} of release {:?}: both names must be able to stand in a header", member.release));
+        }
         if member.check.path.parse::<hyper::Uri>().is_err() || !member.check.path.starts_with('/') {
             return wrong(format!("node `{node}`: the check's path `{}` must begin with a slash", member.check.path));
         }

@@ -36,7 +36,12 @@ async fn carry(node_side: OnUpgrade, client_side: OnUpgrade, mut ending: Ending)
         return;
     };
     // How a tunnel ends is its two ends' affair, unless it was cut.
-    let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(node), &mut TokioIo::new(client)).await;
+    let (mut node, mut client) = (TokioIo::new(node), TokioIo::new(client));
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut node, &mut client) => {}
+        // A client that keeps its half open would otherwise hold the node.
+        () = ending.exchange.cut() => {}
+    }
     // A stream is no small GET, however little it carried.
     let end = if ending.exchange.was_cut() { End::Cut } else { End::Whole(u64::MAX) };
     ending.account.close(end);

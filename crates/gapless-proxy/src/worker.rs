@@ -211,6 +211,7 @@ impl Worker {
                 }
                 Some(HolderOrder::Leave) => {
                     self.begin_to_leave(false);
+                    report(Report::Leaving);
                     spawn_local(self.clone().obey_while_leaving(orders));
                     return LEAVING;
                 }

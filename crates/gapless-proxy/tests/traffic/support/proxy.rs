@@ -78,10 +78,6 @@ impl Proxy {
         self.proxy_status().workers.last().expect("a worker").pid
     }
 
-    pub fn holder_pid(&self) -> u32 {
-        self.holder.id()
-    }
-
     pub fn try_put(&self, worker: &UnixClient, snapshot: &Snapshot) -> Result<Applied, ClientError> {
         self.runtime.block_on(worker.send(hyper::Method::PUT, "/v1/snapshot", snapshot))
     }
