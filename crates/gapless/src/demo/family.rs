@@ -68,6 +68,9 @@ impl Family {
     /// When the list cannot be written.
     pub fn end(&mut self) -> Result<Vec<String>, Error> {
         let mut ended = Vec::new();
+        if self.members.is_empty() {
+            return Ok(ended);
+        }
         while let Some(member) = self.members.pop() {
             if end(&member) {
                 ended.push(format!("{} (process {})", member.role, member.pid));
