@@ -27,7 +27,7 @@ apt-get install -q -y --no-install-recommends openssh-server sudo "$puppet"
 mkdir -p /etc/gapless-build
 printf '%s\n' openssh-server sudo "$puppet" > /etc/gapless-build/tools
 cp /etc/passwd /etc/gapless-build/passwd
-rm -rf /tmp/before /var/lib/apt/lists /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/apt /var/log/dpkg.log
+rm -rf /tmp/before /var/lib/apt/lists /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/apt/* /var/log/dpkg.log
 mkdir -p /var/lib/apt/lists/partial
 "#;
 
@@ -52,7 +52,7 @@ esac
 if ! [ -e /usr/bin/ssh ] && getent group _ssh > /dev/null; then groupdel _ssh; fi
 apt-get check -q
 rm -f /etc/ssh/ssh_host_* /usr/sbin/policy-rc.d /etc/dpkg/dpkg.cfg.d/gapless-build
-rm -rf /etc/gapless-build /var/lib/apt/lists /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/apt /var/log/dpkg.log /tmp/packer-puppet-masterless
+rm -rf /etc/gapless-build /var/lib/apt/lists /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/log/apt/* /var/log/dpkg.log /tmp/packer-puppet-masterless
 mkdir -p /var/lib/apt/lists/partial
 rmdir /etc/ssh 2> /dev/null || true
 for log in $(find /var/log -type f); do : > "$log"; done
