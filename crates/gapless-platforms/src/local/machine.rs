@@ -264,8 +264,7 @@ impl Ground {
         let Some((process, descriptor)) = self.started(key).and_then(|process| Some((process.clone(), process.descriptor()?))) else {
             return Ok(());
         };
-        process.terminate(&descriptor);
-        if process::wait(&descriptor, grace) {
+        if process.terminate(&descriptor) && process::wait(&descriptor, grace) {
             return Ok(());
         }
         process::kill(&descriptor);

@@ -58,6 +58,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How often the list of workers is looked at while waiting for news: a holder does not tell by itself that it has a new worker.
 const LISTING_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long an ended child may wait for whoever started it. The platform inherits orphans of all kinds; one that is still there after this long is one of them.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(300);
+
 /// How a local platform is opened.
 #[derive(Clone)]
 pub struct LocalOptions {
@@ -132,6 +135,7 @@ impl LocalPlatform {
                 platform.watch(key, process);
             }
         }
+        tokio::spawn(bury_orphans(Arc::downgrade(&platform.shared)));
         Ok(platform)
     }
 
@@ -370,6 +374,19 @@ impl LocalPlatform {
                 return;
             }
         }
+    }
+}
+
+/// Waits for the orphans that the platform inherits, so that they do not fill the table of processes.
+async fn bury_orphans(shared: std::sync::Weak<Shared>) {
+    let mut before: Vec<Process> = Vec::new();
+    while shared.strong_count() > 0 {
+        tokio::time::sleep(ORPHAN_PATIENCE).await;
+        let now = process::unclaimed();
+        for orphan in now.iter().filter(|process| before.contains(process)) {
+            let _nobody_asks = orphan.end();
+        }
+        before = now;
     }
 }
 

@@ -76,17 +76,14 @@ impl Process {
         status.exit_status().map(End::Exited).or_else(|| status.terminating_signal().map(End::Killed))
     }
 
-    /// Asks it to end. An init process that has no handler for the signal never sees it (pid_namespaces(7)): then its children are asked.
-    pub fn terminate(&self, descriptor: &OwnedFd) {
+    /// Asks it to end; `false` when nobody is there who could hear it. An init process that has no handler for the signal never sees it
+    /// (pid_namespaces(7)): then its children are asked.
+    pub fn terminate(&self, descriptor: &OwnedFd) -> bool {
         if catches(self.pid, Signal::TERM) {
-            let _ = pidfd_send_signal(descriptor, Signal::TERM);
-            return;
+            return pidfd_send_signal(descriptor, Signal::TERM).is_ok();
         }
-        for child in children(self.pid) {
-            if let Some(child) = Process::of(child).and_then(|child| child.descriptor()) {
-                let _ = pidfd_send_signal(&child, Signal::TERM);
-            }
-        }
+        let children = children(self.pid).into_iter().filter_map(|child| Process::of(child)?.descriptor());
+        children.filter(|child| pidfd_send_signal(child, Signal::TERM).is_ok()).count() > 0
     }
 }
 
@@ -127,6 +124,13 @@ fn catches(pid: i32, signal: Signal) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
+}
+
+/// The children of this process that ended and that nobody has waited for.
+pub fn unclaimed() -> Vec<Process> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let ended = children(own).into_iter().filter(|child| stat(*child).is_some_and(|(state, _)| state == 'Z'));
+    ended.filter_map(Process::of).collect()
 }
 
 fn children(pid: i32) -> Vec<i32> {

@@ -1,6 +1,7 @@
 //! Nodes up and down, and what they may do.
 
-use crate::support::{Installation, PORT, declaration, group, serving};
+use crate::service::{PORT, declaration, group, serving};
+use crate::support::Installation;
 use gapless_core::name::ServiceName;
 use gapless_core::node::NodeId;
 use gapless_core::observation::Condition;

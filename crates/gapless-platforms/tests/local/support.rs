@@ -1,41 +1,14 @@
-//! What the local platform's tests share: an installation of its own for each test, with an image made of one static program.
+//! What the local platform's tests share: an installation of its own for each test.
 
-use async_trait::async_trait;
-use gapless_core::digest::Digest;
-use gapless_core::node::{GroupId, InstanceId};
-use gapless_core::policy::Policy;
-use gapless_core::release::{ArtifactVersion, ReleaseNumber};
-use gapless_engine::declaration::{HealthCheck, NodeSettings, ServiceDeclaration};
-use gapless_engine::error::Error;
-use gapless_engine::images::{Images, OWNER_SHIFT, UnpackedImage};
+use crate::service::OneTree;
+use gapless_engine::images::OWNER_SHIFT;
 use gapless_platforms::local::leftovers::Leftovers;
 use gapless_platforms::local::{LocalOptions, LocalPlatform};
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// The digest that the tests' image goes by.
-pub const IMAGE: Digest = Digest([7; 32]);
-
-/// Where the program is in the image.
-pub const PROGRAM: &str = "/program";
-
-/// The port of the tests' nodes: a low one, because serving there must work.
-pub const PORT: u16 = 80;
-
-/// The tests' image: one tree.
-pub struct OneTree(pub PathBuf);
-
-#[async_trait]
-impl Images for OneTree {
-    async fn unpacked(&self, image: Digest) -> Result<UnpackedImage, Error> {
-        Ok(UnpackedImage { image, layers: vec![self.0.clone()] })
-    }
-}
 
 /// An installation of a test. Dropping it removes everything from the host and checks that nothing is left.
 pub struct Installation {
@@ -107,11 +80,12 @@ pub fn marks_on_host(id: &str) -> Vec<String> {
     sources.iter().flat_map(|text| text.lines()).filter(|line| line.contains(id)).map(str::to_string).collect()
 }
 
-/// The control groups and command lines of all processes.
+/// The control groups of all processes that run. One that ended and that nobody has waited for yet has no command line any more.
 fn processes() -> String {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));
-    pids.map(|entry| fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default()).collect()
+    let running = pids.filter(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(|line| !line.is_empty()));
+    running.map(|entry| fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default()).collect()
 }
 
 /// An id that follows from a folder's random name.
@@ -161,48 +135,4 @@ pub fn program() -> PathBuf {
         fs::rename(&unfinished, &built).unwrap();
     }
     built
-}
-
-/// A declaration of the tests' service whose nodes run this.
-pub fn declaration(command: &[&str]) -> ServiceDeclaration {
-    let service = "hello/web".parse().unwrap();
-    ServiceDeclaration {
-        service,
-        artifact_name: "hello/web".to_string(),
-        artifact_version: ArtifactVersion(1),
-        image: IMAGE,
-        nodes: 3,
-        host: "*".to_string(),
-        node: NodeSettings {
-            port: PORT,
-            command: [PROGRAM].iter().chain(command).map(|part| (*part).to_string()).collect(),
-            working_directory: PathBuf::from("/"),
-            user: "root".to_string(),
-            environment: BTreeMap::new(),
-            writable: vec![PathBuf::from("/run"), PathBuf::from("/data"), PathBuf::from("/var/new")],
-            volumes: BTreeMap::new(),
-            memory_bytes: 64 * 1024 * 1024,
-            cpu_millicores: 1000,
-            outbound: true,
-        },
-        health: HealthCheck { path: "/healthz".to_string(), interval: Duration::from_millis(50), timeout: Duration::from_secs(1) },
-        policy: Policy {
-            floor: 3,
-            gate_passes: 2,
-            gate_failures: 4,
-            progress_deadline: Duration::from_secs(60),
-            drain_deadline: Duration::from_secs(30),
-            bake: Duration::ZERO,
-        },
-    }
-}
-
-/// Nodes that serve.
-pub fn serving() -> ServiceDeclaration {
-    declaration(&["serve", "80"])
-}
-
-/// A group of release 1.
-pub fn group(instance: u64) -> GroupId {
-    GroupId { release: ReleaseNumber(1), instance: InstanceId(instance) }
 }

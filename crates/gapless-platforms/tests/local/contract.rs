@@ -1,0 +1,68 @@
+//! The contract that every platform keeps, on real nodes.
+
+use crate::proxy::FakeProxy;
+use crate::service::{declaration, serving};
+use crate::support::Installation;
+use async_trait::async_trait;
+use gapless_engine::clock::{Clock, SystemClock};
+use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::platform::Platform;
+use gapless_platforms::contract::{self, LAST_WORDS, Scene, Script};
+use std::sync::Arc;
+
+struct LocalScene {
+    // Dropped first: its sockets are in the installation's folder.
+    proxy: FakeProxy,
+    installation: Installation,
+    clock: Arc<SystemClock>,
+}
+
+impl LocalScene {
+    fn new() -> Self {
+        let installation = Installation::new();
+        Self { proxy: FakeProxy::start(installation.folder.path()), installation, clock: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Scene for LocalScene {
+    async fn platform(&self) -> Arc<dyn Platform> {
+        Arc::new(self.installation.open_with(vec![self.proxy.holder()]).await)
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as Arc<dyn Clock>
+    }
+
+    fn declaration(&self, script: Script) -> ServiceDeclaration {
+        match script {
+            Script::Serves => serving(),
+            Script::Exits(code) => declaration(&["exit", &code.to_string(), LAST_WORDS]),
+        }
+    }
+
+    async fn hold_request(&self) {
+        self.proxy.hold_request().await;
+    }
+}
+
+macro_rules! kept {
+    ($($check:ident),+ $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $check() {
+            contract::$check(&LocalScene::new()).await;
+        })+
+    };
+}
+
+kept!(
+    ensure_group_is_idempotent_and_only_grows,
+    destroyed_ordinals_never_come_back,
+    routes_are_acknowledged_and_members_checked,
+    older_generations_change_nothing,
+    the_first_drain_deadline_stays,
+    destroying_is_idempotent,
+    late_effects_touch_nothing,
+    observing_reads_the_world,
+    an_exited_command_is_observed,
+);

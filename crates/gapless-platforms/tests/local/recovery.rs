@@ -1,0 +1,61 @@
+//! A server that is killed anywhere while it makes nodes: the next one finishes the work.
+
+use crate::service::{group, serving};
+use crate::support::Installation;
+use gapless_core::name::ServiceName;
+use gapless_core::observation::Condition;
+use gapless_engine::platform::Platform;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The example that ensures a group of two; it is built beside the tests.
+fn maker() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    tests.parent().and_then(Path::parent).unwrap().join("examples/local_ensure_group")
+}
+
+/// Starts the maker and gives it when its platform is open.
+fn start(installation: &Installation) -> Child {
+    let mut command = Command::new(maker());
+    command.arg(installation.state()).arg(&installation.id).arg(installation.image()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("the example `local_ensure_group` is built with the tests");
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "open\n");
+    child
+}
+
+/// Kills a maker after a while, and lets the next platform finish. Gives whether the kill came before the end.
+async fn kill_after(delay: Duration) -> bool {
+    let service: ServiceName = "hello/web".parse().unwrap();
+    let installation = Installation::new();
+    let mut maker = start(&installation);
+    std::thread::sleep(delay);
+    let in_time = maker.try_wait().unwrap().is_none();
+    maker.kill().unwrap();
+    maker.wait().unwrap();
+
+    let platform = installation.open().await;
+    let before = platform.observe(&service).await.unwrap();
+    assert!(before.nodes.values().all(|node| !matches!(node.condition, Condition::Exited { .. })), "after {delay:?}: {before:?}");
+    platform.ensure_group(Arc::new(serving()), group(1), 2).await.unwrap();
+    let seen = platform.observe(&service).await.unwrap();
+    assert_eq!(seen.nodes.len(), 2, "after {delay:?}: {seen:?}");
+    assert!(seen.nodes.values().all(|node| node.condition == Condition::Running), "after {delay:?}: {seen:?}");
+    assert_eq!(installation.leftovers().find().unwrap(), vec![], "after {delay:?}");
+    platform.destroy_nodes(&service, &seen.nodes.into_keys().collect()).await.unwrap();
+    assert_eq!(installation.leftovers().find().unwrap(), vec![], "after {delay:?}");
+    in_time
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_maker_was_killed_is_completed() {
+    let mut in_time = 0;
+    for milliseconds in [0, 8, 16, 24, 35, 50, 70, 90, 120] {
+        in_time += usize::from(kill_after(Duration::from_millis(milliseconds)).await);
+    }
+    assert!(in_time >= 5, "only {in_time} kills came in the middle");
+}
