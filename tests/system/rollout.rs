@@ -2,6 +2,7 @@
 
 use crate::installation::{Installation, ServerSettings, assert_no_failure};
 use crate::project::Project;
+use gapless_load::Witness;
 use gapless_wire::build::BuildLine;
 use gapless_wire::receipt::Receipt;
 use gapless_wire::rollout::Outcome;
@@ -55,7 +56,7 @@ async fn a_rollout_a_rejected_one_and_both_ways_back_lose_nothing() {
     assert!(!again.changed, "declaring the same again changed something: {again:?}");
 
     let before = installation.status(SERVICE).await;
-    project.edit("app/cgi/healthz", "Status: 200", "Status: 500");
+    project.edit("app/cgi/healthz", "status=200", "status=500");
     let third = project.commit("Version 3, broken");
     let rejected = installation.declare(&project, &third).await;
     let ended = installation.ended(SERVICE, rejected.rollout.expect("a rollout")).await;
