@@ -2,7 +2,8 @@
 
 use super::paint::{self, Paint, Tone, thousands};
 use super::receipt::{Latencies, Rollout};
-use gapless_load::{Recording, SMALL_CLASSES, Window};
+use super::seen::Stretch;
+use gapless_load::{Recording, SMALL_CLASSES};
 
 /// What one way of changing a version cost.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,14 +32,16 @@ impl Cost {
         }
     }
 
-    /// What a whole run of the witness cost.
-    pub fn of_run(recording: &Recording) -> Cost {
-        let quantiles = recording.samples.quantiles(&SMALL_CLASSES, Window::ALL);
+    /// What a swap without care cost in its stretch of a run of the witness. Its failures are those of the whole run too.
+    pub fn of_swap(recording: &Recording, swap: Stretch) -> Cost {
+        let log = &recording.samples;
+        let quantiles = log.quantiles(&SMALL_CLASSES, swap.window());
+        let ended = log.samples.iter().filter(|sample| swap.window().contains(sample.ended_us())).count();
         Cost {
-            requests: recording.report.requests,
+            requests: ended as u64,
             failed: recording.report.failed,
             causes: causes(recording),
-            longest_gap_ms: recording.samples.longest_gap_ms(&SMALL_CLASSES, Window::ALL),
+            longest_gap_ms: log.longest_gap_ms(&SMALL_CLASSES, swap.window()),
             latencies: Latencies::new(quantiles.p50_ms, quantiles.p99_ms, quantiles.max_ms),
         }
     }
@@ -54,7 +57,7 @@ pub fn rows(ours: &Cost, naive: &Cost) -> Vec<[String; 3]> {
     let row = |name: &str, of: fn(&Cost) -> String| [name.to_owned(), of(ours), of(naive)];
     let ms = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1} ms"));
     vec![
-        row("requests", |cost| thousands(cost.requests)),
+        row("requests meanwhile", |cost| thousands(cost.requests)),
         row("failed", |cost| thousands(cost.failed)),
         row("causes", |cost| if cost.causes.is_empty() { "–".to_owned() } else { cost.causes.clone() }),
         row("longest gap", |cost| format!("{:.0} ms", cost.longest_gap_ms)),
@@ -99,13 +102,13 @@ mod tests {
             latencies: Latencies::new(1.0, 90.0, 1_200.0),
         };
         let drawn = draw(&ours, &naive, Paint { colour: false }).join("\n");
-        let expected = "                     gapless  create before destroy
-  requests           1,500    3,000
-  failed             0        131
-  causes             –        81 status-502, 50 truncated
-  longest gap        14 ms    214 ms
-  p99 of small GETs  6.5 ms   90.0 ms
-  slowest small GET  20.0 ms  1200.0 ms";
+        let expected = "                      gapless  create before destroy
+  requests meanwhile  1,500    3,000
+  failed              0        131
+  causes              –        81 status-502, 50 truncated
+  longest gap         14 ms    214 ms
+  p99 of small GETs   6.5 ms   90.0 ms
+  slowest small GET   20.0 ms  1200.0 ms";
         assert_eq!(drawn, expected);
     }
 }

@@ -4,6 +4,7 @@
 
 use super::leftover::RUNTIME;
 use super::project::SERVICE;
+use super::seen::{Stretch, now_ms};
 use super::witness::Observer;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, InstanceId, NodeId};
@@ -120,14 +121,17 @@ impl Naive {
     }
 }
 
-/// Swaps under the eyes of the witness.
+/// Swaps under the eyes of the witness. Answers with the stretch of the swap: from the first new node to the last old one gone.
 ///
 /// # Errors
 /// When the swap cannot be done, or the witness sees no traffic.
-pub async fn swap_watched(naive: &mut Naive, observer: &mut Observer) -> Result<(), Error> {
+pub async fn swap_watched(naive: &mut Naive, observer: &mut Observer) -> Result<Stretch, Error> {
     observer.quiet().await?;
+    let from_ms = now_ms();
     naive.swap().await?;
-    observer.quiet().await.map(|_| ())
+    let swap = Stretch { from_ms, until_ms: now_ms() };
+    observer.quiet().await?;
+    Ok(swap)
 }
 
 fn group(release: ReleaseNumber) -> GroupId {

@@ -139,11 +139,11 @@ impl Screen {
     /// The last act is over.
     pub fn close_act(&self) {
         let mut inner = self.lock();
+        self.keep_steps(&mut inner);
         if let Some((number, title)) = inner.view.act.take() {
             let took = milliseconds(inner.act_began.elapsed());
             inner.budget.push((format!("{number} {title}"), took));
         }
-        inner.view.steps.clear();
         inner.view.detail.clear();
     }
 
@@ -170,9 +170,10 @@ impl Screen {
         self.print(&mut inner, text);
     }
 
-    /// Steps that will come, all waiting.
+    /// Steps that will come, all waiting. Those before stay as a line.
     pub fn steps(&self, names: &[&str]) {
         let mut inner = self.lock();
+        self.keep_steps(&mut inner);
         inner.view.steps = names.iter().map(|name| ((*name).to_owned(), StepState::Waiting)).collect();
         inner.view.detail.clear();
     }
@@ -187,7 +188,26 @@ impl Screen {
         }
         match inner.view.steps.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = state,
-            None => inner.view.steps.push((name.to_owned(), state)),
+            None => {
+                // A step that nobody announced is part of the one that runs.
+                let running = inner.view.steps.iter().position(|(_, known)| matches!(known, StepState::Running(_)));
+                let place = running.unwrap_or(inner.view.steps.len());
+                inner.view.steps.insert(place, (name.to_owned(), state));
+            }
+        }
+    }
+
+    /// What was drawn as live steps stays as a line. Plain output told each step already.
+    fn keep_steps(&self, inner: &mut Inner) {
+        let steps = std::mem::take(&mut inner.view.steps);
+        let told: Vec<String> = steps
+            .iter()
+            .filter(|(_, state)| *state != StepState::Waiting)
+            .map(|(name, state)| step_text(name, state, 0, self.paint))
+            .collect();
+        if self.live && !told.is_empty() {
+            let lines = packed("     ".to_owned(), told.into_iter(), self.width());
+            self.print(inner, &lines.join("\n"));
         }
     }
 

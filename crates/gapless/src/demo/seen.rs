@@ -7,6 +7,7 @@ use gapless_load::{Name, Quantiles, Recording, SMALL_CLASSES, Sample, SampleLog,
 use gapless_wire::receipt::Receipt;
 use gapless_wire::rollout::{Fact, Outcome, RolloutKind};
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How the witness names requests that no release answered.
 const NO_RELEASE: &str = "none";
@@ -20,8 +21,15 @@ pub struct Stretch {
     pub until_ms: u64,
 }
 
+/// Now, in milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    // A clock before 1970 is a clock that nothing here can be compared with.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 impl Stretch {
-    fn window(self) -> Window {
+    /// The same, as the witness's samples are asked for it.
+    pub fn window(self) -> Window {
         Window::from_unix_ms(self.from_ms, self.until_ms)
     }
 }

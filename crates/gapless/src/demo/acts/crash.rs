@@ -4,10 +4,11 @@ use crate::demo::build::{BASE, PROVISION};
 use crate::demo::paint::{duration, thousands};
 use crate::demo::rollout;
 use crate::demo::script::Demo;
+use crate::demo::seen::now_ms;
 use gapless_engine::error::Error;
 use gapless_wire::rollout::{Declared, Outcome};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Where the server stops for ever: the fourth release's second route, the one that gives it the traffic, after the proxy applied it and before its outcome is in the journal.
 pub const HOLD: &str = "hello/web:r4:Route:2:after";
@@ -84,9 +85,4 @@ async fn kill_and_start_again(demo: &mut Demo, declared: &Declared, held: &str) 
     let away = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     demo.screen.note(&format!("the server is back after {}", duration(away)));
     Ok(())
-}
-
-fn now_ms() -> u64 {
-    // A clock before 1970 is a clock that nothing here can be compared with.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -6,6 +6,7 @@ use crate::demo::naive::{self, Ground, Naive};
 use crate::demo::paint::thousands;
 use crate::demo::programs;
 use crate::demo::script::Demo;
+use crate::demo::seen::Stretch;
 use crate::demo::witness::{self, Observer};
 use gapless_engine::error::Error;
 use gapless_load::Recording;
@@ -19,18 +20,18 @@ const COMPARED: usize = 1;
 /// When the run cannot be made. That it loses requests is what it is for.
 pub async fn lose_requests(demo: &mut Demo, counted: &mut Counted) -> Result<(), Error> {
     demo.screen.act(9, "the naive way: create, swap, destroy at once; no gate, no drain");
-    let recording = run(demo).await?;
-    let naive = Cost::of_run(&recording);
+    let (recording, swap) = run(demo).await?;
+    let naive = Cost::of_swap(&recording, swap);
     let rollout = counted.receipt.rollouts.get(COMPARED).ok_or_else(|| Error::new("there is no rollout to compare with"))?;
     let ours = Cost::of_rollout(rollout, &counted.recording);
     comparison::draw(&ours, &naive, demo.screen.paint()).iter().for_each(|line| demo.screen.line(line));
-    let evidence = format!("{} of {} requests failed: {}", thousands(naive.failed), thousands(naive.requests), naive.causes);
+    let evidence = format!("{} of {} requests failed: {}", thousands(naive.failed), thousands(recording.report.requests), naive.causes);
     demo.prove("the checker sees what create-before-destroy loses", naive.failed > 0, evidence);
     counted.comparison = comparison::rows(&ours, &naive);
     Ok(())
 }
 
-async fn run(demo: &mut Demo) -> Result<Recording, Error> {
+async fn run(demo: &mut Demo) -> Result<(Recording, Stretch), Error> {
     let folders = demo.stage.folders.clone();
     let address = programs::free_address()?;
     let proxy = folders.naive().join("proxy");
@@ -49,6 +50,6 @@ async fn run(demo: &mut Demo) -> Result<Recording, Error> {
     demo.stage.write_down("naive-witness", observer.id())?;
     observer.settle(plan.classes.len()).await?;
     demo.screen.detail("swapping, destroying");
-    naive::swap_watched(&mut naive, &mut observer).await?;
-    observer.stop().await
+    let swap = naive::swap_watched(&mut naive, &mut observer).await?;
+    Ok((observer.stop().await?, swap))
 }
