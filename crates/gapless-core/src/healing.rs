@@ -94,11 +94,20 @@ impl Round<'_> {
             return self.pass.notify(Notice::NodeReplaced { node });
         }
         if deadline.is_some_and(|deadline| self.pass.now >= deadline) {
-            return self.drop_node(node);
+            return self.give_up_or_wait(node, declaration);
         }
         if !probed && seen.is_some_and(|seen| seen.condition == Condition::Running) {
             self.members.insert(node, Weight::PROBED);
         }
+    }
+
+    /// A node that could not even be made is waited for: each further ordinal would be made as well once making works again.
+    fn give_up_or_wait(&mut self, node: NodeId, declaration: &Declaration) {
+        if self.pass.state.groups.get(&node.group).is_some_and(|group| node.ordinal < group.made) {
+            return self.drop_node(node);
+        }
+        let deadline = self.pass.now.after(declaration.policy.progress_deadline);
+        self.pass.state.joining.insert(node, deadline);
     }
 
     fn ask_for_missing(&mut self, group: GroupId, declaration: &Declaration) {

@@ -9,7 +9,7 @@ pub struct Policy {
     pub floor: u32,
     /// Successful checks in a row that a new node needs before it may get traffic. At least 1.
     pub gate_passes: u32,
-    /// Failed checks in a row, counted from the first answer of any kind or from the boot deadline, after which a new node is given up. At least 1.
+    /// Failed checks in a row, counted from the node's first answer of any kind, after which a new node is given up. One that never answers is given up at the progress deadline. At least 1.
     pub gate_failures: u32,
     /// How long a rollout may take from its start until the new nodes passed the gate.
     pub progress_deadline: Duration,

@@ -1,4 +1,17 @@
 //! Stories as text: one command a line, `#` begins a comment.
+//!
+//! | command | what happens |
+//! |---|---|
+//! | `policy nodes 3 floor 2 passes 2 failures 3 progress 60s drain 30s bake 0s` | what the next declarations say |
+//! | `proxies a b`, `slow a 3s`, `unreachable a`, `reachable a`, `replace a` (without memory), `rewind a` (with its last but one route) | the proxies |
+//! | `behave v2 status 500`, `boots 1s`, `answers 1s`, `exits 3 150ms`, `stays`, `wrong-image`, `well` | nodes that an artifact version makes from now on |
+//! | `declare v2`, `rollback`, `rollback r1` | people |
+//! | `run 5s`, `settle`, `until bake` | time passes: that long, until nothing is under way, until the state is so |
+//! | `kill r1-i1-n0`, `kill all r1`, `vanish r1-i1-n0`, `plant r7-i70-n0`, `long 20s` (requests) | the world |
+//! | `fail Route 2 why`, `fail EnsureGroup always finally why`, `repair EnsureGroup`, `hold DestroyNodes`, `release held` | effects |
+//! | `restart` (what was sent still arrives), `crash` (it does not), `forget everything` | the engine |
+//! | `expect live r2`, `expect gone r1-i1-n0`, `expect cut 3`, … | what must be so |
+//! | `allow failures` | nodes die or proxies lose their memory in this story: requests may fail |
 
 use super::engine::{Engine, Mode};
 use super::model::{Behaviour, Proxy, digest};
