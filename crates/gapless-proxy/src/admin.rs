@@ -139,9 +139,9 @@ fn answer(status: StatusCode, kind: &'static str, body: Bytes) -> AdminAnswer {
 /// A number of the query, such as `since=5`.
 ///
 /// # Errors
-/// With the answer, when it is there and no number.
-pub(crate) fn number(request: &Request<Incoming>, name: &str) -> Result<Option<u64>, AdminAnswer> {
-    let pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let Some((_, value)) = pairs.into_iter().find(|(key, _)| *key == name) else { return Ok(None) };
-    value.parse().map(Some).map_err(|_| text(StatusCode::BAD_REQUEST, &format!("`{name}` must be a number, not `{value}`")))
+/// When it is there and no number.
+pub(crate) fn number(request: &Request<Incoming>, name: &str) -> Result<Option<u64>, ProxyError> {
+    let mut pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, value)) = pairs.find(|(key, _)| *key == name) else { return Ok(None) };
+    value.parse().map(Some).map_err(|_| ProxyError::new(format!("`{name}` must be a number, not `{value}`")))
 }

@@ -10,6 +10,7 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -63,31 +64,33 @@ async fn watch(node: Arc<Node>) {
 
 async fn check(node: &Node, probe: &Probe) -> Outcome {
     let timeout = Duration::from_millis(probe.check.timeout_ms);
-    match tokio::time::timeout(timeout, ask(node, probe)).await {
-        Ok(outcome) => outcome,
-        Err(_) => failed(format!("no answer within {timeout:?}"), Reach::Silent),
-    }
+    let deadline = tokio::time::Instant::now() + timeout;
+    let late = |reach| failed(format!("no answer within {timeout:?}"), reach);
+    let stream = match tokio::time::timeout_at(deadline, TcpStream::connect(node.address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return failed(system_reason(&error), Reach::Refused),
+        Err(_) => return late(Reach::Broken),
+    };
+    tokio::time::timeout_at(deadline, ask(stream, probe)).await.unwrap_or_else(|_| late(Reach::Late))
 }
 
-async fn ask(node: &Node, probe: &Probe) -> Outcome {
-    let stream = match TcpStream::connect(node.address).await {
-        Ok(stream) => stream,
-        Err(error) => return failed(system_reason(&error), Reach::Refused),
-    };
+async fn ask(stream: TcpStream, probe: &Probe) -> Outcome {
     let (mut sender, connection) = match http1::handshake(TokioIo::new(stream)).await {
         Ok(parts) => parts,
-        Err(error) => return failed(error.to_string(), Reach::Silent),
+        Err(error) => return failed(error.to_string(), Reach::Broken),
     };
-    let driver = spawn_local(async move {
-        // What went wrong reaches the one who waits for the answer.
-        let _ = connection.await;
-    });
-    let outcome = match request(probe) {
-        Ok(request) => judge(sender.send_request(request).await).await,
-        Err(error) => failed(format!("the check cannot be asked: {error}"), Reach::Silent),
+    let request = match request(probe) {
+        Ok(request) => request,
+        Err(error) => return failed(format!("the check cannot be asked: {error}"), Reach::Broken),
     };
-    driver.abort();
-    outcome
+    // Driven here and not in a task: when the deadline drops this, the connection goes with it.
+    let judged = async move { judge(sender.send_request(request).await).await };
+    let mut judged = pin!(judged);
+    tokio::select! {
+        outcome = &mut judged => outcome,
+        // What went wrong on the connection reaches the one who waits for the answer.
+        _ = connection => judged.await,
+    }
 }
 
 fn request(probe: &Probe) -> hyper::http::Result<Request<Empty<Bytes>>> {
@@ -101,7 +104,7 @@ fn request(probe: &Probe) -> hyper::http::Result<Request<Empty<Bytes>>> {
 async fn judge(answer: hyper::Result<hyper::Response<hyper::body::Incoming>>) -> Outcome {
     let response = match answer {
         Ok(response) => response,
-        Err(error) => return failed(broken_reason(&error), Reach::Silent),
+        Err(error) => return failed(broken_reason(&error), Reach::Broken),
     };
     let status = response.status();
     if !status.is_success() {

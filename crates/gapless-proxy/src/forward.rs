@@ -131,6 +131,8 @@ impl Passage {
     fn is_sent_for_good(&self, failure: &Failure) -> bool {
         match failure {
             Failure::Unsent { .. } => matches!(self.content, Content::Gone),
+            // It had its time; another node would need as long.
+            Failure::Sent { cause: cause::TIMEOUT, .. } => true,
             Failure::Sent { .. } => !(self.inbound.is_idempotent() && self.content.is_kept()),
             Failure::Cut | Failure::Client => true,
         }

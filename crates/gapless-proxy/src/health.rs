@@ -25,8 +25,10 @@ pub(crate) enum Outcome {
 pub(crate) enum Reach {
     /// No connection: nobody listens.
     Refused,
-    /// A connection, but no answer.
-    Silent,
+    /// No answer, and nothing that says that one will come: closed too early, or no connection in time.
+    Broken,
+    /// A connection, but no whole answer in time: perhaps it only has too much to do.
+    Late,
     /// A status line came.
     Answered,
 }
@@ -42,6 +44,8 @@ pub(crate) enum Verdict {
     Passing = 1,
     /// Not used.
     Failing = 2,
+    /// Its checks are answered too late: used only while nobody else is there. When a whole machine is busy, all nodes are late, and none is broken.
+    Late = 3,
 }
 
 /// The run of equal checks, and what it amounts to.
@@ -106,7 +110,7 @@ impl Health {
         }
         // Nobody listens there: waiting for more such checks would only send more requests into it.
         if reach == Reach::Refused || self.failures >= check.failures {
-            self.verdict = Verdict::Failing;
+            self.verdict = if reach == Reach::Late { Verdict::Late } else { Verdict::Failing };
         }
         let news = self.failures <= TOLD_COUNT || self.verdict != before || self.failure.as_deref() != Some(&reason);
         self.failure = Some(reason);
@@ -149,7 +153,7 @@ mod tests {
     fn silence_before_the_first_answer_is_told_apart() {
         let mut health = Health::default();
         health.note(failed(Reach::Refused), &check());
-        health.note(failed(Reach::Silent), &check());
+        health.note(failed(Reach::Late), &check());
         assert_eq!((health.failures, health.failures_after_answer), (2, 0));
         health.note(failed(Reach::Answered), &check());
         health.note(failed(Reach::Refused), &check());
@@ -157,6 +161,18 @@ mod tests {
         health.note(Outcome::Passed, &check());
         assert_eq!((health.passes, health.failures, health.failures_after_answer), (1, 0, 0));
         assert_eq!(health.failure, None);
+    }
+
+    #[test]
+    fn late_answers_are_not_failures_of_the_same_kind() {
+        let mut health = Health::default();
+        health.note(Outcome::Passed, &check());
+        health.note(failed(Reach::Late), &check());
+        assert_eq!(health.verdict, Verdict::Passing);
+        health.note(failed(Reach::Late), &check());
+        assert_eq!(health.verdict, Verdict::Late);
+        health.note(failed(Reach::Broken), &check());
+        assert_eq!(health.verdict, Verdict::Failing);
     }
 
     #[test]

@@ -72,7 +72,9 @@ pub fn main(options: HolderOptions) -> Result<(), ProxyError> {
     LocalSet::new().block_on(&runtime, run(options))
 }
 
-async fn run(options: HolderOptions) -> Result<(), ProxyError> {
+async fn run(mut options: HolderOptions) -> Result<(), ProxyError> {
+    // The status names sockets to programs that run in other folders.
+    options.state = std::path::absolute(&options.state).map_err(|error| ProxyError::path("find", &options.state, &error))?;
     let signal = |kind| signal(kind).map_err(|error| ProxyError::new(format!("cannot take signals over: {error}")));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let _lock = take_folder(&options.state)?;

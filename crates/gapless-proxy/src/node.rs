@@ -145,6 +145,7 @@ impl Node {
         match self.verdict.load(Ordering::SeqCst) {
             1 => Verdict::Passing,
             2 => Verdict::Failing,
+            3 => Verdict::Late,
             _ => Verdict::Unknown,
         }
     }
@@ -198,7 +199,7 @@ impl Node {
             failures: health.failures,
             failures_after_answer: health.failures_after_answer,
             failure: health.failure,
-            ready: self.is_weighted() && health.verdict != Verdict::Failing,
+            ready: self.is_weighted() && matches!(health.verdict, Verdict::Passing | Verdict::Unknown),
         }
     }
 }

@@ -34,7 +34,7 @@ impl Connection {
     /// With the system's reason, or `TimedOut`.
     pub(crate) async fn open(node: &Node) -> io::Result<Self> {
         let stream = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(node.address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        let stream = Stream::new(stream);
+        let stream = Stream::to_node(stream);
         let handle = stream.handle();
         let (sender, connection) = http1::Builder::new().handshake(stream).await.map_err(io::Error::other)?;
         let driver = tokio::task::spawn_local(async move {

@@ -6,7 +6,7 @@ use crate::node::{Claim, Node, NodeKey, Standing};
 use crate::sync::{Changes, lock};
 use gapless_wire::route::{Applied, Member, NodeStatus, SNAPSHOT_VERSION, ServiceRoute, Snapshot};
 use hyper::header::HeaderValue;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -31,7 +31,8 @@ impl Service {
         self.members.len() + 1
     }
 
-    /// The members that may be used, best first choice: those that pass and were not tried, then those nobody checked yet, then any that do not fail.
+    /// The members that may be used, best first choice: those that pass and were not tried, then those nobody checked yet, then any that
+    /// were tried but do not fail, and last those whose checks are late.
     fn eligible(&self, tried: &[NodeKey]) -> Vec<&(Arc<Node>, u32)> {
         let usable = |wanted: Verdict, again: bool| -> Vec<&(Arc<Node>, u32)> {
             self.members
@@ -39,7 +40,15 @@ impl Service {
                 .filter(|(node, weight)| *weight > 0 && node.verdict() == wanted && (again || !tried.contains(&node.key)))
                 .collect()
         };
-        for (wanted, again) in [(Verdict::Passing, false), (Verdict::Unknown, false), (Verdict::Passing, true), (Verdict::Unknown, true)] {
+        const ORDER: [(Verdict, bool); 6] = [
+            (Verdict::Passing, false),
+            (Verdict::Unknown, false),
+            (Verdict::Passing, true),
+            (Verdict::Unknown, true),
+            (Verdict::Late, false),
+            (Verdict::Late, true),
+        ];
+        for (wanted, again) in ORDER {
             let members = usable(wanted, again);
             if !members.is_empty() {
                 return members;
@@ -105,11 +114,6 @@ impl Table {
         self.by_host.values().chain(self.any.iter())
     }
 
-    fn node(&self, service: &str, name: &str) -> Option<Arc<Node>> {
-        let service = self.services().find(|known| *known.name == *service)?;
-        service.members.iter().map(|(node, _)| node).find(|node| node.name == name).cloned()
-    }
-
     fn nodes(&self) -> Vec<Arc<Node>> {
         self.services().flat_map(|service| service.members.iter().map(|(node, _)| node.clone())).collect()
     }
@@ -118,6 +122,9 @@ impl Table {
         Applied { generations: self.snapshot.services.iter().map(|(name, route)| (name.clone(), route.generation)).collect() }
     }
 }
+
+/// The members in force, by service and name.
+type Known<'a> = HashMap<(&'a str, &'a str), &'a Arc<Node>>;
 
 /// What a new snapshot changed.
 #[derive(Debug, Default)]
@@ -203,7 +210,8 @@ impl Routes {
             }
             before
         };
-        let left = before.iter().filter(|node| !members.iter().any(|member| member.key == node.key)).cloned();
+        let stays: HashSet<NodeKey> = members.iter().map(|node| node.key).collect();
+        let left = before.iter().filter(|node| !stays.contains(&node.key)).cloned();
         let mut departed = lock(&self.departed);
         departed.extend(left);
         departed.retain(|node| node.requests_in_flight() > 0);
@@ -257,8 +265,10 @@ impl Routes {
 
     fn build(&self, snapshot: Snapshot) -> Result<Table, ProxyError> {
         let mut table = Table::default();
+        let nodes = self.read(Table::nodes);
+        let known: Known = nodes.iter().map(|node| ((&*node.service, node.name.as_str()), node)).collect();
         for (name, route) in &snapshot.services {
-            let service = Arc::new(self.build_service(name, route)?);
+            let service = Arc::new(self.build_service(name, route, &known)?);
             if route.host == "*" {
                 table.any = Some(service);
             } else {
@@ -269,25 +279,25 @@ impl Routes {
         Ok(table)
     }
 
-    fn build_service(&self, name: &str, route: &ServiceRoute) -> Result<Service, ProxyError> {
+    fn build_service(&self, name: &str, route: &ServiceRoute, known: &Known) -> Result<Service, ProxyError> {
         let service: Arc<str> = Arc::from(name);
         let mut members = Vec::with_capacity(route.members.len());
         for (node_name, member) in &route.members {
-            members.push((self.build_node(&service, node_name, member, &route.host)?, u32::from(member.weight)));
+            members.push((self.build_node(&service, node_name, member, &route.host, known)?, u32::from(member.weight)));
         }
         Ok(Service { name: service, retry: route.retry, hold: Duration::from_millis(route.hold_ms), members })
     }
 
-    fn build_node(&self, service: &Arc<str>, name: &str, member: &Member, host: &str) -> Result<Arc<Node>, ProxyError> {
-        let known = self.read(|table| table.node(service, name));
-        if let Some(node) = known.as_ref().filter(|node| node.is(member)) {
+    fn build_node(&self, service: &Arc<str>, name: &str, member: &Member, host: &str, known: &Known) -> Result<Arc<Node>, ProxyError> {
+        let known = known.get(&(&**service, name)).copied();
+        if let Some(node) = known.filter(|node| node.is(member)) {
             node.set_probe(member, host);
             return Ok(node.clone());
         }
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let node = Node::new(key, service.clone(), name, member, host, self.changes.clone())?;
         if let Some(same) = known.filter(|known| known.address == member.address && *known.release == *member.release) {
-            node.inherit(&same);
+            node.inherit(same);
         }
         Ok(Arc::new(node))
     }

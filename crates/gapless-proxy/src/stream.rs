@@ -2,7 +2,7 @@
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
@@ -13,6 +13,13 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
+
+/// How long a node's connection may be silent before the kernel asks whether the machine is still there.
+const SILENCE_LIMIT: Duration = Duration::from_secs(3);
+/// How long the kernel waits before it asks again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it asks before it gives the connection up: a request on a vanished node fails, or is sent elsewhere, after some 6 s.
+const PROBES: u32 = 3;
 
 /// The descriptor's place when the connection is closed.
 const CLOSED: RawFd = -1;
@@ -25,6 +32,14 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Takes a connection to a node over: a node whose machine is gone says nothing any more, so the kernel asks.
+    pub(crate) fn to_node(stream: TcpStream) -> Self {
+        let keepalive = TcpKeepalive::new().with_time(SILENCE_LIMIT).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+        // A socket that refuses this is about to fail anyway, and says so at its first use.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        Self::new(stream)
+    }
+
     /// Takes a connection over, without Nagle's delay.
     pub(crate) fn new(stream: TcpStream) -> Self {
         // A socket that refuses this is about to fail anyway, and says so at its first use.

@@ -47,6 +47,9 @@ const STATUS_WAIT_LIMIT: Duration = Duration::from_secs(60);
 /// How long passing a snapshot on to the newer worker may take: writing it to a busy disk included.
 const RELAY_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long telling clients that they were cut may take before the worker ends.
+const CUT_LIMIT: Duration = Duration::from_secs(1);
+
 /// How patient a leaving worker is.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
@@ -275,6 +278,7 @@ impl Worker {
         }
         let cut = self.cut(None).await;
         tracing::warn!(cut, after = ?patience.requests, "leaving, requests were cut");
+        self.all_clients_gone(Instant::now() + CUT_LIMIT).await;
     }
 
     async fn all_clients_gone(&self, until: Instant) -> bool {
@@ -388,6 +392,10 @@ async fn relay(newer: &Path, snapshot: &Snapshot) -> Result<(), AdminAnswer> {
     }
 }
 
+fn number(request: &Request<Incoming>, name: &str) -> Result<Option<u64>, AdminAnswer> {
+    admin::number(request, name).map_err(|error| admin::refused(StatusCode::BAD_REQUEST, &error))
+}
+
 async fn answer(worker: Rc<Worker>, request: Request<Incoming>) -> AdminAnswer {
     match route(worker, request).await {
         Ok(answer) | Err(answer) => answer,
@@ -410,12 +418,12 @@ async fn route(worker: Rc<Worker>, request: Request<Incoming>) -> Result<AdminAn
             Ok(admin::text(StatusCode::NO_CONTENT, ""))
         }
         (&Method::GET, "/v1/status") => {
-            let after = admin::number(&request, "after")?.unwrap_or(0);
-            let wait = Duration::from_millis(admin::number(&request, "wait_ms")?.unwrap_or(0)).min(STATUS_WAIT_LIMIT);
+            let after = number(&request, "after")?.unwrap_or(0);
+            let wait = Duration::from_millis(number(&request, "wait_ms")?.unwrap_or(0)).min(STATUS_WAIT_LIMIT);
             Ok(admin::json(StatusCode::OK, &worker.status(after, wait).await))
         }
         (&Method::GET, "/v1/record") => {
-            let since = admin::number(&request, "since")?.unwrap_or(0);
+            let since = number(&request, "since")?.unwrap_or(0);
             Ok(admin::json(StatusCode::OK, &worker.record(since).await))
         }
         (method, path) => Ok(admin::text(StatusCode::NOT_FOUND, &format!("a worker knows no {method} {path}"))),

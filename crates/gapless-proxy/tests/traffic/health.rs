@@ -125,3 +125,26 @@ fn failures_are_told_in_words() {
     assert_eq!(failure("closing").unwrap(), "connection closed before the answer");
     assert_eq!(proxy.node_status("silent").unwrap().failures_after_answer, 0);
 }
+
+#[test]
+fn nodes_that_are_only_late_serve_when_nobody_else_does() {
+    let proxy = Proxy::start();
+    let (late, prompt) = (Node::start("late"), Node::start("prompt"));
+    let mut route = route(1, &[(&late, 1)]);
+    let check = &mut route.members.get_mut("late").unwrap().check;
+    (check.path, check.timeout_ms) = ("/slow?ms=400".to_string(), 40);
+    proxy.put(&of(route.clone()));
+    eventually("its checks are late", || proxy.node_status("late").is_some_and(|status| status.failures >= 2));
+    let status = proxy.node_status("late").unwrap();
+    assert_eq!((status.ready, status.failure.as_deref()), (false, Some("no answer within 40ms")));
+    assert_eq!(Client::new(proxy.address).get("/name").unwrap().text(), "late");
+    route.generation = 2;
+    route.members.extend(snapshot(2, &[(&prompt, 1)]).services.remove("hello/web").unwrap().members);
+    proxy.put(&of(route));
+    proxy.wait_ready(&["prompt"]);
+    let load = Load::start(proxy.address, 2);
+    eventually("the prompt one serves", || prompt.begun() > 50);
+    let seen = load.stop();
+    assert_eq!(seen.failures, Vec::<String>::new());
+    assert_eq!(prompt.begun(), seen.requests, "everything goes to the one that answers its checks in time");
+}

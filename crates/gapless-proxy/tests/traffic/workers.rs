@@ -60,7 +60,6 @@ fn a_snapshot_is_on_the_disk_before_it_is_acknowledged() {
         proxy.wait_ready(&["a", "b"]);
         Load::start(proxy.address, 2)
     };
-    let mut replaced = 0;
     for generation in 2..8 {
         let wanted = snapshot(generation, &[(if generation % 2 == 0 { &a } else { &b }, 1)]);
         let pid = proxy.worker_pid();
@@ -69,7 +68,7 @@ fn a_snapshot_is_on_the_disk_before_it_is_acknowledged() {
         let text = std::fs::read_to_string(proxy.state.join("snapshot.json")).unwrap();
         let stored: gapless_wire::route::Snapshot = serde_json::from_str(&text).unwrap();
         assert_eq!(stored, wanted);
-        replaced += 1;
+        let replaced = u32::try_from(generation - 1).unwrap();
         eventually("another worker serves", || {
             proxy.try_status().is_some_and(|status| status.replaced == replaced && status.workers.len() == 1)
         });
