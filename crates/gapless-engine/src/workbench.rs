@@ -88,4 +88,14 @@ pub trait Workbench: Send + Sync {
     /// # Errors
     /// When it could not be started.
     async fn run(&self, request: SandboxRequest) -> Result<SandboxEnd, Error>;
+
+    /// Makes a program that the caller runs itself (mmdebstrap, git) one of the server's helpers: should the server be killed, its next start ends it. To be called before the
+    /// command is spawned.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    fn adopt(&self, command: &mut std::process::Command) -> Result<(), Error> {
+        let _ordinary_child = command;
+        Ok(())
+    }
 }

@@ -52,7 +52,7 @@ pub struct SimOptions {
     pub proxies: u32,
     /// From a route's arrival at a proxy to its acknowledgement.
     pub apply_delay: Duration,
-    /// Of a thousand effects, how many fail before anything of them is done.
+    /// Of a thousand effects, how many fail before anything of them is done. Chance never lets the same effect fail more than twice in a row.
     pub failing_per_mille: u32,
     /// Of a thousand effects, how many are done and reported as failed.
     pub lost_per_mille: u32,

@@ -199,7 +199,11 @@ impl Leftovers {
         for name in file::names(&runtime)?.into_iter().filter(|name| name.starts_with(&prefix)) {
             add(LeftoverKind::Container, runtime.join(name).display().to_string(), "no node is on record for it");
         }
-        for place in mounts_below(&self.marks.runtime_folder()) {
+        let mounts = self.marks.runtime_folder();
+        if mounts.exists() && !platform_folder(&self.state).exists() {
+            add(LeftoverKind::Mount, mounts.display().to_string(), "its installation's state folder is gone");
+        }
+        for place in mounts_below(&mounts) {
             add(LeftoverKind::Mount, place.display().to_string(), "no node is on record for it");
         }
         for name in file::names(Path::new(NETWORK_NAMESPACES))?.into_iter().filter(|name| name.starts_with(&prefix)) {

@@ -278,4 +278,8 @@ impl Workbench for LocalPlatform {
         blocking(move || running.close()).await.context(|| at)?;
         Ok(end)
     }
+
+    fn adopt(&self, command: &mut Command) -> Result<(), Error> {
+        self.shared.ground.helpers.enter(command)
+    }
 }

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// The grain of simulated time: nothing that matters here is shorter. Every sending service gets a request in each.
 pub(super) const TICK: Duration = Duration::from_millis(5);
 
+/// How often an effect fails by chance in a row at most: fewer than the tries after which a rollout is given up, so that chance rejects none.
+const FAILURES_IN_A_ROW: u32 = 2;
+
 /// Everything that is.
 pub(super) struct World {
     pub(super) now: Instant,
@@ -30,6 +33,8 @@ pub(super) struct World {
     /// By effect: how many of the next ones fail, and how.
     pub(super) failing: BTreeMap<&'static str, (u32, ErrorKind)>,
     pub(super) carried_out: BTreeMap<&'static str, u32>,
+    /// By effect: failures by chance since it last went well.
+    failed_in_a_row: BTreeMap<&'static str, u32>,
     services: BTreeMap<ServiceName, Nodes>,
     random: Random,
     apply_delay: Duration,
@@ -54,6 +59,7 @@ impl World {
             clients: Clients::default(),
             failing: BTreeMap::new(),
             carried_out: BTreeMap::new(),
+            failed_in_a_row: BTreeMap::new(),
             services: BTreeMap::new(),
             random: Random::new(options.seed),
             apply_delay: options.apply_delay,
@@ -290,17 +296,25 @@ impl World {
             *times -= 1;
             return Err(Error::new(format!("{effect} was made to fail")).kind(*kind));
         }
-        match self.random.happens(per_mille) {
+        match self.happens(effect, per_mille) {
             true => Err(Error::new(format!("{effect} failed by chance"))),
             false => Ok(()),
         }
     }
 
     pub(super) fn fail_after(&mut self, effect: &'static str, per_mille: u32) -> Result<(), Error> {
-        match self.random.happens(per_mille) {
-            true => Err(Error::new(format!("{effect} was done, and its answer was lost by chance"))),
-            false => Ok(()),
+        if self.happens(effect, per_mille) {
+            return Err(Error::new(format!("{effect} was done, and its answer was lost by chance")));
         }
+        self.failed_in_a_row.remove(effect);
+        Ok(())
+    }
+
+    fn happens(&mut self, effect: &'static str, per_mille: u32) -> bool {
+        let failed = self.failed_in_a_row.entry(effect).or_default();
+        let happens = *failed < FAILURES_IN_A_ROW && self.random.happens(per_mille);
+        *failed += u32::from(happens);
+        happens
     }
 }
 

@@ -39,7 +39,7 @@ fn outcome(probe: &str) -> String {
     let result = match verb {
         "write" => std::fs::write(object, "x").map(|()| "done".to_string()),
         "read" => std::fs::read_to_string(object).map(|text| text.trim().to_string()),
-        "list" => std::fs::read_dir(object).map(|entries| entries.flatten().map(|e| e.file_name().into_string().unwrap()).collect::<Vec<_>>().join(" ")),
+        "list" => std::fs::read_dir(object).map(names),
         "connect" => TcpStream::connect_timeout(&object.parse::<SocketAddr>().unwrap(), Duration::from_secs(1)).map(|_| "reached".to_string()),
         "take" => Ok(take(object.parse().unwrap())),
         "stay" => loop {
@@ -48,6 +48,12 @@ fn outcome(probe: &str) -> String {
         other => panic!("unknown probe: {other}"),
     };
     result.unwrap_or_else(|error| format!("refused ({:?})", error.kind()))
+}
+
+fn names(folder: std::fs::ReadDir) -> String {
+    let mut names: Vec<String> = folder.flatten().map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    names.join(" ")
 }
 
 fn take(bytes: usize) -> String {

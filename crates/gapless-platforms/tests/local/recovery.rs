@@ -1,10 +1,12 @@
 //! A server that is killed anywhere while it makes nodes: the next one finishes the work.
 
 use crate::service::{group, serving};
-use crate::support::Installation;
+use crate::support::{Installation, marks_on_host};
 use gapless_core::name::ServiceName;
 use gapless_core::observation::Condition;
 use gapless_engine::platform::Platform;
+use gapless_engine::workbench::Workbench;
+use gapless_platforms::local::leftovers::Leftovers;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -58,4 +60,38 @@ async fn a_group_whose_maker_was_killed_is_completed() {
         in_time += usize::from(kill_after(Duration::from_millis(milliseconds)).await);
     }
     assert!(in_time >= 5, "only {in_time} kills came in the middle");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helpers_of_a_dead_server_are_ended_at_the_next_start() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    // The shell is killed as its server would be; what it had started goes on, as a helper of a dead server does.
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 1000 & echo $!; wait"]).stdout(Stdio::piped());
+    platform.adopt(&mut command).unwrap();
+    let mut shell = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let helper = format!("/proc/{}/cmdline", line.trim());
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    let runs = || std::fs::read(&helper).is_ok_and(|line| !line.is_empty());
+    assert!(runs(), "the helper ended with its parent: this proves nothing");
+    let _next = installation.open().await;
+    assert!(!runs(), "the helper still runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_whose_state_is_gone_is_found_by_its_marks() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    drop(platform);
+    std::fs::remove_dir_all(installation.state()).unwrap();
+    let foreign = Leftovers::foreign().unwrap().into_iter().find(|foreign| foreign.installation() == installation.id);
+    let foreign = foreign.expect("it is found");
+    foreign.remove(&foreign.find().unwrap()).unwrap();
+    assert_eq!(marks_on_host(&installation.id), Vec::<String>::new());
+    assert!(Leftovers::foreign().unwrap().iter().all(|foreign| foreign.installation() != installation.id));
 }

@@ -9,11 +9,12 @@ use gapless_core::policy::Policy;
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_core::service::ServiceState;
 use gapless_engine::checkpoint::{Checkpoint, NoCheckpoint};
+use gapless_engine::clock::Clock;
 use gapless_engine::declaration::{HealthCheck, NodeSettings, ServiceDeclaration};
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
 use gapless_engine::{Engine, Parts};
-use gapless_platforms::sim::{Behaviour, Sim, SimOptions};
+use gapless_platforms::sim::{Behaviour, Picture, Sim, SimOptions};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -234,13 +235,22 @@ impl Scene {
 
     /// Waits until the service is at rest. Only the engine moves the time on meanwhile, so that a run can be repeated as far as threads allow.
     pub async fn rest(&self, engine: &Engine) -> Arc<ServiceState> {
-        let give_up = gapless_engine::clock::Clock::now(&self.sim).after(PATIENCE);
+        let give_up = self.sim.now().after(PATIENCE);
         loop {
             if let Some(state) = engine.state(&web()).filter(|state| at_rest(state)) {
                 return state;
             }
-            let now = gapless_engine::clock::Clock::now(&self.sim);
+            let now = self.sim.now();
             assert!(now < give_up, "the service does not come to rest: {:#?}, trouble {:?}", engine.state(&web()), engine.trouble(&web()));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until the world looks so. Only the engine moves the time on.
+    pub async fn until(&self, what: &str, condition: impl Fn(&Picture) -> bool) {
+        let give_up = self.sim.now().after(PATIENCE);
+        while !condition(&self.sim.picture(&web())) {
+            assert!(self.sim.now() < give_up, "waited in vain until {what}: {:?}", self.sim.picture(&web()));
             tokio::task::yield_now().await;
         }
     }
