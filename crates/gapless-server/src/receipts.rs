@@ -9,7 +9,7 @@ use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::store::Artifact;
 use gapless_wire::receipt::{Ran, SignedReceipt};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -30,6 +30,7 @@ const WRITE_AGAIN: Duration = Duration::from_secs(5);
 /// Reads the records and makes receipts until the server stops.
 pub(crate) async fn keep(server: Arc<Server>) {
     let mut told = server.parts.engine.watch();
+    let mut began = BTreeMap::new();
     server.keeper.read().await;
     let mut owed = make_missing(&server).await;
     loop {
@@ -43,12 +44,33 @@ pub(crate) async fn keep(server: Arc<Server>) {
             },
             () = tokio::time::sleep(if owed { WRITE_AGAIN.min(pause) } else { pause }) => {
                 server.keeper.read().await;
+                server.keeper.forget(oldest(&server, &mut began).await);
                 if owed {
                     owed = make_missing(&server).await;
                 }
             }
         }
     }
+}
+
+/// When the oldest of the rollouts in progress began, in milliseconds since the Unix epoch. `began` remembers what was looked up.
+async fn oldest(server: &Server, began: &mut BTreeMap<(ServiceName, RolloutNumber), u64>) -> Option<u64> {
+    let engine = &server.parts.engine;
+    let in_progress = |service: ServiceName| {
+        engine.state(&service).and_then(|state| state.rollout.as_ref().map(|rollout| rollout.number)).map(|rollout| (service, rollout))
+    };
+    let present: BTreeSet<_> = engine.services().into_iter().filter_map(in_progress).collect();
+    began.retain(|known, _| present.contains(known));
+    for (service, rollout) in present {
+        if began.contains_key(&(service.clone(), rollout)) {
+            continue;
+        }
+        let journal = engine.journal(&service).await.unwrap_or_default();
+        if let Some(account) = Account::all(&journal).into_iter().find(|account| account.rollout == rollout) {
+            began.insert((service, rollout), account.started.0);
+        }
+    }
+    began.values().min().copied()
 }
 
 fn is_busy(server: &Server) -> bool {

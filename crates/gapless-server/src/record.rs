@@ -16,8 +16,11 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// Slices this young may still grow: they are read again, in milliseconds.
 const SETTLED_MS: u64 = 2 * SLICE_MS;
 
-/// The most slices that are kept of one worker: a quarter of an hour of ten services with two releases each.
+/// The most slices that are kept of one worker: a quarter of an hour of ten services with two releases each. The oldest go first.
 const SLICES_LIMIT: usize = 200_000;
+
+/// What is kept from before the oldest rollout in progress, in milliseconds: what its receipt compares with.
+const BEFORE_MS: u64 = 60_000;
 
 /// What is known of every worker, the present and the past ones.
 pub(crate) struct RecordKeeper {
@@ -92,7 +95,6 @@ impl RecordKeeper {
         for (name, one) in self.lock().iter_mut() {
             one.lives = seen.contains(name);
         }
-        self.forget();
     }
 
     async fn read_worker(&self, name: &WorkerName, socket: &str) -> bool {
@@ -120,23 +122,76 @@ impl RecordKeeper {
         let mut slices = std::mem::take(&mut known.record.slices);
         slices.retain(|slice| slice.at_ms < since);
         slices.extend(record.slices.iter().filter(|slice| slice.at_ms >= since).cloned());
-        let surplus = slices.len().saturating_sub(SLICES_LIMIT);
-        slices.drain(..surplus);
         known.record = Record { slices, ..record };
     }
 
-    /// Slices that no worker would remember any more, and workers that have none left.
-    fn forget(&self) {
+    /// Forgets slices that nobody needs any more, and workers that are gone for so long. What the rollouts in progress need, the oldest of which began at `oldest_ms`, is kept,
+    /// however long they take.
+    pub(crate) fn forget(&self, oldest_ms: Option<u64>) {
         let mut workers = self.lock();
         let now = workers.values().map(|one| one.record.until_ms).max().unwrap_or(0);
-        let oldest = now.saturating_sub(KEPT_MS);
+        let usual = now.saturating_sub(KEPT_MS);
+        let needed = oldest_ms.map_or(usual, |oldest| usual.min(oldest.saturating_sub(BEFORE_MS)));
         for one in workers.values_mut() {
-            one.record.slices.retain(|slice| slice.at_ms >= oldest);
+            forget_before(&mut one.record, needed);
         }
-        workers.retain(|_, one| one.lives || one.record.until_ms >= oldest);
+        workers.retain(|_, one| one.lives || one.record.until_ms >= needed);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkerName, Recorded>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets slices from before an instant, and more when there are too many. What was forgotten is as if it had never been recorded, so that no receipt believes it was
+/// quiet then.
+fn forget_before(record: &mut Record, needed_ms: u64) {
+    let too_many = record.slices.len().saturating_sub(SLICES_LIMIT);
+    let old = record.slices.iter().take_while(|slice| slice.at_ms < needed_ms).count();
+    let forgotten = record.slices.drain(..old.max(too_many)).next_back().map(|slice| slice.at_ms + SLICE_MS);
+    record.began_ms = record.began_ms.max(forgotten.unwrap_or(0));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gapless_wire::record::Slice;
+
+    fn record(began_ms: u64, until_ms: u64) -> Record {
+        let slices = (began_ms..until_ms).step_by(100).map(|at_ms| Slice { at_ms, requests: 1, service: "a/b".into(), ..Slice::default() });
+        Record { worker: 7, began_ms, until_ms, slices: slices.collect(), ..Record::default() }
+    }
+
+    fn name() -> WorkerName {
+        WorkerName { holder: "/run/proxy.sock".into(), pid: 7 }
+    }
+
+    #[test]
+    fn a_later_reading_goes_on_where_the_earlier_one_ended() {
+        let keeper = RecordKeeper::new(Vec::new());
+        keeper.merge(&name(), 0, record(1_000, 2_000));
+        keeper.merge(&name(), 1_800, Record { slices: record(1_800, 3_000).slices, ..record(1_000, 3_000) });
+        assert_eq!(keeper.counts("a/b", 0, 3_000).requests, 20);
+        assert_eq!(keeper.counts("a/b", 1_500, 3_000).requests, 15);
+    }
+
+    #[test]
+    fn another_worker_of_the_same_process_id_begins_anew() {
+        let keeper = RecordKeeper::new(Vec::new());
+        keeper.merge(&name(), 0, record(1_000, 2_000));
+        keeper.merge(&name(), 1_800, record(2_500, 3_000));
+        assert_eq!(keeper.counts("a/b", 0, 3_000).requests, 5);
+    }
+
+    #[test]
+    fn what_a_rollout_needs_is_kept_and_what_was_forgotten_was_never_recorded() {
+        let keeper = RecordKeeper::new(Vec::new());
+        keeper.merge(&name(), 0, record(1_000, 1_000 + 2 * KEPT_MS));
+        keeper.forget(Some(BEFORE_MS + 5_000));
+        let kept = &keeper.since(0)[0].record;
+        assert_eq!((kept.began_ms, kept.slices[0].at_ms), (5_000, 5_000));
+        keeper.forget(None);
+        let kept = &keeper.since(0)[0].record;
+        assert_eq!((kept.began_ms, kept.slices[0].at_ms), (1_000 + KEPT_MS, 1_000 + KEPT_MS));
     }
 }

@@ -102,7 +102,7 @@ pub fn reason(rejection: &Rejection) -> Reason {
 fn text(fact: &Fact, notice: &Notice) -> String {
     match fact {
         Fact::RolloutStarted { kind, from, to } => {
-            let verb = if *kind == wire::RolloutKind::Rollback { "roll back" } else { "roll out" };
+            let verb = if *kind == wire::RolloutKind::Rollback { "go back to" } else { "roll out" };
             match from {
                 Some(from) => format!("{verb} {to}; {from} is live and is not touched yet"),
                 None => format!("{verb} {to}; nothing was live before"),

@@ -122,7 +122,8 @@ fn bad_files_are_refused_with_place_and_hint() {
         std::fs::write(GOLDEN, &told).expect("golden file");
     }
     let golden = std::fs::read_to_string(GOLDEN).expect("golden file");
-    assert_eq!(told, golden, "run with UPDATE_GOLDEN=1 and review the difference");
+    let difference = told.lines().zip(golden.lines()).find(|(told, golden)| told != golden);
+    assert!(told == golden, "run with UPDATE_GOLDEN=1 and review the difference, which begins with {difference:?}");
 }
 
 #[test]

@@ -151,7 +151,9 @@ pub fn receipt(made: Made<'_>) -> Option<Receipt> {
     if let Some(measured) = &mut measured {
         measured.in_flight_at_switch = account.in_flight_at_switch;
     }
-    let gone = account.from.filter(|_| *outcome == Outcome::Live).map(|_| ended.0.saturating_sub(ready));
+    // A rollback inside the bake window ends a rollout whose old nodes never left.
+    let drained = account.at(|n| matches!(n, Notice::Drained { .. }));
+    let gone = account.from.zip(drained).filter(|_| *outcome == Outcome::Live).map(|_| ended.0.saturating_sub(ready));
     let reason = match outcome {
         Outcome::Live => None,
         Outcome::Rejected(rejection) => Some(story::reason(rejection)),

@@ -66,7 +66,7 @@ fn missing(window: Window, recorded: &[Recorded]) -> Vec<String> {
         return missing;
     }
     if recorded.iter().all(|one| one.record.began_ms > window.from_ms) {
-        missing.push("no record reaches back to the rollout's start: the proxy's worker is younger".to_string());
+        missing.push("no record reaches back to the rollout's start".to_string());
     }
     for one in recorded.iter().filter(|one| !one.lives) {
         let (worker, until) = (one.record.worker, one.record.until_ms);

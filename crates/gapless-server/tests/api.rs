@@ -1,0 +1,241 @@
+//! The whole API over a simulated platform: from a commit to a verified receipt.
+
+mod support;
+
+use gapless_core::release::ArtifactVersion;
+use gapless_platforms::sim::Behaviour;
+use gapless_server::receipt::verify;
+use gapless_wire::api::{Problem, ServerStatus, path};
+use gapless_wire::artifact::Artifact;
+use gapless_wire::build::{BuildLine, BuildRequest};
+use gapless_wire::client::ClientError;
+use gapless_wire::doctor::{Examination, Treatment};
+use gapless_wire::log::Log;
+use gapless_wire::receipt::SignedReceipt;
+use gapless_wire::release::Release;
+use gapless_wire::rollout::{Declared, DeployRequest, Explanation, Fact, Outcome, Plan, RollbackRequest, RolloutLine, RolloutSummary};
+use gapless_wire::service::ServiceStatus;
+use hyper::{Method, StatusCode};
+use std::os::unix::fs::PermissionsExt;
+use support::{PROJECT, Scene};
+
+const SERVICE: &str = "hello/web";
+
+async fn build(scene: &Scene, unless_built: bool) -> Vec<BuildLine> {
+    let request = BuildRequest { project: scene.project.clone(), commit: "HEAD".into(), image: None, unless_built };
+    let mut stream = scene.client.lines(Method::POST, path::BUILDS, &request).await.expect("begun");
+    let mut lines = Vec::new();
+    while let Some(line) = stream.next().await.expect("a line") {
+        lines.push(line);
+    }
+    lines
+}
+
+fn request(scene: &Scene) -> DeployRequest {
+    DeployRequest {
+        project: scene.project.clone(),
+        commit: "HEAD".into(),
+        service: None,
+        artifact: Default::default(),
+        built_for_this: true,
+    }
+}
+
+async fn deploy(scene: &Scene) -> Declared {
+    build(scene, true).await;
+    let mut declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &request(scene)).await.expect("declared");
+    assert_eq!(declared.len(), 1);
+    declared.remove(0)
+}
+
+/// The whole stream of a rollout.
+async fn follow(scene: &Scene, rollout: u32) -> Vec<RolloutLine> {
+    let mut stream = scene.client.lines(Method::GET, &path::of_rollout(SERVICE, rollout, "events"), &()).await.expect("stream");
+    let mut lines = Vec::new();
+    while let Some(line) = stream.next().await.expect("a line") {
+        lines.push(line);
+    }
+    lines
+}
+
+fn end(lines: &[RolloutLine]) -> (Outcome, Option<String>, SignedReceipt) {
+    match lines.last() {
+        Some(RolloutLine::End { outcome, reason, receipt: Some(receipt) }) => {
+            (*outcome, reason.as_ref().map(|reason| reason.text.clone()), (**receipt).clone())
+        }
+        other => panic!("no end with a receipt: {other:?}"),
+    }
+}
+
+fn refusal(error: ClientError) -> (StatusCode, Problem) {
+    match error {
+        ClientError::Refused { status, body } => (status, serde_json::from_str(&body).expect("a problem")),
+        other => panic!("no refusal: {other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_becomes_live_and_its_receipt_is_genuine() {
+    let scene = Scene::new().await;
+    let lines = build(&scene, false).await;
+    assert!(matches!(lines.first(), Some(BuildLine::Begun { build: 1, .. })), "{lines:?}");
+    assert!(matches!(lines[lines.len() - 2], BuildLine::Published { .. }), "{lines:?}");
+    assert_eq!(lines.last(), Some(&BuildLine::Done));
+
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    assert!(plan[0].changed && plan[0].lines[0].contains("new release r1"), "{plan:?}");
+    let declared = deploy(&scene).await;
+    assert_eq!((declared.service.as_str(), declared.release.as_str(), declared.rollout), (SERVICE, "web-r1", Some(1)));
+
+    let (outcome, _, receipt) = end(&follow(&scene, 1).await);
+    assert_eq!(outcome, Outcome::Live);
+    let status: ServerStatus = scene.client.get(path::SERVER).await.expect("status");
+    let text = serde_json::to_string(&receipt).expect("json");
+    assert_eq!(verify(&text, Some(&status.key)).expect("genuine"), receipt);
+    let receipt = receipt.receipt;
+    assert_eq!((receipt.to.release.as_str(), receipt.to.version, receipt.from), ("web-r1", 1, None));
+    assert!(receipt.build_ms.is_some() && receipt.switch_ms.is_some() && receipt.gone_ms.is_none());
+    let measured = receipt.measured.expect("measured");
+    assert!(measured.requests >= 10 && measured.failed == 0, "{measured:?}");
+    assert_eq!(receipt.incomplete, Vec::<String>::new());
+
+    let again = deploy(&scene).await;
+    assert_eq!((again.changed, again.release.as_str()), (false, "web-r1"), "the same declaration again does nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_rollout_tells_its_evidence_and_leaves_what_was_live() {
+    let scene = Scene::new().await;
+    deploy(&scene).await;
+    follow(&scene, 1).await;
+    scene.sim.behave(ArtifactVersion(2), Behaviour { status: 500, ..Behaviour::default() });
+    scene.commit(PROJECT);
+    assert_eq!(deploy(&scene).await.rollout, Some(2));
+    let (outcome, reason, receipt) = end(&follow(&scene, 2).await);
+    assert_eq!(outcome, Outcome::Rejected);
+    assert!(reason.expect("a reason").contains("status 500"));
+    assert_eq!(receipt.receipt.reason.expect("a reason").kind, "gate-failed");
+    assert_eq!((receipt.receipt.switch_ms, receipt.receipt.phases.shift), (None, None));
+
+    let status: ServiceStatus = scene.client.get(&path::service(SERVICE)).await.expect("status");
+    assert_eq!(status.live.expect("live").name, "web-r1");
+    assert!(status.nodes.iter().all(|node| node.release == "web-r1"), "{:?}", status.nodes);
+    let story: Explanation = scene.client.get(&path::of_rollout(SERVICE, 2, "explain")).await.expect("story");
+    let rejecting = story.steps.iter().find(|step| matches!(step.fact, Fact::Rejecting { .. })).expect("told");
+    assert!(rejecting.text.contains("status 500") && !rejecting.rule.is_empty(), "{rejecting:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_tell_what_was_done_and_a_rollback_goes_back() {
+    let scene = Scene::new().await;
+    for rollout in 1..=2 {
+        scene.commit(PROJECT);
+        assert_eq!(deploy(&scene).await.rollout, Some(rollout));
+        follow(&scene, rollout).await;
+    }
+    let wish = RollbackRequest { to: None };
+    let back: Declared = scene.client.send(Method::POST, &path::of_service(SERVICE, "rollback"), &wish).await.expect("declared");
+    assert_eq!((back.release.as_str(), back.rollout), ("web-r1", Some(3)));
+    assert_eq!(end(&follow(&scene, 3).await).0, Outcome::Live);
+
+    let releases: Vec<Release> = scene.client.get(&path::of_service(SERVICE, "releases")).await.expect("releases");
+    let live: Vec<(&str, bool)> = releases.iter().map(|release| (release.name.as_str(), release.live)).collect();
+    assert_eq!(live, [("web-r1", true), ("web-r2", false)]);
+    assert!(releases.iter().all(|release| release.commit.is_some() && release.layers.contains_key("layer.base")));
+    let rollouts: Vec<RolloutSummary> = scene.client.get(&path::of_service(SERVICE, "rollouts")).await.expect("rollouts");
+    assert_eq!(rollouts.len(), 3);
+    assert!(rollouts.iter().all(|rollout| rollout.receipt && rollout.outcome == Some(Outcome::Live)));
+    let artifacts: Vec<Artifact> = scene.client.get("/v1/artifacts?name=hello%2Fweb").await.expect("artifacts");
+    assert_eq!(artifacts.iter().map(|artifact| artifact.version).collect::<Vec<_>>(), [1, 2]);
+    let log: Log = scene.client.get(&path::build_log(2)).await.expect("log");
+    assert!(log.text.contains("a line of output") && !log.running, "{}", log.text);
+    let status: ServiceStatus = scene.client.get(&path::service(SERVICE)).await.expect("status");
+    assert!(status.pinned);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_changes_nothing() {
+    let scene = Scene::new().await;
+    let declared = deploy(&scene).await;
+    assert_eq!(declared.rollout, Some(1));
+    let mut stream = scene.client.lines(Method::GET, &path::of_rollout(SERVICE, 1, "events"), &()).await.expect("stream");
+    let first: Option<RolloutLine> = stream.next().await.expect("a line");
+    assert!(matches!(first, Some(RolloutLine::Step(_))));
+    drop(stream);
+    assert_eq!(end(&follow(&scene, 1).await).0, Outcome::Live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_server_makes_the_receipts_that_the_last_one_owed() {
+    let mut scene = Scene::new().await;
+    deploy(&scene).await;
+    scene.stop().await;
+    scene.start().await;
+    let (outcome, _, receipt) = end(&follow(&scene, 1).await);
+    assert_eq!((outcome, receipt.receipt.rollout), (Outcome::Live, 1));
+    assert!(verify(&serde_json::to_string(&receipt).expect("json"), None).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_refused_with_what_where_and_hint() {
+    let scene = Scene::new().await;
+    let client = &scene.client;
+    let deploy = |request: DeployRequest| async move {
+        refusal(client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request).await.expect_err("refused"))
+    };
+
+    let (status, problem) = deploy(request(&scene)).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(problem.what.contains("no artifact of commit") && problem.hint.expect("hint").contains("gapless build"));
+
+    let (_, problem) = deploy(DeployRequest { service: Some("wep".into()), ..request(&scene) }).await;
+    assert_eq!(
+        (problem.what.as_str(), problem.hint.as_deref()),
+        ("project hello has no service wep", Some("services of gapless.hcl: web"))
+    );
+
+    let (_, problem) = deploy(DeployRequest { commit: "no-such-branch".into(), ..request(&scene) }).await;
+    assert!(problem.what.contains("has no commit `no-such-branch`"), "{problem:?}");
+    let (_, problem) = deploy(DeployRequest { project: scene.state(), ..request(&scene) }).await;
+    assert!(problem.what.contains("is no Git repository"), "{problem:?}");
+    let (_, problem) = deploy(DeployRequest { project: "project".into(), ..request(&scene) }).await;
+    assert!(problem.what.contains("is no absolute path"), "{problem:?}");
+
+    scene.commit(&PROJECT.replace("nodes   = 2", "node    = 2"));
+    let (status, problem) = deploy(request(&scene)).await;
+    assert_eq!((status, problem.what.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "gapless.hcl has a fault"));
+    let place = problem.place.expect("a place");
+    assert!(place.starts_with("gapless.hcl:8:3: unknown attribute `node`") && place.contains("did you mean `nodes`?"), "{place}");
+
+    let (status, problem) = refusal(scene.client.get::<ServiceStatus>("/v1/services/hello/none").await.expect_err("refused"));
+    assert_eq!((status, problem.what.as_str()), (StatusCode::NOT_FOUND, "there is no service hello/none"));
+    let (status, _) = refusal(scene.client.get::<ServiceStatus>("/v2/services").await.expect_err("refused"));
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, _) = refusal(scene.client.send::<_, ()>(Method::POST, path::BUILDS, &"x".repeat(2 << 20)).await.expect_err("refused"));
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fails_says_why_and_its_log_stays() {
+    let scene = Scene::new().await;
+    scene.commit(&PROJECT.replace("image \"web\" {}", "image \"web\" {\n  base {\n    suite = \"broken\"\n  }\n}"));
+    let lines = build(&scene, false).await;
+    let Some(BuildLine::Failed { build: 1, problem }) = lines.last() else { panic!("{lines:?}") };
+    assert!(problem.what.contains("no such suite") && problem.hint.is_some(), "{problem:?}");
+    let log: Log = scene.client.get(&path::build_log(1)).await.expect("log");
+    assert!(log.text.contains("a line of output") && log.text.contains("no such suite"), "{}", log.text);
+    assert!(!scene.state().join("builds/1/workspace").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_its_owner_opens_the_socket_and_a_second_listener_is_refused() {
+    let scene = Scene::new().await;
+    let socket = scene.state().join("server.sock");
+    assert_eq!(std::fs::metadata(&socket).expect("there").permissions().mode() & 0o777, 0o600);
+    let refused = scene.server().await.run(std::future::pending()).await.expect_err("refused").to_string();
+    assert!(refused.contains("another server answers there"), "{refused}");
+    let found: Examination = scene.client.get(path::DOCTOR).await.expect("examined");
+    assert!(found.findings.is_empty() && found.removed.is_empty());
+    let treated: Examination = scene.client.send(Method::POST, path::DOCTOR, &Treatment { remove_leftovers: true }).await.expect("treated");
+    assert_eq!(treated.removed, ["a mount"]);
+}
