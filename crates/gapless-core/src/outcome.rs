@@ -32,9 +32,9 @@ impl Pass {
             }
             Effect::Drain { nodes, .. } => {
                 for node in nodes {
-                    let ends = self.now.after(self.state.drain_deadline(node.group)).after(CUT_GRACE);
+                    let told_last = self.now.after(self.state.drain_deadline(node.group));
                     if let Some(drain) = self.state.draining.get_mut(&node) {
-                        drain.ends.get_or_insert(ends);
+                        drain.ends.get_or_insert(told_last.max(drain.deadline).after(CUT_GRACE));
                     }
                 }
             }

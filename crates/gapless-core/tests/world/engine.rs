@@ -26,6 +26,9 @@ pub enum Mode {
     Twice,
 }
 
+/// When, what, and what followed from it.
+type Record = (Instant, Event, Vec<(EffectId, Effect)>);
+
 #[derive(Clone, Debug)]
 enum Due {
     Order(Order),
@@ -35,7 +38,7 @@ enum Due {
 pub struct Engine {
     pub world: World,
     pub state: ServiceState,
-    pub journal: Vec<(Instant, Event, Vec<(EffectId, Effect)>)>,
+    pub journal: Vec<Record>,
     pub log: Vec<String>,
     pub behaviours: BTreeMap<u32, Behaviour>,
     pub failures: BTreeMap<EffectKind, VecDeque<Failure>>,
