@@ -10,7 +10,6 @@ use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::watch;
 
@@ -53,20 +52,6 @@ impl Checkpoint for NoCheckpoint {
     async fn before(&self, _context: &EffectContext) {}
     async fn after(&self, _context: &EffectContext) {}
     async fn decide(&self, _service: &ServiceName) {}
-}
-
-/// What the environment asks for: a hold ([`HOLD_AT`], [`HOLD_MARKER`]), or nothing.
-///
-/// # Errors
-/// When the variable is no [`Place`].
-pub fn from_environment() -> Result<Arc<dyn Checkpoint>, Error> {
-    Ok(match HoldAt::from_environment()? {
-        Some(hold) => {
-            tracing::warn!(place = %hold.place, "a testing aid will hold the engine there");
-            Arc::new(hold)
-        }
-        None => Arc::new(NoCheckpoint),
-    })
 }
 
 /// Before or after an effect.
@@ -166,6 +151,7 @@ impl HoldAt {
     pub fn from_environment() -> Result<Option<Self>, Error> {
         let Ok(place) = std::env::var(HOLD_AT) else { return Ok(None) };
         let place = place.parse::<Place>().context(|| format!("reading the environment variable {HOLD_AT}"))?;
+        tracing::warn!(%place, "a testing aid will hold the engine there");
         Ok(Some(Self::new(place, std::env::var_os(HOLD_MARKER).map(PathBuf::from))))
     }
 
