@@ -401,6 +401,43 @@ mod tests {
     }
 
     #[test]
+    fn once_apply_has_returned_every_claim_is_on_the_new_table() {
+        let routes = Routes::new(Arc::new(Changes::new()));
+        let names = ["even", "odd"];
+        let put = |generation: u64| drop(routes.apply(snapshot(generation, &[(names[(generation % 2) as usize], 1, 1)])).unwrap());
+        put(0);
+        // Twice the generation in force; odd while a change is under way.
+        let phase = AtomicU64::new(0);
+        let claims = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while phase.load(Ordering::SeqCst) < u64::MAX {
+                        let before = phase.load(Ordering::SeqCst);
+                        let claim = claim(&routes).unwrap();
+                        let after = phase.load(Ordering::SeqCst);
+                        if before == after && before % 2 == 0 {
+                            assert_eq!(claim.node.name, names[(before / 2 % 2) as usize]);
+                            claims.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+            for generation in 1..2000 {
+                phase.store(2 * generation - 1, Ordering::SeqCst);
+                put(generation);
+                phase.store(2 * generation, Ordering::SeqCst);
+                let old = names[((generation + 1) % 2) as usize];
+                while routes.status()["hello/web"].contains_key(old) {
+                    std::thread::yield_now();
+                }
+            }
+            phase.store(u64::MAX, Ordering::SeqCst);
+        });
+        assert!(claims.load(Ordering::SeqCst) > 1000, "too few claims to prove anything");
+    }
+
+    #[test]
     fn an_older_generation_is_refused_and_the_same_is_not() {
         let routes = Routes::new(Arc::new(Changes::new()));
         routes.apply(snapshot(5, &[])).unwrap();
