@@ -113,6 +113,7 @@ impl Provision<'_> {
         {
             return Ok((done, true));
         }
+        require_packer(&std::env::var("PATH").unwrap_or_default())?;
         let work = self.prepare(key, &files)?;
         let provisioned = self.provision(&work, &content).await.context(|| format!("provisioning with {template}"));
         let removed = remove(&self.work_folder(key));
@@ -346,6 +347,15 @@ impl Provision<'_> {
     }
 }
 
+/// Says before anything is started that Packer is missing; a sandbox could only say that it found no such program.
+fn require_packer(path: &str) -> Result<(), Error> {
+    if path.split(':').any(|folder| Path::new(folder).join("packer").is_file()) {
+        return Ok(());
+    }
+    Err(Error::new("Packer is not installed")
+        .hint("Debian 12 and Ubuntu: apt-get install packer; Debian 13 has no such package: put Packer's own release into /usr/local/bin"))
+}
+
 /// The folder that a template may read: the topmost one on its path; for a template at the top, only itself.
 fn readable_folder(template: &str) -> &str {
     template.split_once('/').map_or(template, |(folder, _)| folder)
@@ -418,5 +428,48 @@ impl Tail {
                 listener.line(Phase::Provision, text);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_packer_is_named_with_its_package() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = format!("/nowhere:{}", folder.path().display());
+        assert!(require_packer(&path).unwrap_err().hint_text().unwrap().contains("apt-get install packer"));
+        fs::write(folder.path().join("packer"), "").unwrap();
+        require_packer(&path).unwrap();
+    }
+
+    #[test]
+    fn a_template_reads_its_own_folder() {
+        assert_eq!(readable_folder("packer/web/hello.json"), "packer");
+        assert_eq!(readable_folder("hello.json"), "hello.json");
+    }
+
+    #[test]
+    fn a_growing_log_is_told_line_by_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let kept = told.clone();
+        let listener = Listener::new(move |step| kept.lock().unwrap().push(step));
+        let mut tail = Tail::default();
+        tail.tell(&log, &listener);
+        let grown = ["1,,ui,say,==> one\n1,,ui,mess", "age,    two%!(PACKER_COMMA) still two\n1,,error-count,0\nnot Packer's\n"];
+        let mut text = String::new();
+        for part in grown {
+            text.push_str(part);
+            fs::write(&log, &text).unwrap();
+            tail.tell(&log, &listener);
+        }
+        let lines: Vec<String> = told.lock().unwrap().iter().map(|step| format!("{step:?}")).collect();
+        assert_eq!(
+            lines,
+            [r#"Line(Provision, "==> one")"#, r#"Line(Provision, "    two, still two")"#, r#"Line(Provision, "not Packer's")"#]
+        );
     }
 }

@@ -2,94 +2,19 @@
 
 mod common;
 
-use common::TestBench;
+use common::{PUPPET, Site, provisioned, template};
 use gapless_engine::error::ErrorKind;
 use gapless_engine::workbench::{BenchRequest, Workbench};
-use gapless_images::base::BaseCache;
-use gapless_images::build::{Builder, Built};
-use gapless_images::commit::Commit;
-use gapless_images::progress::{Listener, Phase, Step};
+use gapless_images::build::Built;
+use gapless_images::progress::Phase;
 use gapless_images::spec::{ApplicationSpec, ImageSpec, PackerSpec};
-use gapless_images::unpack::ImageStore;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-struct Site {
-    folder: tempfile::TempDir,
-    images: ImageStore,
-    bench: Arc<TestBench>,
-    builder: Builder,
-}
-
-/// Base systems are kept beside the build, so that a second run of the tests needs no mirror for them.
-fn cache() -> BaseCache {
-    let target = std::env::var_os("CARGO_TARGET_TMPDIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-    BaseCache::open(&target.join("images-cache")).unwrap()
-}
-
-impl Site {
-    fn new() -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("gapless-images-")
-            .disable_cleanup(std::env::var_os("KEEP").is_some())
-            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-            .unwrap();
-        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let images = ImageStore::open(&folder.path().join("images")).unwrap();
-        let bench = Arc::new(TestBench::new(&folder.path().join("bench")));
-        let builder = Builder::open(images.clone(), cache(), &folder.path().join("builds"), bench.clone()).unwrap();
-        let repository = folder.path().join("repository");
-        fs::create_dir(&repository).unwrap();
-        git(&repository, &["init", "-q"]);
-        Self { folder, images, bench, builder }
-    }
-
-    fn repository(&self) -> PathBuf {
-        self.folder.path().join("repository")
-    }
-
-    fn write(&self, path: &str, content: &str) {
-        let place = self.repository().join(path);
-        fs::create_dir_all(place.parent().unwrap()).unwrap();
-        fs::write(place, content).unwrap();
-    }
-
-    fn commit(&self) -> Commit {
-        git(&self.repository(), &["add", "-A"]);
-        git(&self.repository(), &["commit", "-q", "-m", "change"]);
-        Commit::find(&self.repository(), "HEAD").unwrap()
-    }
-
-    fn build(&self, spec: &ImageSpec, name: &str) -> Result<Built, gapless_engine::error::Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listener = Listener::new(|step| match step {
-            Step::Line(..) => {}
-            other => eprintln!("{other:?}"),
-        });
-        runtime.block_on(self.builder.build(&self.commit(), spec, &self.folder.path().join("logs").join(name), &listener))
-    }
-
-    fn packer_runs(&self) -> usize {
-        self.bench.commands.lock().unwrap().iter().filter(|command| command.get(1).is_some_and(|argument| argument == "build")).count()
-    }
-}
-
-fn git(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("git")
-        .arg("-C")
-        .arg(folder)
-        .args(["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"])
-        .args(arguments)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 fn hello() -> ImageSpec {
     ImageSpec {
@@ -150,8 +75,7 @@ exec /usr/local/sbin/apache-foreground
 "#;
 
 fn apache_runs_without_the_tools(site: &Site, built: &Built) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let upper = site.folder.path().join("upper");
+    let upper = site.path("upper");
     fs::create_dir(&upper).unwrap();
     let request = BenchRequest {
         name: "published".into(),
@@ -159,15 +83,15 @@ fn apache_runs_without_the_tools(site: &Site, built: &Built) {
         upper: upper.clone(),
         command: ["/bin/sh", "-c", VERDICT].map(str::to_owned).into(),
         files: BTreeMap::new(),
-        log: site.folder.path().join("published.log"),
+        log: site.path("published.log"),
     };
-    let bench = runtime.block_on(site.bench.open(request)).unwrap();
+    let bench = site.runtime.block_on(site.bench.open(request)).unwrap();
     let answer = ask(bench.address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ok"), "{answer}");
     let answer = ask(bench.address, "POST /upload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc");
     assert!(answer.contains("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{answer}");
     assert_eq!(fs::read_to_string(upper.join("srv/verdict")).unwrap(), "");
-    runtime.block_on(site.bench.close("published")).unwrap();
+    site.runtime.block_on(site.bench.close("published")).unwrap();
 }
 
 /// Asks as soon as something answers, for at most 30 seconds. Apache opens its port twice while it starts, so the first connection may be reset.
@@ -191,14 +115,10 @@ fn ask(address: IpAddr, request: &str) -> String {
 #[test]
 fn a_package_that_is_also_a_tool_stays_when_the_project_declares_it() {
     let site = Site::new();
-    site.write(
-        "packer/web.json",
-        r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "puppet-masterless", "manifest_file": "puppet/site.pp" }] }"#,
-    );
+    site.write("packer/web.json", &template(PUPPET));
     // libyaml comes with Puppet, as a dependency; sudo is a tool itself.
     site.write("puppet/site.pp", "package { ['libyaml-0-2', 'sudo']: ensure => installed }\n");
-    let spec = ImageSpec { packer: Some(PackerSpec { template: "packer/web.json".into(), ..Default::default() }), ..ImageSpec::default() };
-    let built = site.build(&spec, "declared").unwrap();
+    let built = site.build(&provisioned(), "declared").unwrap();
     let list = site.images.blobs.read(built.metadata["packages"].parse().unwrap()).unwrap();
     let list = String::from_utf8(list).unwrap();
     assert!(list.contains("libyaml-0-2 ") && list.contains("sudo "), "{list}");
@@ -210,32 +130,16 @@ fn a_package_that_is_also_a_tool_stays_when_the_project_declares_it() {
 #[test]
 fn the_tools_own_words_are_shown_when_a_template_or_a_manifest_is_broken() {
     let site = Site::new();
-    let spec = ImageSpec { packer: Some(PackerSpec { template: "packer/web.json".into(), ..Default::default() }), ..ImageSpec::default() };
     let cases = [
-        ("not json", "{ \"builders\": [\n", "", "packer validate"),
-        (
-            "unknown provisioner",
-            r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "shel", "inline": ["true"] }] }"#,
-            "",
-            "shel",
-        ),
-        (
-            "broken manifest",
-            r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "puppet-masterless", "manifest_file": "puppet/site.pp" }] }"#,
-            "file { '/srv/a'\n  ensure => file }\n",
-            "line: 2",
-        ),
-        (
-            "failing script",
-            r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "shell", "inline": ["echo no such luck >&2; exit 7"] }] }"#,
-            "",
-            "exit status: 7",
-        ),
+        ("not json", "{ \"builders\": [\n".to_owned(), "", "At line 2"),
+        ("unknown provisioner", template(r#"{ "type": "shel", "inline": ["true"] }"#), "", "Unknown provisioner shel"),
+        ("broken manifest", template(PUPPET), "file { '/srv/a'\n  ensure => file }\n", "line: 2"),
+        ("failing script", template(r#"{ "type": "shell", "inline": ["echo no such luck >&2; exit 7"] }"#), "", "no such luck"),
     ];
     for (number, (name, template, manifest, expected)) in cases.into_iter().enumerate() {
-        site.write("packer/web.json", template);
+        site.write("packer/web.json", &template);
         site.write("puppet/site.pp", &format!("{manifest}# {number}\n"));
-        let error = site.build(&spec, &number.to_string()).expect_err(name);
+        let error = site.build(&provisioned(), &number.to_string()).expect_err(name);
         assert_eq!(error.error_kind(), ErrorKind::Invalid, "{name}: {error}");
         assert!(error.to_string().contains(expected), "{name}: {error}");
         eprintln!("{name}: {error}");
@@ -245,15 +149,39 @@ fn the_tools_own_words_are_shown_when_a_template_or_a_manifest_is_broken() {
 #[test]
 fn a_build_whose_second_puppet_run_changes_something_is_rejected() {
     let site = Site::new();
-    site.write(
-        "packer/web.json",
-        r#"{ "builders": [{ "type": "null" }], "provisioners": [{ "type": "puppet-masterless", "manifest_file": "puppet/site.pp" }] }"#,
-    );
+    site.write("packer/web.json", &template(PUPPET));
     site.write("puppet/site.pp", "exec { '/usr/bin/touch /srv/again': }\nfile { '/srv/once': ensure => file }\n");
-    let spec = ImageSpec { packer: Some(PackerSpec { template: "packer/web.json".into(), ..Default::default() }), ..ImageSpec::default() };
-    let error = site.build(&spec, "twice").unwrap_err();
+    let error = site.build(&provisioned(), "twice").unwrap_err();
     assert_eq!(error.error_kind(), ErrorKind::Invalid);
     let text = error.to_string();
     assert!(text.contains("Exec[/usr/bin/touch /srv/again]") && text.contains("site.pp:1"), "{text}");
     assert!(!text.contains("/srv/once"), "{text}");
+}
+
+/// Looks for what a project must not see, as a template would: on the machine that Packer runs on.
+const SPY: &str = r#"
+{ "type": "shell-local", "inline": [
+    "cat web.json packer/web.json 2> /dev/null | grep -q shell-local && echo 'own files: read'",
+    "id -u",
+    "for path in SECRET /etc/shadow /root/.ssh /proc/1/root/etc/shadow /run/gapless REPOSITORY; do ls -l $path > /dev/null 2>&1 && echo \"open: $path\"; done",
+    "for path in / /usr /etc /project /gapless; do touch $path/mark 2> /dev/null && echo \"written: $path\"; done",
+    "cat SECRET"
+] }"#;
+
+#[test]
+fn a_template_cannot_read_the_servers_state_or_keys() {
+    let site = Site::new();
+    let secret = site.path("state").join("signing.key");
+    fs::write(&secret, "the installation's own key").unwrap();
+    // Readable for everybody, so that only the fence hides it.
+    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let spy = SPY.replace("SECRET", secret.to_str().unwrap()).replace("REPOSITORY", site.repository().to_str().unwrap());
+    site.write("packer/web.json", &template(&spy));
+    let error = site.build(&provisioned(), "spy").unwrap_err();
+    let output = fs::read_to_string(site.path("logs/spy/build.log")).unwrap();
+    assert!(error.to_string().contains("signing.key: No such file or directory"), "{error}");
+    assert!(output.contains("own files: read") && output.contains("1000"), "{output}");
+    for found in ["open: ", "written: ", "the installation's own key"] {
+        assert!(!output.contains(found), "{output}");
+    }
 }

@@ -131,7 +131,7 @@ fn the_layer_has_the_owner_and_keeps_the_folders_on_the_way() {
     fs::set_permissions(below.join("srv"), fs::Permissions::from_mode(0o2750)).unwrap();
     chown(below.join("srv"), Some(OWNER_SHIFT + 3), Some(OWNER_SHIFT + 4)).unwrap();
     let commit = repository.commit();
-    let layer = application::build(&blobs, &commit, &spec("site", "hello"), &[below.clone()]).unwrap();
+    let layer = application::build(&blobs, &commit, &spec("site", "hello"), std::slice::from_ref(&below)).unwrap();
     let tree = Trees::open(folder.path().join("trees"), OWNER_SHIFT).unwrap().tree(&blobs, layer).unwrap();
     let attributes = |path: &str| {
         let metadata = fs::metadata(tree.join(path)).unwrap();

@@ -4,6 +4,7 @@
 node default {
   class { 'apache':
     user    => 'hello',
+    workers => 256,
     modules => ['alias', 'cgid', 'headers', 'include', 'mime', 'reqtimeout'],
   }
 
