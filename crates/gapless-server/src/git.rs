@@ -13,6 +13,13 @@ pub async fn resolve(project: &Path, commit: &str) -> Result<String, Error> {
     if commit.starts_with('-') {
         return Err(Error::new(format!("`{commit}` is no commit")).kind(ErrorKind::Invalid).hint("name a commit, a branch or a tag"));
     }
+    let prefix = git(project, &["rev-parse", "--show-prefix"]).await?;
+    if !String::from_utf8_lossy(&prefix.stdout).trim().is_empty() {
+        let what = format!("{} lies inside a repository", project.display());
+        return Err(Error::new(what)
+            .kind(ErrorKind::Invalid)
+            .hint("a project is a whole repository: name its root folder with `--project`"));
+    }
     let wanted = format!("{commit}^{{commit}}");
     let output = git(project, &["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]).await?;
     let id = String::from_utf8_lossy(&output.stdout).trim().to_string();

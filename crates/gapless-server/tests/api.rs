@@ -198,6 +198,9 @@ async fn bad_input_is_refused_with_what_where_and_hint() {
     assert!(problem.what.contains("has no commit `no-such-branch`"), "{problem:?}");
     let (_, problem) = deploy(DeployRequest { project: scene.state(), ..request(&scene) }).await;
     assert!(problem.what.contains("is no Git repository"), "{problem:?}");
+    std::fs::create_dir(scene.project.join("app")).expect("folder");
+    let (_, problem) = deploy(DeployRequest { project: scene.project.join("app"), ..request(&scene) }).await;
+    assert!(problem.what.contains("lies inside a repository"), "{problem:?}");
     let (_, problem) = deploy(DeployRequest { project: "project".into(), ..request(&scene) }).await;
     assert!(problem.what.contains("is no absolute path"), "{problem:?}");
 

@@ -156,3 +156,19 @@ fn the_example_is_read() {
     let project = Project::parse("gapless.hcl", text).expect("the example is good");
     assert_eq!(project.services["web"].node.port, 80);
 }
+
+/// What the parser knows is read off its own hints about an unknown name.
+#[test]
+fn the_reference_names_everything_that_may_stand_in_the_file() {
+    let reference = include_str!("../../../../docs/reference/gapless-hcl.md");
+    let mut named = 0;
+    for open in ["base {", "packer {", "application {", "service \"web\" {", "image \"web\" {", "health {", "resources {", "rollout {"] {
+        let unknown = GOOD.replace(open, &format!("{open}\n  no-such-attribute = 1\n  no-such-block {{}}"));
+        let faults = Project::parse("gapless.hcl", &unknown).expect_err("unknown");
+        for name in faults.0.iter().flat_map(|fault| fault.hint.split('`').skip(1).step_by(2)).filter(|name| !name.contains(' ')) {
+            assert!(reference.contains(&format!("`{name}`")), "the reference does not name `{name}`");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "only {named} names were compared");
+}

@@ -18,7 +18,8 @@ fn the_help_of_every_command_reads_as_reviewed() {
         std::fs::write(GOLDEN, &told).expect("golden file");
     }
     let golden = std::fs::read_to_string(GOLDEN).expect("golden file");
-    assert_eq!(told, golden, "run with UPDATE_GOLDEN=1 and review the difference");
+    let difference = told.lines().zip(golden.lines()).find(|(told, golden)| told != golden);
+    assert!(told == golden, "run with UPDATE_GOLDEN=1 and review the difference, which begins with {difference:?}");
 }
 
 #[test]

@@ -36,7 +36,8 @@ pub fn examine(state: &Path, fix: bool) -> Result<Examination, Error> {
     for foreign in Leftovers::foreign()? {
         let left = foreign.find()?;
         if fix {
-            foreign.remove(&left)?;
+            // Nothing of it can be alive for anybody: with its state folder its last owner is gone.
+            foreign.remove_everything()?;
             found.removed.extend(left.iter().map(name));
         } else {
             found.findings.extend(left.iter().map(finding));
