@@ -78,7 +78,9 @@ fn broken(state: &ServiceState, seen: &Observation, step: &Step) -> Option<Invar
 #[test]
 fn a_route_that_drops_ready_nodes_below_the_floor_breaks_the_first() {
     let (state, seen) = world();
-    let drops = route(&state, |route| { route.members.remove(&LIVE.node(0); }));
+    let drops = route(&state, |route| {
+        route.members.remove(&LIVE.node(0));
+    });
     assert_eq!(broken(&state, &seen, &sends(&state, drops.clone())), Some(Invariant::I1));
     let mut died = seen;
     died.nodes.remove(&LIVE.node(0));
@@ -108,7 +110,9 @@ fn traffic_before_the_gate_breaks_the_third() {
     let (mut state, mut seen) = world();
     let new = GroupId { release: ReleaseNumber(1), instance: InstanceId(2) };
     state.groups.insert(new, Group { size: 1, made: 1, nodes: BTreeSet::from([0]), exposed: false });
-    let joins = route(&state, |route| { route.members.insert(new.node(0), Weight::EQUAL); });
+    let joins = route(&state, |route| {
+        route.members.insert(new.node(0), Weight::EQUAL);
+    });
     let good = seen.nodes[&LIVE.node(0)].clone();
     seen.nodes.insert(new.node(0), good.clone());
     assert_eq!(broken(&state, &seen, &sends(&state, joins.clone())), None);
@@ -160,7 +164,9 @@ fn doing_what_is_so_already_breaks_the_sixth() {
 fn the_monitor_knows_what_a_proxy_names_even_if_the_state_does_not() {
     let (mut state, mut seen) = world();
     let mut monitor = Monitor::default();
-    let names_old = route(&state, |route| { route.members.insert(OLD.node(0), Weight::PROBED); });
+    let names_old = route(&state, |route| {
+        route.members.insert(OLD.node(0), Weight::PROBED);
+    });
     let step = sends(&state, names_old);
     monitor.watch(&state, &Event::Observed(seen.clone()), NOW, &step).expect("probing is no fault");
     state = step.state;

@@ -241,6 +241,13 @@ impl Engine {
 
     fn outcome(&mut self, id: EffectId, result: Result<(), Failure>, until: &dyn Fn(&ServiceState) -> bool) -> bool {
         self.outcomes += 1;
+        let result = match self.state.pending.get(&id) {
+            // It was on its way when a proxy went away.
+            Some(Effect::Drain { nodes, .. }) if !self.world.knows_drain(nodes) => {
+                Err(Failure { reason: "a proxy has not heard of it".into(), is_final: false })
+            }
+            _ => result,
+        };
         if self.mode == Mode::LoseOutcome(self.outcomes) {
             self.crash_after_sending();
             self.due.retain(|(_, due)| matches!(due, Due::Order(_)));

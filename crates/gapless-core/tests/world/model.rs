@@ -153,6 +153,11 @@ impl World {
         if gone.exited.is_some() { self.counts.died += hit } else { self.counts.lost += hit }
     }
 
+    /// Every proxy has heard of the drain of these nodes.
+    pub fn knows_drain(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        self.proxies.values().all(|proxy| nodes.iter().all(|node| proxy.cut_at.contains_key(node)))
+    }
+
     pub fn kill(&mut self, node: NodeId, why: &str) {
         if let Some(node) = self.nodes.get_mut(&node) {
             node.exited.get_or_insert((Some(137), why.into()));
