@@ -91,7 +91,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         fs::write(&path, "first line\nsecond\nthird\n").unwrap();
-        assert_eq!(tail(&path, 14), "third");
+        assert_eq!(tail(&path, 12), "third");
         assert_eq!(tail(&path, 1000), "first line\nsecond\nthird");
         assert_eq!(tail(&folder.path().join("none"), 10), "");
     }

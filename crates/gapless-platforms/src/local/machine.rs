@@ -264,7 +264,7 @@ impl Ground {
         let Some((process, descriptor)) = self.started(key).and_then(|process| Some((process.clone(), process.descriptor()?))) else {
             return Ok(());
         };
-        if process.terminate(&descriptor) && process::wait(&descriptor, grace) {
+        if !grace.is_zero() && process.terminate(&descriptor) && process::wait(&descriptor, grace) {
             return Ok(());
         }
         process::kill(&descriptor);

@@ -79,6 +79,7 @@ mod tests {
             revision: 3,
             generations: BTreeMap::from([("hello/web".to_string(), 4)]),
             nodes: BTreeMap::from([("hello/web".to_string(), nodes)]),
+            ..WorkerStatus::default()
         };
         WorkerSeen { name: name.to_string(), socket: Some(name.into()), leaving, status: Some(status) }
     }

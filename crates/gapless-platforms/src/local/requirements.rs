@@ -1,6 +1,8 @@
 //! What this host must have, and what to do where it has not.
 
 use super::cgroup::Cgroups;
+use super::helpers::Helpers;
+use super::network::foreign_forward_policies;
 use gapless_engine::error::{Error, ErrorKind};
 use std::fmt;
 use std::fs;
@@ -43,7 +45,17 @@ const FOR_BUILDS: [(&str, &str, &str); 5] = [
 pub fn check(runtime: &str) -> Vec<Missing> {
     let mut missing = for_nodes(runtime);
     missing.extend(FOR_BUILDS.iter().filter_map(|(program, package, purpose)| missing_program(program, package, purpose)));
+    missing.extend(foreign_forward_policies(&Helpers::without_group()).iter().map(|chain| blocked_by(chain)));
     missing
+}
+
+fn blocked_by(chain: &str) -> Missing {
+    Missing {
+        what: format!("a way through the firewall's chain `{chain}`"),
+        needed_for: "nodes that reach outward, and builds".to_string(),
+        hint: "it drops what it does not know: let it accept what comes from and goes to the bridges named `gl` and six digits".to_string(),
+        essential: false,
+    }
 }
 
 /// Everything that this host lacks for nodes.

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The example that ensures a group of two; it is built beside the tests.
 fn maker() -> PathBuf {
@@ -74,9 +74,14 @@ async fn helpers_of_a_dead_server_are_ended_at_the_next_start() {
     let mut line = String::new();
     BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let helper = format!("/proc/{}/cmdline", line.trim());
+    let runs = || std::fs::read(&helper).is_ok_and(|line| line.starts_with(b"sleep"));
+    let end = Instant::now() + Duration::from_secs(10);
+    while !runs() {
+        assert!(Instant::now() < end, "the helper never ran");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     shell.kill().unwrap();
     shell.wait().unwrap();
-    let runs = || std::fs::read(&helper).is_ok_and(|line| !line.is_empty());
     assert!(runs(), "the helper ended with its parent: this proves nothing");
     let _next = installation.open().await;
     assert!(!runs(), "the helper still runs");
