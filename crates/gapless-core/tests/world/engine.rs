@@ -243,7 +243,7 @@ impl Engine {
         self.outcomes += 1;
         let result = match self.state.pending.get(&id) {
             // It was on its way when a proxy went away.
-            Some(Effect::Drain { nodes, .. }) if !self.world.knows_drain(nodes) => {
+            Some(Effect::Drain { nodes, .. }) if result.is_ok() && !self.world.knows_drain(nodes) => {
                 Err(Failure { reason: "a proxy has not heard of it".into(), is_final: false })
             }
             _ => result,
