@@ -77,6 +77,8 @@ fn refusal(error: ClientError) -> (StatusCode, Problem) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_becomes_live_and_its_receipt_is_genuine() {
     let scene = Scene::new().await;
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    assert!(plan[0].lines[0].starts_with("build hello/web") && plan[0].lines[1].contains("new release r1"), "{plan:?}");
     let lines = build(&scene, false).await;
     assert!(matches!(lines.first(), Some(BuildLine::Begun { build: 1, .. })), "{lines:?}");
     assert!(matches!(lines[lines.len() - 2], BuildLine::Published { .. }), "{lines:?}");

@@ -1,5 +1,6 @@
 //! Services and their nodes, as the server tells them.
 
+use crate::api::Problem;
 use crate::release::Release;
 use crate::rollout::RolloutKind;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct ServiceStatus {
     pub nodes: Vec<NodeStatus>,
     /// Until when the way back is one `Route`, in milliseconds since the Unix epoch.
     pub undo_until_ms: Option<u64>,
+    /// Why it does not get on by itself just now (no room for the journal, a world that cannot be looked at). What is live serves all the same.
+    #[serde(default)]
+    pub trouble: Option<Problem>,
 }
 
 /// A rollout in progress.

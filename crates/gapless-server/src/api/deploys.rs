@@ -8,32 +8,45 @@ use crate::receipt::BuiltForThis;
 use crate::receipts::built_name;
 use crate::server::Server;
 use crate::story::release_name;
+use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::plan::{Planned, plan as core_plan};
-use gapless_core::release::ReleaseNumber;
+use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_core::service::ServiceState;
 use gapless_engine::declaration::ServiceDeclaration;
-use gapless_engine::error::Error;
 use gapless_engine::store::Artifact;
 use gapless_engine::{Declared, engine};
 use gapless_wire::rollout::{self as wire, ArtifactChoice, DeployRequest, Plan, RollbackRequest};
 use hyper::Response;
+use std::collections::BTreeMap;
 
 /// A service of a commit, ready to be declared.
 struct Wanted {
     declaration: ServiceDeclaration,
     artifact: Artifact,
+    /// The artifact is only supposed: it has to be built first.
+    unbuilt: bool,
+}
+
+/// What to do about a commit that has no artifact yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unbuilt {
+    /// Nothing can be declared.
+    Refuse,
+    /// Go on as if the next version had been built: only to say what would happen.
+    Suppose,
 }
 
 pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
     let (server, request): (_, DeployRequest) = call.read().await?;
     let mut plans = Vec::new();
-    for wanted in wanted(&server, &request).await? {
+    for wanted in wanted(&server, &request, Unbuilt::Suppose).await? {
         let service = &wanted.declaration.service;
         let state = server.parts.engine.state(service).map_or_else(ServiceState::default, |state| (*state).clone());
         let planned = core_plan(&state, &wanted.declaration.to_core());
         let changed = !matches!(planned.first(), None | Some(Planned::Nothing { .. } | Planned::Refused(_)));
-        let lines = planned.iter().map(ToString::to_string).collect();
+        let build = wanted.unbuilt.then(|| format!("build {}: this commit has no artifact yet", wanted.artifact.name));
+        let lines = build.into_iter().chain(planned.iter().map(ToString::to_string)).collect();
         plans.push(Plan { service: service.to_string(), changed, lines });
     }
     json(&plans)
@@ -42,11 +55,11 @@ pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
 pub(super) async fn deploy(call: Call) -> Result<Response<Answer>, Refused> {
     let (server, request): (_, DeployRequest) = call.read().await?;
     let mut answers: Vec<wire::Declared> = Vec::new();
-    for wanted in wanted(&server, &request).await? {
+    for wanted in wanted(&server, &request, Unbuilt::Refuse).await? {
         let service = wanted.declaration.service.clone();
         let declared = server.parts.engine.declare(wanted.declaration).await.map_err(|error| after(&answers, error.into()))?;
         if request.built_for_this && declared.changed {
-            remember_build(&server, &service, &wanted.artifact, declared.release).await?;
+            remember_build(&server, &service, &wanted.artifact, declared.release).await;
         }
         answers.push(answer(&service, declared));
     }
@@ -80,16 +93,23 @@ fn after(answers: &[wire::Declared], mut refused: Refused) -> Refused {
 }
 
 /// The services that a request names, each with its artifact: all of them are whole before the first is declared.
-async fn wanted(server: &Server, request: &DeployRequest) -> Result<Vec<Wanted>, Refused> {
+async fn wanted(server: &Server, request: &DeployRequest, unbuilt: Unbuilt) -> Result<Vec<Wanted>, Refused> {
     let (commit, project) = server.project(&request.project, &request.commit).await?;
     let mut found = Vec::new();
     for (name, settings) in chosen(&project, request.service.as_deref())? {
-        let artifact = artifact(server, &project.artifact_name(&settings.image), &commit, request.artifact).await?;
+        let artifact_name = project.artifact_name(&settings.image);
+        let (artifact, unbuilt) = match artifact(server, &artifact_name, &commit, request.artifact).await {
+            Ok(artifact) => (artifact, false),
+            Err(_) if unbuilt == Unbuilt::Suppose && request.artifact == ArtifactChoice::OfCommit => {
+                (supposed(server, artifact_name).await?, true)
+            }
+            Err(refused) => return Err(refused),
+        };
         let declaration = settings
             .declaration(&project.name, name, artifact.version, artifact.image)
             .map_err(|error| Refused::bad_request(error.to_string(), "rename it in gapless.hcl"))?;
         host_is_free(server, &declaration).await?;
-        found.push(Wanted { declaration, artifact });
+        found.push(Wanted { declaration, artifact, unbuilt });
     }
     Ok(found)
 }
@@ -126,6 +146,20 @@ async fn artifact(server: &Server, name: &str, commit: &str, choice: ArtifactCho
     })
 }
 
+/// The artifact that a build would publish, as far as a plan needs it. Its image is not known before.
+async fn supposed(server: &Server, name: String) -> Result<Artifact, Refused> {
+    let artifacts = server.artifacts(Some(name.clone())).await?;
+    let last = artifacts.iter().map(|artifact| artifact.version.0).max().unwrap_or(0);
+    Ok(Artifact {
+        name,
+        kind: String::new(),
+        version: ArtifactVersion(last + 1),
+        image: Digest([0; 32]),
+        published: server.parts.clock.now(),
+        metadata: BTreeMap::new(),
+    })
+}
+
 /// Two services cannot answer the same host: the proxy would have to choose.
 async fn host_is_free(server: &Server, declaration: &ServiceDeclaration) -> Result<(), Refused> {
     let engine = &server.parts.engine;
@@ -140,12 +174,13 @@ async fn host_is_free(server: &Server, declaration: &ServiceDeclaration) -> Resu
     Ok(())
 }
 
-/// Which build a deploy belongs to, for its receipt.
-async fn remember_build(server: &Server, service: &ServiceName, artifact: &Artifact, release: ReleaseNumber) -> Result<(), Error> {
-    let Some(build_ms) = server.builds.took_ms(&artifact.name, artifact.version) else { return Ok(()) };
+/// Which build a deploy belongs to, for its receipt. The deploy is decided by then: without this its receipt only says less.
+async fn remember_build(server: &Server, service: &ServiceName, artifact: &Artifact, release: ReleaseNumber) {
+    let Some(build_ms) = server.builds.took_ms(&artifact.name, artifact.version) else { return };
     let built = BuiltForThis { build_ms, published_ms: artifact.published.0 };
-    let value = serde_json::to_string(&(release.0, built))
-        .map_err(|error| Error::new(error.to_string()).context("writing down the build of a deploy"))?;
+    let Ok(value) = serde_json::to_string(&(release.0, built)) else { return };
     let name = built_name(service, artifact.version);
-    server.stored(move |records| records.put_value(&name, &value)).await
+    if let Err(error) = server.stored(move |records| records.put_value(&name, &value)).await {
+        tracing::warn!(%service, %release, %error, "the build of a deploy could not be written down: its receipt will not name it");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::answer::{Answer, json};
-use crate::problem::Refused;
+use crate::problem::{Refused, problem};
 use crate::receipt::Account;
 use crate::receipts::ran;
 use crate::server::Server;
@@ -108,6 +108,7 @@ pub(crate) async fn status(server: &Server, service: &ServiceName) -> Result<Ser
         generation: state.route.generation.0,
         proxies: seen.proxies.iter().map(|(proxy, generation)| (proxy.clone(), generation.map(|generation| generation.0))).collect(),
         nodes: nodes(service, &state, &seen),
+        trouble: engine.trouble(service).map(|error| problem(&error)),
     })
 }
 

@@ -112,5 +112,5 @@ fn show_size(bytes: u64) -> String {
 }
 
 fn largest_unit(amount: u64, units: &'static [(&'static str, u64)]) -> (&'static str, u64) {
-    units.iter().rev().find(|(_, factor)| amount >= *factor && amount % factor == 0).copied().unwrap_or(units[0])
+    units.iter().rev().find(|(_, factor)| amount >= *factor && amount.is_multiple_of(*factor)).copied().unwrap_or(units[0])
 }

@@ -60,6 +60,10 @@ fn print(status: &ServiceStatus) {
         let undo = status.undo_until_ms.map_or(String::new(), |until| format!(" · undo until {}", show::time_of_day(until)));
         println!("  rollout {} to {}: {}{undo}", rollout.number, rollout.to, stage(rollout.stage));
     }
+    if let Some(trouble) = &status.trouble {
+        println!("  does not get on: {}", trouble.what);
+        println!("  hint: {}", trouble.hint.as_deref().unwrap_or("it is tried again by itself"));
+    }
     let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
     for line in show::table(&["node", "release", "condition", "weight", "checks", "in flight"], &rows).lines() {
         println!("  {line}");
