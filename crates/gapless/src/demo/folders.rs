@@ -122,6 +122,11 @@ impl Folders {
         self.root.join("receipt.json")
     }
 
+    /// The signed receipts, a file each.
+    pub fn receipts(&self) -> PathBuf {
+        self.root.join("receipts")
+    }
+
     /// The same as a page.
     pub fn page(&self) -> PathBuf {
         self.root.join("receipt.html")

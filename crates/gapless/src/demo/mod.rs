@@ -123,7 +123,7 @@ async fn perform(arguments: &Arguments, folders: Folders) -> Result<ExitCode, Er
 
 /// Says what came of it, and cleans up unless everything shall be kept.
 fn close(demo: Demo, keep: bool) -> Result<ExitCode, Error> {
-    let Demo { screen, stage, proofs, .. } = demo;
+    let Demo { screen, stage, proofs, host, .. } = demo;
     let good = verdict::all_hold(&proofs);
     let broken: Vec<_> = proofs.iter().filter(|proof| !proof.holds).collect();
     let paint = screen.paint();
@@ -135,7 +135,8 @@ fn close(demo: Demo, keep: bool) -> Result<ExitCode, Error> {
     screen.line(&paint.text(if good { Tone::Good } else { Tone::Bad }, &words));
     screen.line(&format!("receipt: {}\n   page: {}", stage.folders.receipt().display(), stage.folders.page().display()));
     if keep {
-        screen.line(&format!("everything runs on: http://{} (Host: localhost); `gapless demo --end` ends it", stage.address));
+        let state = stage.folders.root.display();
+        screen.line(&format!("it runs on, at http://{host}:{}; `gapless demo --end --state {state}` ends it", stage.address.port()));
         stage.keep()?;
     } else {
         let done = stage.clean()?;

@@ -5,7 +5,7 @@ use super::fault;
 use super::screen::{Screen, StepState};
 use gapless_engine::error::Error;
 use gapless_wire::client::Lines;
-use gapless_wire::receipt::Receipt;
+use gapless_wire::receipt::SignedReceipt;
 use gapless_wire::rollout::{Counts, Declared, Fact, Outcome, Reason, RolloutLine, Step};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub struct Ended {
     /// Why, when it was rejected.
     pub reason: Option<Reason>,
     /// What the server signed.
-    pub receipt: Receipt,
+    pub signed: SignedReceipt,
 }
 
 /// The number of the rollout that a declaration brought.
@@ -51,11 +51,11 @@ pub async fn follow(api: &Api, declared: &Declared, screen: &Screen) -> Result<E
             RolloutLine::Baking { .. } => {}
             RolloutLine::Lost(problem) => return Err(fault::of_problem(&problem)),
             RolloutLine::End { outcome, reason, receipt } => {
-                let receipt = match receipt {
-                    Some(signed) => signed.receipt,
+                let signed = match receipt {
+                    Some(signed) => *signed,
                     None => receipt_of(api, &declared.service, number).await?,
                 };
-                return Ok(Ended { outcome, reason, receipt });
+                return Ok(Ended { outcome, reason, signed });
             }
         }
     }
@@ -66,11 +66,11 @@ async fn next(lines: &mut Lines) -> Result<RolloutLine, Error> {
     line.ok_or_else(|| Error::new("the server told no end of the rollout"))
 }
 
-async fn receipt_of(api: &Api, service: &str, number: u32) -> Result<Receipt, Error> {
+async fn receipt_of(api: &Api, service: &str, number: u32) -> Result<SignedReceipt, Error> {
     let deadline = Instant::now() + RECEIPT_WITHIN;
     loop {
         match api.receipt(service, number).await {
-            Ok(signed) => return Ok(signed.receipt),
+            Ok(signed) => return Ok(signed),
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(_) => tokio::time::sleep(RECEIPT_AGAIN).await,
         }

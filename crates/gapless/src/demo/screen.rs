@@ -371,7 +371,7 @@ fn traffic_lines(view: &View, width: usize, paint: Paint) -> Vec<String> {
 
 fn split_line(view: &View, traffic: &Traffic, width: usize, paint: Paint) -> String {
     let total: u64 = traffic.split.values().sum();
-    let columns = SPLIT_BAR.min(width / 2) as u64;
+    let columns = SPLIT_BAR.min(width / 3) as u64;
     let mut blocks = String::new();
     let mut shares = Vec::new();
     let mut before = 0;
@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn the_live_region_tells_act_steps_and_traffic() {
-        let drawn = frame(&view(), 3_400, 0, 100, Paint { colour: false }).join("\n");
+        let drawn = frame(&view(), 3_400, 0, 120, Paint { colour: false }).join("\n");
         let expected = "    ⣾ 3.4 s     ✓ build 310 ms  ⣾ gate ████████░░░░ 2/3  = base kept  · shift
       checking the new nodes
       ██████████████████████████████▒▒▒▒▒▒▒▒▒▒ web-r1 75 %  web-r2 25 %

@@ -22,6 +22,8 @@ pub struct Demo {
     pub stage: Stage,
     /// What is delivered.
     pub project: Project,
+    /// The `Host` that the service answers.
+    pub host: String,
     /// Requests that the witness starts each second.
     pub rate: u32,
     /// Whether the naive way is tried too.
@@ -43,6 +45,8 @@ pub struct Demo {
 pub struct Played {
     /// What the server signed.
     pub receipt: Receipt,
+    /// The same with its signature, as a file has it.
+    pub signed: String,
     /// The quiet stretch before it.
     pub quiet: Option<Stretch>,
     /// Whether the server was killed in the middle.
@@ -74,7 +78,19 @@ impl Demo {
     /// A demo before its first act.
     pub fn new(screen: Screen, stage: Stage, project: Project, rate: u32, naive: bool) -> Demo {
         let (built, artifacts, played, proofs) = (Told::default(), Vec::new(), Vec::new(), Vec::new());
-        Demo { screen, stage, project, rate, naive, observer: None, built, artifacts, played, proofs }
+        Demo {
+            screen,
+            stage,
+            project,
+            host: acts::load::ANY_HOST.to_owned(),
+            rate,
+            naive,
+            observer: None,
+            built,
+            artifacts,
+            played,
+            proofs,
+        }
     }
 
     /// Writes down and shows whether a claim holds.
@@ -133,7 +149,8 @@ impl Demo {
         let why = ended.reason.as_ref().map_or_else(String::new, |reason| format!(", {}", reason.text));
         let evidence = format!("{}{why}", outcome(ended.outcome));
         self.prove(format!("{} ends {}", declared.release, outcome(expected)), ended.outcome == expected, evidence);
-        self.played.push(Played { receipt: ended.receipt.clone(), quiet, server_killed: false, expected });
+        let signed = serde_json::to_string_pretty(&ended.signed).map_err(|error| Error::new(error.to_string()))?;
+        self.played.push(Played { receipt: ended.signed.receipt.clone(), signed, quiet, server_killed: false, expected });
         Ok(ended)
     }
 

@@ -17,8 +17,8 @@ pub const ANY_HOST: &str = "localhost";
 pub async fn call_the_witness(demo: &mut Demo) -> Result<(), Error> {
     demo.screen.act(3, "the witness: requests at a fixed rate, every body checked, never a second try");
     let host = demo.stage.api.service(SERVICE).await?.host;
-    let host = if host == "*" { ANY_HOST } else { &host };
-    let plan = witness::plan(demo.stage.address, host, demo.rate);
+    demo.host = if host == "*" { ANY_HOST.to_owned() } else { host };
+    let plan = witness::plan(demo.stage.address, &demo.host, demo.rate);
     for class in &plan.classes {
         let share = f64::from(class.share) / 10.0;
         demo.screen.note(&format!("{share:>5.1} % {:<16} {}", class.name, class.path));

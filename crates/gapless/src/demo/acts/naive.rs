@@ -44,7 +44,7 @@ async fn run(demo: &mut Demo) -> Result<(Recording, Stretch), Error> {
     let ground = Ground { state: folders.naive(), proxy: socket, images: folders.images(), settings: &settings };
     let mut naive = Naive::open(ground, &demo.artifacts).await?;
     naive.begin().await?;
-    let plan = witness::plan(address, super::load::ANY_HOST, demo.rate);
+    let plan = witness::plan(address, &demo.host, demo.rate);
     let program = programs::witness(&demo.stage.program);
     let mut observer = Observer::start(program, &plan, &folders.naive().join("witness.json"), &demo.screen).await?;
     demo.stage.write_down("naive-witness", observer.id())?;

@@ -9,6 +9,7 @@ use crate::demo::timeline::Timeline;
 use crate::demo::{chart, page, seen, table};
 use gapless_engine::error::{Context, Error};
 use gapless_load::{Recording, Report};
+use gapless_server::receipt::verify;
 use gapless_wire::record::Record;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -45,6 +46,7 @@ pub async fn count(demo: &mut Demo) -> Result<Counted, Error> {
     let (records, reconciliation) = count_both(&demo.stage.folders.proxy_socket(), &recording).await?;
     let receipt = whole(&demo.played, &recording, &records);
     prove_outcomes(demo);
+    prove_signatures(demo).await?;
     prove_requests(demo, &receipt, &recording.report, &reconciliation);
     prove_drains(demo, &recording);
     Ok(Counted { receipt, recording, reconciliation, comparison: Vec::new() })
@@ -134,6 +136,22 @@ fn prove_outcomes(demo: &mut Demo) {
     let whole = demo.played.iter().all(|played| played.receipt.incomplete.is_empty() && played.receipt.measured.is_some());
     let missing: Vec<String> = demo.played.iter().flat_map(|played| played.receipt.incomplete.clone()).collect();
     demo.prove("every receipt is whole", whole, if whole { "nothing is missing in their measures".to_owned() } else { missing.join(", ") });
+}
+
+/// Writes each signed receipt into a file, where `gapless receipt --verify` takes it, and verifies it as that does.
+async fn prove_signatures(demo: &mut Demo) -> Result<(), Error> {
+    let key = demo.stage.api.server().await?.key;
+    let folder = demo.stage.folders.receipts();
+    std::fs::create_dir_all(&folder).context(|| format!("make the folder {}", folder.display()))?;
+    let mut genuine = 0;
+    for played in &demo.played {
+        write(&folder.join(format!("rollout-{}.json", played.receipt.rollout)), &played.signed)?;
+        genuine += usize::from(verify(&played.signed, Some(&key)).is_ok());
+    }
+    let all = demo.played.len();
+    let evidence = format!("{genuine} of {all} verify with its key, in {}", folder.display());
+    demo.prove("every receipt is signed by this installation", genuine == all, evidence);
+    Ok(())
 }
 
 fn prove_requests(demo: &mut Demo, receipt: &Receipt, report: &Report, reconciliation: &Reconciliation) {
