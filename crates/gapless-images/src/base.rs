@@ -12,11 +12,14 @@ use crate::view::View;
 use gapless_core::digest::Digest;
 use gapless_engine::error::{Context, Error, ErrorKind};
 use gapless_engine::images::OWNER_SHIFT;
+use gapless_engine::workbench::Workbench;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 /// Counted up when the way a base is made changes, so that older ones in a cache are not used.
 const BASE_VERSION: u32 = 1;
@@ -33,6 +36,17 @@ pub struct BaseCache {
     pub blobs: BlobStore,
     /// The trees of its layers, for build nodes.
     pub trees: Trees,
+    keeper: Keeper,
+}
+
+/// Who ends the programs that a killed server leaves.
+#[derive(Clone, Default)]
+struct Keeper(Option<Arc<dyn Workbench>>);
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Keeper" } else { "no Keeper" })
+    }
 }
 
 /// A base system.
@@ -63,7 +77,13 @@ impl BaseCache {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let blobs = BlobStore::open(folder.join("blobs"))?;
         let trees = Trees::open(folder.join("trees"), OWNER_SHIFT)?;
-        Ok(Self { folder: folder.into(), blobs, trees })
+        Ok(Self { folder: folder.into(), blobs, trees, keeper: Keeper::default() })
+    }
+
+    /// The same; the programs that make bases become this workbench's helpers, so that they end when the server was killed.
+    pub(crate) fn kept_by(mut self, workbench: Arc<dyn Workbench>) -> Self {
+        self.keeper = Keeper(Some(workbench));
+        self
     }
 
     /// The base that `spec` asks for, and whether it was there already. Blocks the thread, for some 15 seconds when it has to be made.
@@ -97,12 +117,20 @@ impl BaseCache {
             r#"--customize-hook=: > "$1/etc/resolv.conf"; echo localhost > "$1/etc/hostname"; echo 127.0.0.1 localhost > "$1/etc/hosts""#,
         );
         command.arg(suite).arg(&root).args(mirror(suite, spec));
-        run(command, Phase::Base, listener)?;
+        self.run(command, Phase::Base, listener)?;
         let packages = packages::installed(&root)?;
         let system = View::of(&[&root], 0)?;
         let difference = system.difference(&View::default())?;
         let layer = self.blobs.put(|writer| layer::pack(&difference, writer)).context(|| "keeping the base layer".into())?;
         Ok(Base { suite: suite.into(), layer: layer.to_string(), packages })
+    }
+
+    /// Runs mmdebstrap to its end, telling each line.
+    pub(crate) fn run(&self, mut command: Command, phase: Phase, listener: &Listener) -> Result<(), Error> {
+        if let Some(workbench) = &self.keeper.0 {
+            workbench.adopt(&mut command)?;
+        }
+        run(command, phase, listener)
     }
 
     /// Lets `work` use an empty folder that is gone afterwards.
@@ -217,7 +245,7 @@ pub(crate) fn mmdebstrap(scratch: &Path, variant: &str) -> Command {
 }
 
 /// Runs it to its end, telling each line.
-pub(crate) fn run(mut command: Command, phase: Phase, listener: &Listener) -> Result<(), Error> {
+fn run(mut command: Command, phase: Phase, listener: &Listener) -> Result<(), Error> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| {
         let error_text = Error::new(format!("starting mmdebstrap: {error}"));

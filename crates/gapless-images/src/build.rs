@@ -69,7 +69,7 @@ impl Builder {
         fs::create_dir_all(folder).context(|| format!("making {}", folder.display()))?;
         fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .context(|| format!("closing {}", folder.display()))?;
-        Ok(Self { images, cache, folder: folder.into(), workbench })
+        Ok(Self { images, cache: cache.kept_by(workbench.clone()), folder: folder.into(), workbench })
     }
 
     /// Builds the image of a commit. Its log is written to `build.log` in `logs`, beside the outputs of the programs that ran.

@@ -1,6 +1,6 @@
 //! The tools layer: what only the build node needs. It lies between the base and what the provision writes, and is not in the published image.
 
-use crate::base::{Base, BaseCache, mmdebstrap, run};
+use crate::base::{Base, BaseCache, mmdebstrap};
 use crate::input::Inputs;
 use crate::layer;
 use crate::lock;
@@ -90,7 +90,7 @@ impl BaseCache {
         command.args(["--skip=update", r#"--setup-hook=cp -a "$GAPLESS_BASE/." "$1/"; cp /etc/resolv.conf "$1/etc/resolv.conf""#]);
         command.arg(r#"--customize-hook=chroot "$1" sh -s < "$GAPLESS_SCRIPT""#);
         command.arg("").arg(&root);
-        run(command, Phase::Tools, listener)?;
+        self.run(command, Phase::Tools, listener)?;
         for name in ["etc/resolv.conf", "etc/hostname"] {
             fs::copy(lower.join(name), root.join(name)).context(|| format!("taking the host's {name} out of the tools"))?;
         }

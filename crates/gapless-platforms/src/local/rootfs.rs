@@ -221,7 +221,8 @@ pub fn mount_overlay(place: &Path, trees: &[PathBuf], upper: Option<(&Path, &Pat
     // A folder's rename must be seen as what it is by whoever packs the upper tree, hence no redirects and no copies of metadata alone.
     let mut options = format!("lowerdir={},redirect_dir=off,index=off,metacopy=off", lower.join(":"));
     if let Some((upper, work)) = upper {
-        options.push_str(&format!(",upperdir={},workdir={}", escaped(upper), escaped(work)));
+        // Volatile: what a build node changes is read once and thrown away, so no package's installation has to wait for the disk.
+        options.push_str(&format!(",upperdir={},workdir={},volatile", escaped(upper), escaped(work)));
     }
     if options.len() > OPTIONS_LIMIT {
         return Err(Error::new(format!("{} layers do not fit into one mount", trees.len())).hint("use a state folder with a shorter path"));
