@@ -21,6 +21,9 @@ const LAST_NUMBER: &str = "builds/last";
 /// The most lines of a build that are kept for readers: later output is in the log only.
 const LINES_LIMIT: usize = 200_000;
 
+/// The folder that a build works in, beside its log.
+const WORKSPACE: &str = "workspace";
+
 /// The builds of an installation.
 pub(crate) struct Builds {
     folder: PathBuf,
@@ -30,7 +33,16 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
+    /// The builds in this folder. What a dead server's builds were working on is removed; their logs stay.
     pub(crate) fn new(folder: PathBuf) -> Self {
+        for build in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let workspace = build.path().join(WORKSPACE);
+            if workspace.exists()
+                && let Err(error) = fs::remove_dir_all(&workspace)
+            {
+                tracing::warn!(workspace = %workspace.display(), %error, "what a dead server's build worked on could not be removed");
+            }
+        }
         Self { folder, numbering: tokio::sync::Mutex::default(), running: Mutex::default(), took: Mutex::default() }
     }
 
@@ -48,7 +60,7 @@ impl Builds {
     /// Makes the folder of a build: an empty workspace and a log.
     pub(crate) fn open(&self, number: u64) -> Result<(PathBuf, File), Error> {
         let folder = self.folder.join(number.to_string());
-        let workspace = folder.join("workspace");
+        let workspace = folder.join(WORKSPACE);
         let making = || format!("making {}", workspace.display());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&workspace).context(making)?;
         let log = File::create(folder.join("log")).context(making)?;
@@ -59,7 +71,7 @@ impl Builds {
     /// The build is over: its workspace goes, its log stays.
     pub(crate) fn close(&self, number: u64) {
         lock(&self.running).remove(&number);
-        let workspace = self.folder.join(number.to_string()).join("workspace");
+        let workspace = self.folder.join(number.to_string()).join(WORKSPACE);
         if let Err(error) = fs::remove_dir_all(&workspace) {
             tracing::warn!(build = number, %error, "the workspace of a build could not be removed");
         }

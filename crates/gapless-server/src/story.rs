@@ -121,7 +121,7 @@ fn text(fact: &Fact, notice: &Notice) -> String {
         Fact::Drained { cut: 0 } => "the old nodes have no request in flight".into(),
         Fact::Drained { cut } => format!("the drain deadline passed; {cut} requests were cut"),
         Fact::Rejecting { reason } => format!("given up: {}", reason.text),
-        Fact::RolloutEnded { outcome: wire::Outcome::Live } => "the new release is live, the old nodes are gone".into(),
+        Fact::RolloutEnded { outcome: wire::Outcome::Live } => "the wanted release is live, and nothing else is left".into(),
         Fact::RolloutEnded { outcome: wire::Outcome::Rejected } => "rejected: what was live before is live, the new nodes are gone".into(),
         Fact::NodeLost { node, why } => format!("node {node} was lost ({why}); it leaves the routes and a new one is made"),
         Fact::NodeReplaced { node } => format!("node {node} passed its checks and took a lost one's place"),

@@ -172,7 +172,10 @@ async fn the_next_server_makes_the_receipts_that_the_last_one_owed() {
     let mut scene = Scene::new().await;
     deploy(&scene).await;
     scene.stop().await;
+    let half_done = scene.state().join("builds/1/workspace");
+    std::fs::create_dir(&half_done).expect("folder");
     scene.start().await;
+    assert!(!half_done.exists(), "what a dead server's build worked on is removed");
     let (outcome, _, receipt) = end(&follow(&scene, 1).await);
     assert_eq!((outcome, receipt.receipt.rollout), (Outcome::Live, 1));
     assert!(verify(&serde_json::to_string(&receipt).expect("json"), None).is_ok());

@@ -12,11 +12,16 @@ use crate::problem::Refused;
 use crate::server::Server;
 pub(crate) use answer::Teller;
 use answer::{Answer, json, whole};
+use gapless_wire::api::REQUEST_LIMIT;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+
+/// The most that is read of a body that is too large, in bytes: more is cut off without an answer.
+const DISCARD_LIMIT: usize = 16 * REQUEST_LIMIT;
 
 /// A request, taken apart.
 pub(crate) struct Call {
@@ -103,16 +108,7 @@ fn unescape(text: &str) -> String {
 impl Call {
     /// The body as JSON.
     async fn read<T: serde::de::DeserializeOwned>(self) -> Result<(Arc<Server>, T), Refused> {
-        use http_body_util::{BodyExt, Limited};
-        let limit = gapless_wire::api::REQUEST_LIMIT;
-        let too_large = |_| {
-            Refused::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body breaks off or has more than {limit} bytes"),
-                "requests name folders and commits, they carry no content",
-            )
-        };
-        let bytes = Limited::new(self.body, limit).collect().await.map_err(too_large)?.to_bytes();
+        let bytes = whole_body(self.body).await?;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let value = serde_json::from_slice(bytes).map_err(|error| {
             Refused::bad_request(format!("the body is not what it should be: {error}"), "the API's types are in the crate gapless-wire")
@@ -124,4 +120,25 @@ impl Call {
         let Some(text) = self.query.get(name) else { return Ok(0) };
         text.parse().map_err(|_| Refused::bad_request(format!("`{name}` is \"{text}\""), "a whole number"))
     }
+}
+
+/// A body up to the limit. What is beyond is read, too, within reason: a client that still writes when the connection ends would not see its answer.
+async fn whole_body(mut body: Incoming) -> Result<Vec<u8>, Refused> {
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refused::bad_request(format!("the body breaks off: {error}"), "send it whole"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length <= REQUEST_LIMIT {
+            bytes.extend_from_slice(&data);
+        } else if length > DISCARD_LIMIT {
+            break;
+        }
+    }
+    if length <= REQUEST_LIMIT {
+        return Ok(bytes);
+    }
+    let what = format!("the body has more than {REQUEST_LIMIT} bytes");
+    Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, what, "requests name folders and commits, they carry no content"))
 }
