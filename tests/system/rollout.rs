@@ -54,7 +54,8 @@ async fn a_rollout_a_rejected_one_and_both_ways_back_lose_nothing() {
 
     let second = edit_version(&project, "1", "2");
     let told = installation.build(&project, &second).await;
-    let provision_cached = told.iter().any(|line| matches!(line, BuildLine::PhaseEnded { phase, cached: true, .. } if phase == "provision"));
+    let provision_cached =
+        told.iter().any(|line| matches!(line, BuildLine::PhaseEnded { phase, cached: true, .. } if phase == "provision"));
     assert!(provision_cached, "a change of the application started Packer: {told:#?}");
     assert_planned(live(&installation, installation.declare_built(&project, &second).await.rollout).await);
 

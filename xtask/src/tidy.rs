@@ -50,7 +50,9 @@ fn crate_edges(root: &Path) -> Vec<String> {
     for folder in folders(&root.join("crates")) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(may_use) = allowed.get(name.as_str()) else {
-            findings.push(format!("crates/{name}: not a crate of the design: add it to ARCHITECTURE.md and to xtask/src/tidy.rs with its verb and its edges"));
+            findings.push(format!(
+                "crates/{name}: not a crate of the design: add it to ARCHITECTURE.md and to xtask/src/tidy.rs with its verb and its edges"
+            ));
             continue;
         };
         let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
@@ -108,7 +110,18 @@ fn lengths(name: &str, text: &str) -> Vec<String> {
 fn function_length(rest: &[&str], line: &str) -> Option<usize> {
     let code = line.trim_start();
     let indentation = line.len() - code.len();
-    let signature = ["fn ", "pub fn ", "async fn ", "pub async fn ", "pub(crate) fn ", "pub(crate) async fn ", "pub(super) fn ", "pub(super) async fn ", "const fn ", "pub const fn "];
+    let signature = [
+        "fn ",
+        "pub fn ",
+        "async fn ",
+        "pub async fn ",
+        "pub(crate) fn ",
+        "pub(crate) async fn ",
+        "pub(super) fn ",
+        "pub(super) async fn ",
+        "const fn ",
+        "pub const fn ",
+    ];
     if !signature.iter().any(|start| code.starts_with(start)) {
         return None;
     }

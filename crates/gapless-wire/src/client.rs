@@ -114,18 +114,18 @@ impl UnixClient {
         };
         let bytes = match self.timeout {
             None => exchange.await?,
-            Some(limit) => tokio::time::timeout(limit, exchange).await.map_err(|_| self.broken(format!("no answer within {limit:?}")))??,
+            Some(limit) => {
+                tokio::time::timeout(limit, exchange).await.map_err(|_| self.broken(format!("no answer within {limit:?}")))??
+            }
         };
         let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
         serde_json::from_slice(text).map_err(|error| self.broken(format!("the answer cannot be read: {error}")))
     }
 
     async fn open(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, ClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error.to_string()))?;
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error.to_string()))?;
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)

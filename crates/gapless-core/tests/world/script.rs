@@ -89,10 +89,6 @@ impl Story {
     fn command(&mut self, words: &[&str]) -> Result<(), String> {
         match words {
             ["policy", settings @ ..] => self.policy(settings),
-            ["proxies", names @ ..] => {
-                self.engine.world.proxies = names.iter().map(|name| ((*name).to_string(), Proxy::default())).collect();
-                Ok(())
-            }
             ["behave", version, settings @ ..] => self.behave(version, settings),
             ["declare", version] => self.declare(version),
             ["rollback"] => self.roll_back(None),
@@ -108,77 +104,61 @@ impl Story {
                 self.engine.disturbed = true;
                 Ok(())
             }
-            ["kill", "any", place] => {
-                self.any(place).into_iter().for_each(|node| self.engine.world.kill(node, "killed"));
-                Ok(())
-            }
-            ["vanish", "any", place] => {
-                self.any(place).into_iter().for_each(|node| self.engine.world.vanish(node));
-                Ok(())
-            }
-            ["forget", "everything"] => {
-                self.engine.forget_everything();
-                Ok(())
-            }
-            ["crash"] => {
-                self.engine.crash();
-                Ok(())
-            }
-            ["kill", "all", release] => {
-                self.engine.world.kill_release(number(release, 'r')?);
-                Ok(())
-            }
-            ["kill", node] => {
-                self.engine.world.kill(node.parse().map_err(|_| "no node")?, "killed");
-                Ok(())
-            }
-            ["vanish", node] => {
-                self.engine.world.vanish(node.parse().map_err(|_| "no node")?);
-                Ok(())
-            }
-            ["plant", node] => {
-                self.engine.world.plant(node.parse().map_err(|_| "no node")?);
-                Ok(())
-            }
-            ["fail", kind, times, reason @ ..] => self.fail(kind, times, reason),
-            ["repair", kind] => {
-                self.engine.broken.remove(&kind_of(kind)?);
-                Ok(())
-            }
-            ["hold", kind] => {
-                self.engine.hold.insert(kind_of(kind)?);
-                Ok(())
-            }
-            ["release", "held"] => {
-                self.engine.release_held();
-                Ok(())
-            }
-            ["restart"] => {
-                self.engine.crash_after_sending();
-                Ok(())
-            }
             ["long", span] => {
                 let length = u64::try_from(duration(span)?.as_millis()).map_err(|error| error.to_string())?;
                 self.engine.world.send_long(length);
                 Ok(())
             }
-            ["slow", name, span] => self.proxy(name, |proxy, span| proxy.slow = span, span),
-            ["unreachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = true, "0s"),
-            ["reachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = false, "0s"),
-            ["replace", name] => {
-                self.engine.world.replace_proxy(name);
-                Ok(())
-            }
-            ["rewind", name] => {
-                // A destruction that was decided on what the proxy had acknowledged cannot be called back: no fault of the core.
-                if !self.engine.is_destroying() {
-                    self.engine.world.rewind_proxy(name);
-                }
-                Ok(())
-            }
             ["expect", what @ ..] => self.expect(what),
-            _ => Err("no such command".into()),
+            ["kill" | "vanish" | "plant", ..] => self.harm_nodes(words),
+            ["proxies" | "slow" | "unreachable" | "reachable" | "replace" | "rewind", ..] => self.change_proxies(words),
+            _ => self.disturb_engine(words),
         }
+    }
+
+    fn harm_nodes(&mut self, words: &[&str]) -> Result<(), String> {
+        let node = |name: &str| name.parse().map_err(|_| "no node");
+        match words {
+            ["kill", "any", place] => self.any(place).into_iter().for_each(|node| self.engine.world.kill(node, "killed")),
+            ["vanish", "any", place] => self.any(place).into_iter().for_each(|node| self.engine.world.vanish(node)),
+            ["kill", "all", release] => self.engine.world.kill_release(number(release, 'r')?),
+            ["kill", name] => self.engine.world.kill(node(name)?, "killed"),
+            ["vanish", name] => self.engine.world.vanish(node(name)?),
+            ["plant", name] => self.engine.world.plant(node(name)?),
+            _ => return Err("no such harm".into()),
+        }
+        Ok(())
+    }
+
+    fn change_proxies(&mut self, words: &[&str]) -> Result<(), String> {
+        match words {
+            ["proxies", names @ ..] => {
+                self.engine.world.proxies = names.iter().map(|name| ((*name).to_string(), Proxy::default())).collect();
+            }
+            ["slow", name, span] => self.proxy(name, |proxy, span| proxy.slow = span, span)?,
+            ["unreachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = true, "0s")?,
+            ["reachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = false, "0s")?,
+            ["replace", name] => self.engine.world.replace_proxy(name),
+            // A destruction that was decided on what the proxy had acknowledged cannot be called back: no fault of the core.
+            ["rewind", name] if !self.engine.is_destroying() => self.engine.world.rewind_proxy(name),
+            ["rewind", _] => {}
+            _ => return Err("no such change of a proxy".into()),
+        }
+        Ok(())
+    }
+
+    fn disturb_engine(&mut self, words: &[&str]) -> Result<(), String> {
+        match words {
+            ["forget", "everything"] => self.engine.forget_everything(),
+            ["crash"] => self.engine.crash(),
+            ["restart"] => self.engine.crash_after_sending(),
+            ["fail", kind, times, reason @ ..] => self.fail(kind, times, reason)?,
+            ["repair", kind] => drop(self.engine.broken.remove(&kind_of(kind)?)),
+            ["hold", kind] => drop(self.engine.hold.insert(kind_of(kind)?)),
+            ["release", "held"] => self.engine.release_held(),
+            _ => return Err("no such command".into()),
+        }
+        Ok(())
     }
 
     fn proxy(&mut self, name: &str, change: impl Fn(&mut Proxy, u64), span: &str) -> Result<(), String> {

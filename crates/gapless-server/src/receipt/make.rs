@@ -86,7 +86,7 @@ impl Account {
         Phases {
             build: built.map(|built| built.build_ms),
             boot: between(Some(self.started.0), booted),
-            gate: between(booted, passed),
+            gate: between(booted, passed.or(rejecting)),
             shift: between(shifting, shifted),
             drain: between(draining, drained),
             destroy: between(drained.or(rejecting), ended),
