@@ -6,10 +6,24 @@
 mod installation;
 #[path = "system/project.rs"]
 mod project;
+#[path = "system/provisioned.rs"]
+mod provisioned;
 
 #[path = "system/crash.rs"]
 mod crash;
 
+#[path = "system/fault.rs"]
+mod fault;
+#[path = "system/fault_build.rs"]
+mod fault_build;
+#[path = "system/fault_disk.rs"]
+mod fault_disk;
+#[path = "system/fault_image.rs"]
+mod fault_image;
+#[path = "system/fault_input.rs"]
+mod fault_input;
+#[path = "system/fault_process.rs"]
+mod fault_process;
 #[path = "system/rollout.rs"]
 mod rollout;
 #[path = "system/second_project.rs"]

@@ -1,6 +1,7 @@
 //! One installation of a test: a proxy, a server, and a witness, each an own process; everything is gone when it is dropped.
 
 use crate::project::Project;
+use crate::provisioned;
 use gapless_load::{Plan, Recording, Target, Witness};
 use gapless_platforms::local::leftovers::Leftovers;
 use gapless_wire::api::{ServerStatus, path};
@@ -27,11 +28,14 @@ pub struct ServerSettings {
     pub hold_at: Option<String>,
     /// Nothing is sent again and nothing is held.
     pub without_retry_and_hold: bool,
+    /// Where base systems are kept, if not where those of all tests are.
+    pub cache: Option<PathBuf>,
 }
 
 pub struct Installation {
     pub root: PathBuf,
     pub address: SocketAddr,
+    state: PathBuf,
     name: Option<String>,
     proxy: Option<Child>,
     server: Option<Child>,
@@ -48,22 +52,36 @@ pub struct Ended {
 impl Installation {
     /// A running proxy and server in a fresh folder below the build's folder.
     pub async fn start(name: &str, settings: &ServerSettings) -> Installation {
+        Installation::without_processes(name).started(settings).await
+    }
+
+    /// The same, with the server's state in a folder of the caller's.
+    pub async fn start_with_state(name: &str, state: PathBuf, settings: &ServerSettings) -> Installation {
         let mut installation = Installation::without_processes(name);
-        installation.start_proxy().await;
-        installation.start_server(settings).await;
-        installation
+        installation.state = state;
+        installation.started(settings).await
+    }
+
+    async fn started(mut self, settings: &ServerSettings) -> Installation {
+        provisioned::give(&self.state);
+        self.start_proxy().await;
+        self.start_server(settings).await;
+        self
     }
 
     fn without_processes(name: &str) -> Installation {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let unique = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let root = target().join("test").join(unique);
-        std::fs::create_dir_all(&root).expect("making the installation's folder");
-        Installation { root, address: free_address(), name: None, proxy: None, server: None }
+        let root = unique_folder(name);
+        let state = root.join("state");
+        Installation { root, address: free_address(), state, name: None, proxy: None, server: None }
     }
 
     pub fn state(&self) -> PathBuf {
-        self.root.join("state")
+        self.state.clone()
+    }
+
+    /// The id that everything of it on this machine carries.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().expect("a server that was started")
     }
 
     fn proxy_socket(&self) -> PathBuf {
@@ -97,13 +115,19 @@ impl Installation {
         command.arg("proxy").arg("--state").arg(self.root.join("proxy")).arg("--listen").arg(self.address.to_string());
         self.proxy = Some(self.spawn(command, "proxy.log"));
         let client = UnixClient::new(self.proxy_socket());
-        until("the proxy answers", || async { client.get::<ProxyStatus>("/v1/proxy").await.is_ok_and(|status| !status.workers.is_empty()) })
-            .await;
+        until("the proxy answers", || async {
+            client.get::<ProxyStatus>("/v1/proxy").await.is_ok_and(|status| !status.workers.is_empty())
+        })
+        .await;
     }
 
     pub async fn start_server(&mut self, settings: &ServerSettings) {
         let mut command = self.gapless("server");
-        command.arg("--proxy").arg(self.proxy_socket()).arg("--cache").arg(target().join("cache"));
+        command
+            .arg("--proxy")
+            .arg(self.proxy_socket())
+            .arg("--cache")
+            .arg(settings.cache.clone().unwrap_or_else(|| target().join("cache")));
         if settings.without_retry_and_hold {
             command.args(["--no-retry", "--hold-ms", "0"]);
         }
@@ -128,6 +152,30 @@ impl Installation {
         let mut server = self.server.take().expect("a running server");
         server.kill().expect("killing the server");
         server.wait().expect("waiting for the server");
+    }
+
+    /// The process id of the server.
+    pub fn server_pid(&self) -> u32 {
+        self.server.as_ref().expect("a running server").id()
+    }
+
+    /// What the server wrote to its log.
+    pub fn server_log(&self) -> String {
+        std::fs::read_to_string(self.root.join("server.log")).expect("reading the server's log")
+    }
+
+    /// Ends everything and removes it from the machine; its folders stay until it is dropped.
+    pub fn remove(&mut self) {
+        self.kill_processes();
+        let removed = Leftovers::of(self.name(), &self.state).and_then(|leftovers| leftovers.remove_everything());
+        removed.expect("removing the installation");
+    }
+
+    fn kill_processes(&mut self) {
+        for mut child in [self.server.take(), self.proxy.take()].into_iter().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     pub async fn proxy_status(&self) -> ProxyStatus {
@@ -177,9 +225,7 @@ impl Installation {
     /// Follows a rollout to its end.
     pub async fn ended(&self, service: &str, rollout: u32) -> Ended {
         let follow = self.follow(service, rollout, |line| match line {
-            RolloutLine::End { outcome, reason, receipt } => {
-                Some(Ended { outcome, reason, receipt: receipt.map(|signed| signed.receipt) })
-            }
+            RolloutLine::End { outcome, reason, receipt } => Some(Ended { outcome, reason, receipt: receipt.map(|signed| signed.receipt) }),
             _ => None,
         });
         follow.await
@@ -201,7 +247,9 @@ impl Installation {
             }
             panic!("the story of rollout {rollout} ended before what was waited for; see {}", self.root.display())
         };
-        tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("rollout {rollout} did not come to its end; see {}", self.root.display()))
+        tokio::time::timeout(PATIENCE, read)
+            .await
+            .unwrap_or_else(|_| panic!("rollout {rollout} did not come to its end; see {}", self.root.display()))
     }
 
     /// Waits until the server holds where it was told to.
@@ -226,10 +274,8 @@ impl Installation {
 
 impl Drop for Installation {
     fn drop(&mut self) {
-        for mut child in [self.server.take(), self.proxy.take()].into_iter().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.kill_processes();
+        provisioned::keep(&self.state);
         let Some(name) = &self.name else { return };
         let removed = Leftovers::of(name, &self.state()).and_then(|leftovers| leftovers.remove_everything());
         match (removed, std::thread::panicking()) {
@@ -261,6 +307,15 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() ->
 pub fn target() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_gapless"));
     program.ancestors().nth(2).expect("the program lies in target/debug").to_path_buf()
+}
+
+/// A fresh folder of a test.
+pub fn unique_folder(name: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let unique = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let folder = target().join("test").join(unique);
+    std::fs::create_dir_all(&folder).expect("making a test's folder");
+    folder
 }
 
 fn free_address() -> SocketAddr {

@@ -137,12 +137,16 @@ impl Network {
         flock(&lock, FlockOperation::LockExclusive)
             .map_err(std::io::Error::from)
             .context(|| "waiting for the lock of the networks".into())?;
-        let mut subnet = match file::read::<Subnet>(kept)? {
+        let known = file::read::<Subnet>(kept)?;
+        let mut subnet = match known.clone() {
             Some(subnet) => subnet,
             None => Subnet { network: choose(marks, &occupied(helpers)?)?, switched_forwarding_on: false },
         };
         subnet.switched_forwarding_on |= switch_forwarding_on()?;
-        file::write(kept, &subnet)?;
+        // What is known is not written again: a server must start on a full disk, too.
+        if known.as_ref() != Some(&subnet) {
+            file::write(kept, &subnet)?;
+        }
         let network = Self { marks: marks.clone(), subnet, mtu: uplink_mtu(helpers) };
         network.make_bridge(helpers)?;
         helpers.run(Command::new("nft").args(["-f", "-"]), &network.rules()).context(|| "loading the installation's rules".into())?;
