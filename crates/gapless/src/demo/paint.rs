@@ -1,5 +1,7 @@
 //! Colours and characters for the terminal.
 
+use std::collections::BTreeMap;
+
 /// How text may be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paint {
@@ -96,6 +98,15 @@ pub fn shortened(text: &str, columns: usize) -> String {
     }
     let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
     format!("{kept}…")
+}
+
+/// Causes of failures with their counts, in brackets; nothing when there are none.
+pub fn causes(by_cause: &BTreeMap<String, u64>) -> String {
+    if by_cause.is_empty() {
+        return String::new();
+    }
+    let named: Vec<String> = by_cause.iter().map(|(cause, count)| format!("{} {cause}", thousands(*count))).collect();
+    format!(" ({})", named.join(", "))
 }
 
 #[cfg(test)]

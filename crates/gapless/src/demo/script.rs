@@ -146,8 +146,11 @@ impl Demo {
     pub async fn finish(&mut self, declared: &Declared, quiet: Option<Stretch>, expected: Outcome) -> Result<Ended, Error> {
         let ended = rollout::follow(&self.stage.api, declared, &self.screen).await?;
         let outcome = |outcome| if outcome == Outcome::Live { "live" } else { "rejected" };
-        let why = ended.reason.as_ref().map_or_else(String::new, |reason| format!(", {}", reason.text));
-        let evidence = format!("{}{why}", outcome(ended.outcome));
+        let evidence = match (&ended.reason, ended.outcome) {
+            (Some(reason), _) => reason.text.clone(),
+            (None, Outcome::Live) => format!("it has all the traffic of {}", declared.service),
+            (None, Outcome::Rejected) => "it was rejected".to_owned(),
+        };
         self.prove(format!("{} ends {}", declared.release, outcome(expected)), ended.outcome == expected, evidence);
         let signed = serde_json::to_string_pretty(&ended.signed).map_err(|error| Error::new(error.to_string()))?;
         self.played.push(Played { receipt: ended.signed.receipt.clone(), signed, quiet, server_killed: false, expected });

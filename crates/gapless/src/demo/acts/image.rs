@@ -8,7 +8,7 @@ use gapless_engine::error::Error;
 const BROUGHT_BY_PUPPET: &str = "Package[apache2]";
 
 /// How many of Puppet's changes are named on the screen.
-const NAMED: usize = 6;
+const NAMED: usize = 4;
 
 /// Starts proxy and server, and builds the project's first commit.
 ///
@@ -50,7 +50,9 @@ fn some_of(resources: &[String]) -> String {
     if resources.is_empty() {
         return "nothing".to_owned();
     }
-    let named = resources.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    // Packages say most about a machine, so they come first.
+    let (packages, others): (Vec<&str>, Vec<&str>) = resources.iter().map(String::as_str).partition(|name| name.starts_with("Package["));
+    let named = packages.into_iter().chain(others).take(NAMED).collect::<Vec<_>>().join(", ");
     match resources.len().saturating_sub(NAMED) {
         0 => named,
         more => format!("{named} and {more} more"),
@@ -64,7 +66,9 @@ mod tests {
     #[test]
     fn long_lists_are_cut() {
         let names: Vec<String> = (1..=8).map(|number| format!("File[{number}]")).collect();
-        assert_eq!(some_of(&names), "File[1], File[2], File[3], File[4], File[5], File[6] and 2 more");
+        assert_eq!(some_of(&names), "File[1], File[2], File[3], File[4] and 4 more");
+        let made = ["File[/etc/a]".to_owned(), "Package[apache2]".to_owned()];
+        assert_eq!(some_of(&made), "Package[apache2], File[/etc/a]");
         assert_eq!(some_of(&[]), "nothing");
         assert_eq!((short("sha256:0123456789abcdef0"), short("x")), ("sha256:0123456789ab", "x"));
     }

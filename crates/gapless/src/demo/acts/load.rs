@@ -1,6 +1,6 @@
 //! Act 3: the witness begins, and does not stop until the end.
 
-use crate::demo::paint::thousands;
+use crate::demo::paint::{causes, thousands};
 use crate::demo::programs;
 use crate::demo::project::SERVICE;
 use crate::demo::script::Demo;
@@ -30,7 +30,7 @@ pub async fn call_the_witness(demo: &mut Demo) -> Result<(), Error> {
     demo.prove(
         "every kind of request succeeds in steady traffic",
         progress.failed == 0,
-        format!("{} requests, {} failed {:?}", thousands(progress.finished), progress.failed, progress.failed_by_cause),
+        format!("{} requests, {} failed{}", thousands(progress.finished), progress.failed, causes(&progress.failed_by_cause)),
     );
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Act 8: the receipts, and whether everything held.
 
-use crate::demo::paint::{Tone, duration, thousands};
+use crate::demo::paint::{Tone, causes, duration, thousands};
 use crate::demo::receipt::{self, Client, Receipt};
 use crate::demo::reconcile::{Count, Known, Reconciliation, reconcile};
 use crate::demo::script::{Demo, Played};
@@ -155,17 +155,16 @@ async fn prove_signatures(demo: &mut Demo) -> Result<(), Error> {
 }
 
 fn prove_requests(demo: &mut Demo, receipt: &Receipt, report: &Report, reconciliation: &Reconciliation) {
-    let causes = if report.failed == 0 { String::new() } else { format!(" {:?}", report.failed_by_cause) };
     demo.prove(
         "no request failed, as the witness counts",
         report.failed == 0,
-        format!("{} of {}{causes}", report.failed, thousands(report.requests)),
+        format!("{} of {}{}", report.failed, thousands(report.requests), causes(&report.failed_by_cause)),
     );
     let proxy = &receipt.proxy;
     demo.prove(
         "no request failed, as the proxy counts",
         proxy.failed == 0,
-        format!("{} of {} {:?}", proxy.failed, thousands(proxy.requests), proxy.failed_by_cause),
+        format!("{} of {}{}", proxy.failed, thousands(proxy.requests), causes(&proxy.failed_by_cause)),
     );
     let agreed = format!("{} and {}, the same for each release", thousands(reconciliation.witness), thousands(reconciliation.proxy));
     let evidence = if reconciliation.holds() { agreed } else { reconciliation.differences.join("; ") };
