@@ -33,6 +33,10 @@ async fn helpers_of_a_killed_server_end_and_the_build_can_be_made_again() {
     installation.kill_server();
     installation.start_server(&ServerSettings::default()).await;
     assert_eq!(machines_of_builds(&installation), Vec::<String>::new(), "helpers of the killed server");
+    for folder in ["build/work", "images/blobs/incoming"] {
+        let left = std::fs::read_dir(installation.state().join(folder)).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "what the killed build left in {folder}");
+    }
     doctor_finds_nothing(&installation);
 
     let told = installation.build(&project, &waiting).await;
@@ -122,7 +126,7 @@ async fn faults_of_a_project_are_told_in_the_words_of_the_tool_that_found_them()
     let restless = "node default {\n  file { '/srv/one': ensure => file }\n  exec { 'restless': command => '/bin/true' }\n}\n";
     std::fs::write(&manifest, restless).expect("writing a manifest");
     let (what, hint) = fails(&installation, &project).await;
-    assert_says(&what, &["changed 1 resource again", "Exec[restless]", "puppet/manifests/site.pp:3"]);
+    assert_says(&what, &["changed 1 resource again", "Exec[restless]", "(manifests/site.pp:3)"]);
     assert!(!what.contains("/srv/one"), "{what}");
     assert_says(&hint, &["a manifest must describe a state"]);
     let artifacts: Vec<Artifact> = installation.client().get(path::ARTIFACTS).await.expect("listing artifacts");

@@ -201,6 +201,7 @@ impl Installation {
     pub async fn declare(&self, project: &Project, commit: &str) -> Declared {
         let told = self.build(project, commit).await;
         assert!(told.iter().any(|line| matches!(line, BuildLine::Published { .. })), "the build failed: {told:#?}");
+        provisioned::keep(&self.state);
         self.declare_built(project, commit).await
     }
 
@@ -275,7 +276,6 @@ impl Installation {
 impl Drop for Installation {
     fn drop(&mut self) {
         self.kill_processes();
-        provisioned::keep(&self.state);
         let Some(name) = &self.name else { return };
         let removed = Leftovers::of(name, &self.state()).and_then(|leftovers| leftovers.remove_everything());
         match (removed, std::thread::panicking()) {

@@ -142,6 +142,19 @@ impl BlobStore {
         self.reader(digest)?.finish()
     }
 
+    /// Removes blobs whose writing was broken off. Nobody may be writing one.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn remove_unfinished(&self) -> Result<(), Error> {
+        let folder = self.folder.join("incoming");
+        let removing = || format!("removing unfinished blobs from {}", folder.display());
+        for item in fs::read_dir(&folder).context(removing)? {
+            fs::remove_file(item.context(removing)?.path()).context(removing)?;
+        }
+        Ok(())
+    }
+
     fn incoming(&self) -> PathBuf {
         let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
         self.folder.join("incoming").join(format!("{}-{number}", std::process::id()))

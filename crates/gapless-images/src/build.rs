@@ -5,7 +5,7 @@ use crate::base::{Base, BaseCache};
 use crate::commit::Commit;
 use crate::manifest::Manifest;
 use crate::progress::{Listener, Phase, Step};
-use crate::provision::{Provision, Provisioned, blocking};
+use crate::provision::{self, Provision, Provisioned, blocking};
 use crate::spec::ImageSpec;
 use crate::unpack::ImageStore;
 use gapless_core::digest::Digest;
@@ -62,13 +62,16 @@ impl fmt::Debug for Builder {
 
 impl Builder {
     /// For the images of an installation, with its build records and work in `folder` and the base systems in `cache`, which installations may share.
+    /// What builds left behind that ended with their server is removed: one builder at a time works for an installation.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be made, or what was left cannot be removed.
     pub fn open(images: ImageStore, cache: BaseCache, folder: &Path, workbench: Arc<dyn Workbench>) -> Result<Self, Error> {
         fs::create_dir_all(folder).context(|| format!("making {}", folder.display()))?;
         fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .context(|| format!("closing {}", folder.display()))?;
+        provision::remove_work(folder)?;
+        images.blobs.remove_unfinished()?;
         Ok(Self { images, cache: cache.kept_by(workbench.clone()), folder: folder.into(), workbench })
     }
 

@@ -41,6 +41,9 @@ const LOG_INTERVAL: Duration = Duration::from_millis(100);
 /// What a build node has for itself and no image gets.
 const NOT_PUBLISHED: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
+/// Where provisions work, below the folder of their records.
+const WORK_FOLDER: &str = "work";
+
 /// The folder of the project's Puppet code, which a template may read beside its own folder.
 const PUPPET_FOLDER: &str = "puppet";
 
@@ -142,7 +145,7 @@ impl Provision<'_> {
     }
 
     fn work_folder(&self, key: Digest) -> PathBuf {
-        self.folder.join("work").join(key.short())
+        self.folder.join(WORK_FOLDER).join(key.short())
     }
 
     fn prepare(&self, key: Digest, files: &BTreeMap<String, CommitFile>) -> Result<Work, Error> {
@@ -390,6 +393,11 @@ fn read_log(path: &Path) -> String {
 fn last_lines(output: &str) -> String {
     let lines: Vec<&str> = output.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+/// Removes what provisions left that did not come to their end.
+pub(crate) fn remove_work(folder: &Path) -> Result<(), Error> {
+    remove(&folder.join(WORK_FOLDER))
 }
 
 fn remove(folder: &Path) -> Result<(), Error> {
