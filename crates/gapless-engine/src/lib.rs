@@ -11,6 +11,7 @@ pub mod effect;
 pub mod engine;
 pub mod error;
 pub mod images;
+pub mod inside;
 pub mod platform;
 pub mod recovery;
 mod service;
