@@ -27,17 +27,15 @@ async fn a_corrupted_blob_or_a_tampered_tree_never_becomes_a_node() {
         let hex = digest.strip_prefix("sha256:").expect("a digest");
         // The layer was verified and unpacked when it was built: without its tree the blob is needed again.
         let tree = tree(&installation, hex);
-        let aside = tree.with_extension("aside");
-        let unpacked = fs::rename(&tree, &aside).is_ok();
+        let _ = fs::remove_dir_all(tree);
         let blob = installation.state().join("images/blobs/sha256").join(hex);
-        let whole = flip_a_byte(&blob);
+        flip_a_byte(&blob);
         let ended = rejected(&installation, &project, &second).await;
-        assert_says(&ended.reason.expect("a reason").text, &["EnsureGroup", hex]);
+        let advice = "remove this file and build the artifact again from its commit";
+        assert_says(&ended.reason.expect("a reason").text, &["EnsureGroup", hex, advice]);
         assert_eq!(serving(&installation, 3).await, live, "the live nodes were touched");
-        fs::write(&blob, whole).expect("mending the blob");
-        if unpacked {
-            fs::rename(&aside, &tree).expect("putting the tree back");
-        }
+        fs::remove_file(&blob).expect("following the advice");
+        assert_eq!(published(&installation, &project, &second).await, artifact, "the same artifact again");
     }
 
     tampered(&installation, &artifact, &project, &second).await;
@@ -112,12 +110,21 @@ fn application_file(installation: &Installation, artifact: &Artifact) -> PathBuf
 async fn replacement(installation: &Installation, artifact: &Artifact) {
     let before = serving(installation, 3).await;
     let file = application_file(installation, artifact);
-    let whole = flip_a_byte(&file);
+    flip_a_byte(&file);
     kill_process(node_process(installation, &before[0])).await;
-    let refusal = "its content changed";
-    until("the replacement is refused", || async { installation.server_log().contains(refusal) }).await;
+    until("the replacement is refused", || async { installation.status(SERVICE).await.trouble.is_some() }).await;
     assert_eq!(serving(installation, 2).await, before[1..], "the others go on");
-    fs::write(file, whole).expect("mending the tree");
+    let (_, printed, said) = installation.run(&installation.root, "status", &[]);
+    let place = file.to_str().expect("a path");
+    assert_says(
+        &format!("{printed}{said}"),
+        &["does not get on: EnsureGroup", place, "its content changed", "it is tried again by itself"],
+    );
+    // As the hint says: the nodes that run keep the old tree, the next one gets a new one from the blob.
+    let hex = artifact.metadata["layer.application"].strip_prefix("sha256:").expect("a digest");
+    let tree = tree(installation, hex);
+    fs::rename(&tree, tree.with_extension("damaged")).expect("renaming the damaged tree");
     let after = serving(installation, 3).await;
     assert!(before[1..].iter().all(|node| after.contains(node)), "{before:?} became {after:?}");
+    assert_eq!(installation.status(SERVICE).await.trouble, None);
 }

@@ -159,11 +159,6 @@ impl Installation {
         self.server.as_ref().expect("a running server").id()
     }
 
-    /// What the server wrote to its log.
-    pub fn server_log(&self) -> String {
-        std::fs::read_to_string(self.root.join("server.log")).expect("reading the server's log")
-    }
-
     /// Ends everything and removes it from the machine; its folders stay until it is dropped.
     pub fn remove(&mut self) {
         self.kill_processes();

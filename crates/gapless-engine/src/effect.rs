@@ -37,8 +37,9 @@ fn declaration_of(release: ReleaseNumber, declarations: &Declarations) -> Result
         .ok_or_else(|| Error::new(format!("the declaration of {release} is not known")).kind(ErrorKind::NotFound))
 }
 
-/// What the core is told of an error.
+/// What the core is told of an error. The reason is all that is kept of it, so it says too what the person can do.
 pub(crate) fn failure(error: &Error) -> Failure {
     let is_final = matches!(error.error_kind(), ErrorKind::Corrupt | ErrorKind::Invalid);
-    Failure { reason: error.to_string(), is_final }
+    let reason = error.hint_text().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}"));
+    Failure { reason, is_final }
 }

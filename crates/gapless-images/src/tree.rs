@@ -187,5 +187,6 @@ fn digest_of_file(place: &Path) -> Result<Digest, Error> {
 fn tampered(place: &Path, what: &str) -> Error {
     Error::new(format!("the unpacked tree was changed: {}: {what}", place.display()))
         .kind(ErrorKind::Corrupt)
-        .hint("no node is started from it; remove the tree's folder, and the next use unpacks it again from its verified blob")
+        // Not removed: the nodes that run have the tree below them, damaged as it is.
+        .hint("no node is started from it; rename the tree's folder (remove it when no node that runs uses it), and the next use unpacks it again from its verified blob")
 }
