@@ -139,6 +139,8 @@ pub(crate) struct Recorder {
     entries: usize,
     at_ms: u64,
     open: Vec<Entry>,
+    /// The end of the latest slice that was dropped.
+    complete_from_ms: u64,
 }
 
 impl Recorder {
@@ -170,7 +172,9 @@ impl Recorder {
         }
         self.at_ms = at_ms;
         while self.entries > ENTRY_LIMIT || self.over.front().is_some_and(|(old, _)| old + KEPT_MS < at_ms) {
-            self.entries -= self.over.pop_front().map_or(self.entries, |(_, entries)| entries.len());
+            let Some((old, entries)) = self.over.pop_front() else { break };
+            self.entries -= entries.len();
+            self.complete_from_ms = old + SLICE_MS;
         }
     }
 
@@ -180,12 +184,24 @@ impl Recorder {
     }
 }
 
-/// The slices from `since_ms` up to `until_ms` of all cores, the oldest first.
-pub(crate) fn merged(recorders: &[Arc<Mutex<Recorder>>], since_ms: u64, until_ms: u64) -> Vec<Slice> {
+/// What all cores recorded.
+#[derive(Debug, Default)]
+pub(crate) struct Merged {
+    /// The oldest first.
+    pub(crate) slices: Vec<Slice>,
+    /// Some core dropped slices that began before this instant; 0: none did.
+    pub(crate) complete_from_ms: u64,
+}
+
+/// The slices from `since_ms` up to `until_ms` of all cores.
+pub(crate) fn merged(recorders: &[Arc<Mutex<Recorder>>], since_ms: u64, until_ms: u64) -> Merged {
     let since_ms = since_ms - since_ms % SLICE_MS;
+    let mut complete_from_ms = 0;
     let mut merged: BTreeMap<(u64, Arc<str>, Arc<str>), Entry> = BTreeMap::new();
     for recorder in recorders {
-        for (at_ms, entry) in lock(recorder).slices().filter(|(at_ms, _)| (since_ms..until_ms).contains(at_ms)) {
+        let recorder = lock(recorder);
+        complete_from_ms = complete_from_ms.max(recorder.complete_from_ms);
+        for (at_ms, entry) in recorder.slices().filter(|(at_ms, _)| (since_ms..until_ms).contains(at_ms)) {
             match merged.entry((at_ms, entry.service.clone(), entry.release.clone())) {
                 std::collections::btree_map::Entry::Vacant(place) => {
                     place.insert(entry.clone());
@@ -194,7 +210,7 @@ pub(crate) fn merged(recorders: &[Arc<Mutex<Recorder>>], since_ms: u64, until_ms
             }
         }
     }
-    merged.into_iter().map(|((at_ms, _, _), entry)| entry.told(at_ms)).collect()
+    Merged { slices: merged.into_iter().map(|((at_ms, _, _), entry)| entry.told(at_ms)).collect(), complete_from_ms }
 }
 
 #[cfg(test)]
@@ -222,14 +238,15 @@ mod tests {
         lock(&recorders[0]).note(&ended("web-r1", None), 1040);
         lock(&recorders[0]).note(&ended("web-r2", Some(5)), 1099);
         lock(&recorders[0]).note(&ended("web-r1", Some(5)), 1100);
-        let slices = merged(&recorders, 1050, 1100);
+        let Merged { slices, complete_from_ms } = merged(&recorders, 1050, 1100);
+        assert_eq!(complete_from_ms, 0, "nothing was dropped");
         assert_eq!(slices.len(), 2);
         assert_eq!(slices[0].requests, 3);
         assert_eq!(slices[0].statuses, [0, 3, 0, 0, 0]);
         assert_eq!(slices[0].latencies, vec![(1300, 2)]);
         assert_eq!(slices[0].small_ended, Some((1000, 1030)));
         assert_eq!(slices[0].small_gap_ms, 30);
-        assert_eq!(merged(&recorders, 1100, 1200).len(), 1, "the next question begins where the last one ended");
+        assert_eq!(merged(&recorders, 1100, 1200).slices.len(), 1, "the next question begins where the last one ended");
     }
 
     #[test]
@@ -239,11 +256,27 @@ mod tests {
     }
 
     #[test]
-    fn old_slices_are_forgotten() {
+    fn old_slices_are_forgotten_and_that_is_said() {
         let mut recorder = Recorder::default();
         recorder.note(&ended("web-r1", None), 1000);
         recorder.note(&ended("web-r1", None), 2000);
         recorder.note(&ended("web-r1", None), 1150 + KEPT_MS);
         assert_eq!(recorder.slices().count(), 2);
+        let recorders = [Arc::new(Mutex::new(recorder)), Arc::default()];
+        assert_eq!(merged(&recorders, 2000, 3000).complete_from_ms, 1100, "also to a question about later slices");
+    }
+
+    #[test]
+    fn too_many_entries_are_forgotten_and_that_is_said() {
+        let mut recorder = Recorder::default();
+        let at = |index: usize| 1000 + u64::try_from(index / 500).expect("small") * SLICE_MS;
+        for index in 0..ENTRY_LIMIT + 1000 {
+            recorder.note(&ended(&format!("web-r{}", index % 500), None), at(index));
+        }
+        assert!(recorder.entries <= ENTRY_LIMIT);
+        let recorders = [Arc::new(Mutex::new(recorder))];
+        let told = merged(&recorders, 0, u64::MAX);
+        assert!(told.complete_from_ms > 1000);
+        assert_eq!(told.slices[0].at_ms, told.complete_from_ms);
     }
 }

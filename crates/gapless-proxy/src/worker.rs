@@ -352,11 +352,13 @@ impl Worker {
         while now_ms() < until_ms {
             tokio::time::sleep(Duration::from_millis(until_ms - now)).await;
         }
+        let record::Merged { slices, complete_from_ms } = record::merged(&self.recorders, since_ms, until_ms);
         Record {
             worker: std::process::id(),
             began_ms: self.began_ms,
+            complete_from_ms: complete_from_ms.max(self.began_ms),
             until_ms,
-            slices: record::merged(&self.recorders, since_ms, until_ms),
+            slices,
             listen_drops: kernel::listen_drops().unwrap_or(0).saturating_sub(self.drops_before),
             refused: self.shared.refused.load(Ordering::Relaxed),
             client_gone: self.shared.client_gone.load(Ordering::Relaxed),

@@ -32,6 +32,10 @@ pub struct Record {
     pub worker: u32,
     /// When the worker began to record, in milliseconds since the Unix epoch: before that it knows nothing.
     pub began_ms: u64,
+    /// From when on no slice is missing, in milliseconds since the Unix epoch: `began_ms`, or later when old slices were dropped to bound memory. Earlier than
+    /// `began_ms` (0 from a worker that does not tell it) it says nothing more.
+    #[serde(default)]
+    pub complete_from_ms: u64,
     /// The instant up to which the slices are complete. A worker answers only when the slice in which it was asked is over, so everything that had ended by
     /// then is here, no slice changes later, and the next question is `since=` this.
     pub until_ms: u64,
