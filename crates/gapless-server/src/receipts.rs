@@ -135,8 +135,7 @@ async fn make(server: &Server, service: &ServiceName, rollout: RolloutNumber) ->
 
 async fn write(server: &Server, service: &ServiceName, account: &Account) -> Result<(), Error> {
     let Some(window) = account.window() else { return Ok(()) };
-    let recorded = server.keeper.since(0);
-    let measured = measure(&service.to_string(), window, &recorded);
+    let measured = measure(&service.to_string(), window, &server.keeper.proxies());
     let to = ran(server, service, account.to).await?;
     let from = match account.from {
         Some(release) => Some(ran(server, service, release).await?),

@@ -1,12 +1,12 @@
 //! Keeps what the proxies recorded: read from every worker again and again, so that it outlives a worker.
 
-use crate::receipt::Recorded;
+use crate::receipt::{ProxyRecord, Recorded, covered_from};
 use gapless_wire::client::UnixClient;
 use gapless_wire::record::{KEPT_MS, Record, SLICE_MS};
 use gapless_wire::rollout::Counts;
 use gapless_wire::route::ProxyStatus;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub(crate) struct RecordKeeper {
 struct WorkerName {
     holder: PathBuf,
     pid: u32,
+    began_ms: u64,
 }
 
 impl RecordKeeper {
@@ -52,10 +53,24 @@ impl RecordKeeper {
         workers.values().map(cut).collect()
     }
 
-    /// Whether every worker that lives was read up to this instant.
+    /// Everything that is kept, proxy by proxy; one that was never read has no worker.
+    pub(crate) fn proxies(&self) -> Vec<ProxyRecord> {
+        let workers = self.lock();
+        let of = |holder: &PathBuf| {
+            let workers = workers.iter().filter(|(name, _)| name.holder == *holder).map(|(_, one)| one.clone());
+            ProxyRecord { proxy: holder.display().to_string(), workers: workers.collect() }
+        };
+        self.holders.iter().map(of).collect()
+    }
+
+    /// Whether every worker of every proxy was read up to this instant.
     pub(crate) fn reaches(&self, until_ms: u64) -> bool {
         let workers = self.lock();
-        workers.values().any(|one| one.lives) && workers.values().filter(|one| one.lives).all(|one| one.record.until_ms >= until_ms)
+        let living = |holder: &PathBuf| {
+            let of_holder = workers.iter().filter(move |(name, one)| name.holder == *holder && one.lives);
+            of_holder.map(|(_, one)| one.record.until_ms).min()
+        };
+        self.holders.iter().all(|holder| living(holder).is_some_and(|read| read >= until_ms))
     }
 
     /// What was counted for a service since an instant.
@@ -86,10 +101,7 @@ impl RecordKeeper {
         for holder in &self.holders {
             let Ok(proxy) = UnixClient::new(holder).timeout(ANSWER_TIME).get::<ProxyStatus>("/v1/proxy").await else { continue };
             for worker in proxy.workers {
-                let name = WorkerName { holder: holder.clone(), pid: worker.pid };
-                if self.read_worker(&name, &worker.socket).await {
-                    seen.insert(name);
-                }
+                seen.extend(self.read_worker(holder, worker.pid, &worker.socket).await);
             }
         }
         for (name, one) in self.lock().iter_mut() {
@@ -97,32 +109,40 @@ impl RecordKeeper {
         }
     }
 
-    async fn read_worker(&self, name: &WorkerName, socket: &str) -> bool {
-        let since = self.lock().get(name).map_or(0, |one| one.record.until_ms.saturating_sub(SETTLED_MS));
+    async fn read_worker(&self, holder: &Path, pid: u32, socket: &str) -> Option<WorkerName> {
+        let since = self.read_until(holder, pid).saturating_sub(SETTLED_MS);
         let since = since - since % SLICE_MS;
         let client = UnixClient::new(socket).timeout(ANSWER_TIME);
         match client.get::<Record>(&format!("/v1/record?since={since}")).await {
-            Ok(record) => {
-                self.merge(name, since, record);
-                true
-            }
+            Ok(record) => Some(self.merge(holder, pid, since, record)),
             Err(error) => {
-                tracing::debug!(worker = name.pid, %error, "a proxy's worker did not tell its record");
-                false
+                tracing::debug!(worker = pid, %error, "a proxy's worker did not tell its record");
+                None
             }
         }
     }
 
-    fn merge(&self, name: &WorkerName, since: u64, record: Record) {
+    /// How far the latest worker with this process id was read; 0: not at all.
+    fn read_until(&self, holder: &Path, pid: u32) -> u64 {
+        let workers = self.lock();
+        let known = workers.iter().filter(|(name, _)| name.holder == holder && name.pid == pid);
+        known.map(|(_, one)| one.record.until_ms).max().unwrap_or(0)
+    }
+
+    /// Adds what a worker told from `since` on. What it has dropped of the time before is still here.
+    fn merge(&self, holder: &Path, pid: u32, since: u64, record: Record) -> WorkerName {
+        let name = WorkerName { holder: holder.to_path_buf(), pid, began_ms: record.began_ms };
+        let told_from = covered_from(&record).max(since);
+        let told_from = told_from - told_from % SLICE_MS;
         let mut workers = self.lock();
         let known = workers.entry(name.clone()).or_default();
-        if known.record.began_ms != record.began_ms {
-            known.record = Record::default();
-        }
+        let goes_on = known.record.until_ms >= told_from;
+        let complete_from_ms = if goes_on { covered_from(&known.record) } else { told_from };
         let mut slices = std::mem::take(&mut known.record.slices);
-        slices.retain(|slice| slice.at_ms < since);
-        slices.extend(record.slices.iter().filter(|slice| slice.at_ms >= since).cloned());
-        known.record = Record { slices, ..record };
+        slices.retain(|slice| slice.at_ms < told_from);
+        slices.extend(record.slices.iter().filter(|slice| slice.at_ms >= told_from).cloned());
+        known.record = Record { slices, complete_from_ms, ..record };
+        name
     }
 
     /// Forgets slices that nobody needs any more, and workers that are gone for so long. What the rollouts in progress need, the oldest of which began at `oldest_ms`, is kept,
@@ -143,13 +163,12 @@ impl RecordKeeper {
     }
 }
 
-/// Forgets slices from before an instant, and more when there are too many. What was forgotten is as if it had never been recorded, so that no receipt believes it was
-/// quiet then.
+/// Forgets slices from before an instant, and more when there are too many, and says so, so that no receipt believes it was quiet then.
 fn forget_before(record: &mut Record, needed_ms: u64) {
     let too_many = record.slices.len().saturating_sub(SLICES_LIMIT);
     let old = record.slices.iter().take_while(|slice| slice.at_ms < needed_ms).count();
     let forgotten = record.slices.drain(..old.max(too_many)).next_back().map(|slice| slice.at_ms + SLICE_MS);
-    record.began_ms = record.began_ms.max(forgotten.unwrap_or(0));
+    record.complete_from_ms = covered_from(record).max(forgotten.unwrap_or(0));
 }
 
 #[cfg(test)]
@@ -159,39 +178,84 @@ mod tests {
 
     fn record(began_ms: u64, until_ms: u64) -> Record {
         let slices = (began_ms..until_ms).step_by(100).map(|at_ms| Slice { at_ms, requests: 1, service: "a/b".into(), ..Slice::default() });
-        Record { worker: 7, began_ms, until_ms, slices: slices.collect(), ..Record::default() }
+        Record { worker: 7, began_ms, complete_from_ms: began_ms, until_ms, slices: slices.collect(), ..Record::default() }
     }
 
-    fn name() -> WorkerName {
-        WorkerName { holder: "/run/proxy.sock".into(), pid: 7 }
+    const HOLDER: &str = "/run/proxy.sock";
+
+    fn keeper() -> RecordKeeper {
+        RecordKeeper::new(vec![HOLDER.into()])
+    }
+
+    fn merge(keeper: &RecordKeeper, since: u64, record: Record) {
+        keeper.merge(Path::new(HOLDER), 7, since, record);
     }
 
     #[test]
     fn a_later_reading_goes_on_where_the_earlier_one_ended() {
-        let keeper = RecordKeeper::new(Vec::new());
-        keeper.merge(&name(), 0, record(1_000, 2_000));
-        keeper.merge(&name(), 1_800, Record { slices: record(1_800, 3_000).slices, ..record(1_000, 3_000) });
+        let keeper = keeper();
+        merge(&keeper, 0, record(1_000, 2_000));
+        merge(&keeper, 1_800, Record { slices: record(1_800, 3_000).slices, ..record(1_000, 3_000) });
         assert_eq!(keeper.counts("a/b", 0, 3_000).requests, 20);
         assert_eq!(keeper.counts("a/b", 1_500, 3_000).requests, 15);
+        assert_eq!(keeper.since(0)[0].record.complete_from_ms, 1_000);
     }
 
     #[test]
-    fn another_worker_of_the_same_process_id_begins_anew() {
-        let keeper = RecordKeeper::new(Vec::new());
-        keeper.merge(&name(), 0, record(1_000, 2_000));
-        keeper.merge(&name(), 1_800, record(2_500, 3_000));
-        assert_eq!(keeper.counts("a/b", 0, 3_000).requests, 5);
+    fn another_worker_of_the_same_process_id_stands_beside_the_earlier_one() {
+        let keeper = keeper();
+        merge(&keeper, 0, record(1_000, 2_000));
+        merge(&keeper, 1_800, record(2_500, 3_000));
+        assert_eq!(keeper.counts("a/b", 0, 3_000).requests, 15);
+        assert_eq!(keeper.proxies()[0].workers.len(), 2);
     }
 
     #[test]
-    fn what_a_rollout_needs_is_kept_and_what_was_forgotten_was_never_recorded() {
-        let keeper = RecordKeeper::new(Vec::new());
-        keeper.merge(&name(), 0, record(1_000, 1_000 + 2 * KEPT_MS));
+    fn what_was_forgotten_leaves_what_is_kept_and_what_comes() {
+        let keeper = keeper();
+        let until = 1_000 + 2 * KEPT_MS;
+        merge(&keeper, 0, record(1_000, until));
+        keeper.forget(None);
+        // The worker says as ever when it began.
+        merge(&keeper, until - 200, Record { slices: record(until - 200, until + 500).slices, ..record(1_000, until + 500) });
+        let kept = &keeper.since(0)[0].record;
+        assert_eq!((kept.slices[0].at_ms, kept.slices.len()), (until - KEPT_MS, (KEPT_MS as usize + 500) / 100));
+        assert_eq!((kept.began_ms, kept.complete_from_ms), (1_000, until - KEPT_MS));
+    }
+
+    #[test]
+    fn what_a_worker_has_dropped_is_missing_only_where_it_was_never_read() {
+        let keeper = keeper();
+        let told = |from: u64, until: u64| Record { complete_from_ms: from, slices: record(from, until).slices, ..record(1_000, until) };
+        merge(&keeper, 0, told(5_000, 6_000));
+        assert_eq!(keeper.since(0)[0].record.complete_from_ms, 5_000, "a server that began late believes no quiet before");
+        merge(&keeper, 5_800, Record { slices: record(5_800, 7_000).slices, ..told(5_700, 7_000) });
+        assert_eq!(keeper.since(0)[0].record.complete_from_ms, 5_000, "it was read before it was dropped");
+        merge(&keeper, 6_800, told(9_000, 9_500));
+        assert_eq!(keeper.since(0)[0].record.complete_from_ms, 9_000, "nobody read what was between");
+    }
+
+    #[test]
+    fn what_a_rollout_needs_is_kept_and_what_was_forgotten_is_said() {
+        let keeper = keeper();
+        merge(&keeper, 0, record(1_000, 1_000 + 2 * KEPT_MS));
         keeper.forget(Some(BEFORE_MS + 5_000));
         let kept = &keeper.since(0)[0].record;
-        assert_eq!((kept.began_ms, kept.slices[0].at_ms), (5_000, 5_000));
+        assert_eq!((kept.complete_from_ms, kept.slices[0].at_ms), (5_000, 5_000));
         keeper.forget(None);
         let kept = &keeper.since(0)[0].record;
-        assert_eq!((kept.began_ms, kept.slices[0].at_ms), (1_000 + KEPT_MS, 1_000 + KEPT_MS));
+        assert_eq!((kept.complete_from_ms, kept.slices[0].at_ms), (1_000 + KEPT_MS, 1_000 + KEPT_MS));
+    }
+
+    #[test]
+    fn the_records_reach_an_instant_when_those_of_every_proxy_do() {
+        let keeper = RecordKeeper::new(vec![HOLDER.into(), "/run/other.sock".into()]);
+        let lives = |keeper: &RecordKeeper| keeper.lock().values_mut().for_each(|one| one.lives = true);
+        merge(&keeper, 0, record(1_000, 3_000));
+        lives(&keeper);
+        assert!(!keeper.reaches(2_000), "the other proxy was not read");
+        keeper.merge(Path::new("/run/other.sock"), 8, 0, record(1_000, 2_500));
+        lives(&keeper);
+        assert!(keeper.reaches(2_500) && !keeper.reaches(2_600));
     }
 }

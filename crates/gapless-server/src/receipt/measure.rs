@@ -16,6 +16,20 @@ pub struct Recorded {
     pub lives: bool,
 }
 
+/// What the workers of one proxy recorded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProxyRecord {
+    /// The admin socket of its holder.
+    pub proxy: String,
+    /// Every worker that was ever read, the present and the past ones; none: the proxy was never read.
+    pub workers: Vec<Recorded>,
+}
+
+/// From when on a record has every slice.
+pub(crate) fn covered_from(record: &Record) -> u64 {
+    record.began_ms.max(record.complete_from_ms)
+}
+
 /// The instants that divide a rollout, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
@@ -29,13 +43,13 @@ pub struct Window {
 
 /// What was measured for a service in a window, and why it is not whole, if it is not. Without any record: `None`.
 #[must_use]
-pub fn measure(service: &str, window: Window, recorded: &[Recorded]) -> (Option<Measured>, Vec<String>) {
-    let missing = missing(window, recorded);
-    let overlapping = recorded.iter().filter(|one| one.record.until_ms >= window.from_ms);
-    if overlapping.count() == 0 {
+pub fn measure(service: &str, window: Window, proxies: &[ProxyRecord]) -> (Option<Measured>, Vec<String>) {
+    let missing = missing(window, proxies);
+    let recorded: Vec<&Record> = proxies.iter().flat_map(|proxy| &proxy.workers).map(|one| &one.record).collect();
+    if !recorded.iter().any(|record| record.until_ms >= window.from_ms) {
         return (None, missing);
     }
-    let slices: Vec<&Slice> = recorded.iter().flat_map(|one| &one.record.slices).filter(|slice| slice.service == service).collect();
+    let slices: Vec<&Slice> = recorded.iter().flat_map(|record| &record.slices).filter(|slice| slice.service == service).collect();
     let between = |from: u64, until: u64| {
         let (from, until) = (floor(from), floor(until));
         slices.iter().copied().filter(move |slice| (from..=until).contains(&slice.at_ms)).collect::<Vec<_>>()
@@ -50,7 +64,7 @@ pub fn measure(service: &str, window: Window, recorded: &[Recorded]) -> (Option<
     measured.during = quantiles(&between(window.from_ms, shifted));
     measured.after =
         if window.shifted_ms.is_some() { quantiles(&between(shifted + SLICE_MS, window.until_ms)) } else { Quantiles::default() };
-    measured.listen_drops = recorded.iter().map(|one| one.record.listen_drops).sum();
+    measured.listen_drops = recorded.iter().map(|record| record.listen_drops).sum();
     (Some(measured), missing)
 }
 
@@ -58,26 +72,44 @@ fn floor(at_ms: u64) -> u64 {
     at_ms - at_ms % SLICE_MS
 }
 
-/// Stretches of the window that no record covers.
-fn missing(window: Window, recorded: &[Recorded]) -> Vec<String> {
+/// What the records do not cover of the window, proxy by proxy: what one of them saw says nothing of the others.
+fn missing(window: Window, proxies: &[ProxyRecord]) -> Vec<String> {
+    if proxies.iter().all(|proxy| proxy.workers.is_empty()) {
+        return vec!["no proxy's record was to be had".to_string()];
+    }
+    proxies.iter().flat_map(|proxy| missing_of(window, proxy)).collect()
+}
+
+fn missing_of(window: Window, proxy: &ProxyRecord) -> Vec<String> {
+    let name = &proxy.proxy;
+    let workers: Vec<&Recorded> = proxy.workers.iter().filter(|one| one.record.until_ms >= window.from_ms).collect();
+    if workers.is_empty() {
+        return vec![format!("no record of the proxy {name} was to be had")];
+    }
     let mut missing = Vec::new();
-    if recorded.is_empty() {
-        missing.push("no proxy's record was to be had".to_string());
-        return missing;
+    if workers.iter().all(|one| covered_from(&one.record) > window.from_ms) {
+        missing.push(format!("no record of the proxy {name} reaches back to the rollout's start"));
     }
-    if recorded.iter().all(|one| one.record.began_ms > window.from_ms) {
-        missing.push("no record reaches back to the rollout's start".to_string());
-    }
-    for one in recorded.iter().filter(|one| !one.lives) {
-        let (worker, until) = (one.record.worker, one.record.until_ms);
-        if (window.from_ms..window.until_ms).contains(&until) {
-            missing.push(format!("the proxy's worker {worker} ended; what it counted after {until} is lost"));
-        }
-    }
-    if recorded.iter().all(|one| one.record.until_ms < window.until_ms) {
-        missing.push("no record reaches to the rollout's end".to_string());
+    missing.extend(workers.iter().filter_map(|one| missing_of_worker(window, one)));
+    if workers.iter().all(|one| one.record.until_ms < window.until_ms) {
+        missing.push(format!("no record of the proxy {name} reaches to the rollout's end"));
     }
     missing
+}
+
+fn missing_of_worker(window: Window, one: &Recorded) -> Option<String> {
+    let Record { worker, began_ms, until_ms, .. } = one.record;
+    let from = covered_from(&one.record);
+    if from > began_ms.max(window.from_ms) {
+        return Some(format!("what the proxy's worker {worker} counted before {from} is no longer kept"));
+    }
+    if until_ms >= window.until_ms {
+        return None;
+    }
+    Some(match one.lives {
+        true => format!("the proxy's worker {worker} was read up to {until_ms} only"),
+        false => format!("the proxy's worker {worker} ended; what it counted after {until_ms} is lost"),
+    })
 }
 
 fn totals(slices: &[&Slice]) -> Measured {

@@ -7,7 +7,8 @@ mod measure;
 
 pub use key::{KeyError, SigningKey};
 pub use make::{Account, BuiltForThis, Made, receipt};
-pub use measure::{Recorded, Window, measure};
+pub(crate) use measure::covered_from;
+pub use measure::{ProxyRecord, Recorded, Window, measure};
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use gapless_wire::receipt::{RECEIPT_VERSION, SignedReceipt};

@@ -1,6 +1,6 @@
 //! Receipts are signed, any change is found, and the arithmetic of the measure is right.
 
-use super::{NotGenuine, Recorded, SigningKey, Window, measure, verify};
+use super::{NotGenuine, ProxyRecord, Recorded, SigningKey, Window, measure, verify};
 use gapless_wire::receipt::{Measured, Phases, RECEIPT_VERSION, Ran, Receipt, SignedReceipt};
 use gapless_wire::record::{Record, Slice};
 use gapless_wire::rollout::{Outcome, RolloutKind};
@@ -107,6 +107,10 @@ fn slice(at_ms: u64, release: &str, requests: u64, small: (u64, u64), gap: u64) 
     }
 }
 
+fn proxy(workers: Vec<Recorded>) -> ProxyRecord {
+    ProxyRecord { proxy: "a.sock".into(), workers }
+}
+
 fn recorded(began_ms: u64, until_ms: u64, slices: Vec<Slice>) -> Recorded {
     Recorded { record: Record { worker: 7, began_ms, until_ms, slices, ..Record::default() }, lives: true }
 }
@@ -124,7 +128,7 @@ fn the_measure_counts_what_ended_inside_the_window() {
         slice(2_100, "web-r2", 10, (2_110, 2_190), 9),
     ];
     let window = Window { from_ms: 1_050, shifted_ms: Some(1_250), until_ms: 1_999 };
-    let (measured, incomplete) = measure("hello/web", window, &[recorded(0, 3_000, slices)]);
+    let (measured, incomplete) = measure("hello/web", window, &[proxy(vec![recorded(0, 3_000, slices)])]);
     let measured = measured.expect("measured");
     assert_eq!(incomplete, Vec::<String>::new());
     assert_eq!((measured.requests, measured.failed, measured.cut), (30, 2, 1));
@@ -142,10 +146,45 @@ fn what_no_record_covers_is_said() {
     assert!(measured.is_none());
     assert_eq!(why, ["no proxy's record was to be had"]);
 
-    let (_, why) = measure("hello/web", window, &[recorded(1_500, 3_000, Vec::new())]);
-    assert_eq!(why, ["no record reaches back to the rollout's start"]);
+    let why = |proxies: &[ProxyRecord]| measure("hello/web", window, proxies).1;
+    assert_eq!(
+        why(&[proxy(vec![recorded(1_500, 3_000, Vec::new())])]),
+        ["no record of the proxy a.sock reaches back to the rollout's start"]
+    );
+    let early = why(&[proxy(vec![recorded(0, 1_500, Vec::new())])]);
+    assert_eq!(early, ["the proxy's worker 7 was read up to 1500 only", "no record of the proxy a.sock reaches to the rollout's end"]);
 
     let gone = Recorded { lives: false, ..recorded(0, 1_400, Vec::new()) };
-    let (_, why) = measure("hello/web", window, &[gone, recorded(1_450, 3_000, Vec::new())]);
+    let why = why(&[proxy(vec![gone, recorded(1_450, 3_000, Vec::new())])]);
     assert_eq!(why, ["the proxy's worker 7 ended; what it counted after 1400 is lost"]);
+}
+
+#[test]
+fn each_proxy_has_to_cover_the_window_by_itself() {
+    let window = Window { from_ms: 1_000, shifted_ms: None, until_ms: 2_000 };
+    let whole = || ProxyRecord { proxy: "b.sock".into(), workers: vec![recorded(0, 3_000, Vec::new())] };
+    let why = |workers: Vec<Recorded>| measure("hello/web", window, &[proxy(workers), whole()]).1;
+    assert_eq!(why(vec![recorded(0, 3_000, Vec::new())]), Vec::<String>::new());
+    assert_eq!(why(Vec::new()), ["no record of the proxy a.sock was to be had"]);
+    assert_eq!(
+        why(vec![recorded(0, 900, Vec::new())]),
+        ["no record of the proxy a.sock was to be had"],
+        "it was read before the window only"
+    );
+    assert_eq!(why(vec![recorded(1_500, 3_000, Vec::new())]), ["no record of the proxy a.sock reaches back to the rollout's start"]);
+    let late = "no record of the proxy a.sock reaches to the rollout's end";
+    assert_eq!(why(vec![recorded(0, 1_500, Vec::new())]), ["the proxy's worker 7 was read up to 1500 only", late]);
+}
+
+#[test]
+fn slices_that_a_worker_has_dropped_make_the_measure_incomplete() {
+    let window = Window { from_ms: 1_000, shifted_ms: None, until_ms: 2_000 };
+    let mut dropped = recorded(0, 3_000, Vec::new());
+    dropped.record.complete_from_ms = 1_700;
+    let why = |workers: Vec<Recorded>| measure("hello/web", window, &[proxy(workers)]).1;
+    let kept = "what the proxy's worker 7 counted before 1700 is no longer kept";
+    assert_eq!(why(vec![dropped.clone()]), ["no record of the proxy a.sock reaches back to the rollout's start", kept]);
+    assert_eq!(why(vec![dropped.clone(), recorded(0, 3_000, Vec::new())]), [kept], "another worker does not make up for it");
+    dropped.record.complete_from_ms = 900;
+    assert_eq!(why(vec![dropped]), Vec::<String>::new());
 }
