@@ -31,9 +31,9 @@ pub enum RolloutKind {
 /// How a rollout ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The wanted release has all the traffic and the other groups are gone.
+    /// The wanted release has all the traffic.
     Live,
-    /// The old release, if there was one, stayed live, untouched; the new nodes are destroyed.
+    /// The old release, if there was one, is live; the new nodes leave, or are gone.
     Rejected(Rejection),
 }
 
@@ -155,6 +155,9 @@ pub enum Notice {
         rollout: RolloutNumber,
         /// How.
         outcome: Outcome,
+        /// Everything of the other group is gone. When not, a person's next wish closed the rollout early, or its group goes on as part of the
+        /// next one: its nodes still run or drain, and leave beside the next rollout.
+        settled: bool,
     },
     /// A node of the live group died by itself; it leaves the routes and a new one is made.
     NodeLost {

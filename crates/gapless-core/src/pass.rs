@@ -73,8 +73,13 @@ impl Pass {
         }
     }
 
-    /// Closes the rollout, if there is one, in the way that its stage says.
+    /// Ends the rollout: everything of the other group is gone.
     pub fn end_rollout(&mut self) {
+        self.close_rollout(true);
+    }
+
+    /// Closes the rollout, if there is one, in the way that its stage says. `settled`: everything of the other group is gone.
+    pub fn close_rollout(&mut self, settled: bool) {
         let Some(Rollout { number, from, to, stage, .. }) = self.state.rollout.take() else { return };
         let outcome = match stage {
             Stage::Undo { reason } => Outcome::Rejected(reason),
@@ -84,6 +89,6 @@ impl Pass {
                 Outcome::Live
             }
         };
-        self.notify(Notice::RolloutEnded { rollout: number, outcome });
+        self.notify(Notice::RolloutEnded { rollout: number, outcome, settled });
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn declare(state: &ServiceState, declaration: &Declaration, now: Inst
         Wish::Nothing => pass.step(),
         Wish::Refused(reason, hint) => pass.refuse(state, reason, hint),
         Wish::Release => {
-            pass.close_rollout();
+            pass.make_room();
             let release = pass.add_release(declaration);
             pass.state.pinned = false;
             pass.begin(RolloutKind::Deploy, release);
@@ -71,7 +71,7 @@ pub(crate) fn roll_back(state: &ServiceState, to: Option<ReleaseNumber>, now: In
     match warm_group(state).filter(|group| group.release == release) {
         Some(group) => pass.return_to(group),
         None => {
-            pass.close_rollout();
+            pass.make_room();
             pass.begin(RolloutKind::Rollback, release);
         }
     }
@@ -145,11 +145,11 @@ impl Pass {
     }
 
     /// Makes room for another rollout: the decision of the present one has fallen, what is left of it (drain, destruction) goes on beside.
-    fn close_rollout(&mut self) {
+    fn make_room(&mut self) {
         if let Some(Rollout { from: Some(from), stage: Stage::Bake { .. }, .. }) = self.state.rollout {
             self.give_up(from);
         }
-        self.end_rollout();
+        self.close_rollout(false);
     }
 
     /// A rollout to a new group of this release.
@@ -174,7 +174,7 @@ impl Pass {
         let deadline = self
             .now
             .after(self.state.declaration(group.release).map_or_else(Default::default, |declaration| declaration.policy.progress_deadline));
-        self.end_rollout();
+        self.close_rollout(false);
         self.start(RolloutKind::Rollback, self.state.live, group, Stage::Prepare { deadline, booted: true });
     }
 

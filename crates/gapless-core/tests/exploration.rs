@@ -129,7 +129,8 @@ fn path(effect: &Effect) -> Option<&'static str> {
     Some(match notice {
         Notice::RolloutStarted { kind: RolloutKind::Deploy, .. } => "deploy",
         Notice::RolloutStarted { kind: RolloutKind::Rollback, .. } => "rollback",
-        Notice::RolloutEnded { outcome: Outcome::Live, .. } => "live",
+        Notice::RolloutEnded { outcome: Outcome::Live, settled: true, .. } => "live",
+        Notice::RolloutEnded { outcome: Outcome::Live, settled: false, .. } => "live, not settled",
         Notice::ShiftBegan { way_back: true, .. } => "way back",
         Notice::ShiftBegan { way_back: false, .. } => "no way back",
         Notice::Drained { cut: 0, .. } => "drained",
@@ -148,7 +149,7 @@ fn path(effect: &Effect) -> Option<&'static str> {
     })
 }
 
-const REQUIRED: [&str; 25] = [
+const REQUIRED: [&str; 26] = [
     "prepare",
     "booted",
     "shift",
@@ -162,6 +163,7 @@ const REQUIRED: [&str; 25] = [
     "deploy",
     "rollback",
     "live",
+    "live, not settled",
     "way back",
     "no way back",
     "drained",

@@ -121,12 +121,22 @@ fn text(fact: &Fact, notice: &Notice) -> String {
         Fact::Drained { cut: 0 } => "the old nodes have no request in flight".into(),
         Fact::Drained { cut } => format!("the drain deadline passed; {cut} requests were cut"),
         Fact::Rejecting { reason } => format!("given up: {}", reason.text),
+        Fact::RolloutEnded { .. } if matches!(notice, Notice::RolloutEnded { settled: false, .. }) => {
+            format!("{}; it gave way to the next rollout, and the nodes that are not wanted are still draining", ended_early(fact))
+        }
         Fact::RolloutEnded { outcome: wire::Outcome::Live } => "the wanted release is live, and nothing else is left".into(),
         Fact::RolloutEnded { outcome: wire::Outcome::Rejected } => "rejected: what was live before is live, the new nodes are gone".into(),
         Fact::NodeLost { node, why } => format!("node {node} was lost ({why}); it leaves the routes and a new one is made"),
         Fact::NodeReplaced { node } => format!("node {node} passed its checks and took a lost one's place"),
         Fact::EffectFailed { effect, why } => format!("{effect} could not be carried out and is tried again: {why}"),
         Fact::Other => format!("{notice:?}"),
+    }
+}
+
+fn ended_early(fact: &Fact) -> &'static str {
+    match fact {
+        Fact::RolloutEnded { outcome: wire::Outcome::Rejected } => "rejected",
+        _ => "the wanted release went live",
     }
 }
 
@@ -149,7 +159,7 @@ fn rule(fact: &Fact) -> &'static str {
         Fact::DrainBegan { .. } => "I2: first every proxy acknowledges a route without the old nodes, then they are drained",
         Fact::Drained { .. } => "I2: a node is destroyed only with no request in flight, or when its drain deadline has passed",
         Fact::Rejecting { .. } => "a failed gate ends in the old release, untouched",
-        Fact::RolloutEnded { .. } => "a rollout ends when the groups that are not wanted are gone",
+        Fact::RolloutEnded { .. } => "a rollout ends when the groups that are not wanted are gone, or when the next one takes its place",
         Fact::NodeLost { .. } | Fact::NodeReplaced { .. } => "a node is replaced, never repaired",
         Fact::EffectFailed { .. } => "I4: every effect may be done twice with the same end, so it is simply tried again",
         Fact::Other => "",

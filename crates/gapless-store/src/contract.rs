@@ -235,14 +235,14 @@ fn every_notice() -> Vec<Notice> {
         Notice::BakeBegan { rollout, until: Instant(77) },
         Notice::DrainBegan { rollout, nodes: BTreeSet::from([NODE]), deadline: Instant(78) },
         Notice::Drained { rollout, cut: 1 },
-        Notice::RolloutEnded { rollout, outcome: Outcome::Live },
+        Notice::RolloutEnded { rollout, outcome: Outcome::Live, settled: false },
         Notice::NodeLost { node: NODE, why: "it exited".to_string() },
         Notice::NodeReplaced { node: NODE },
         Notice::EffectFailed { effect: "Route".to_string(), reason: "no answer".to_string() },
     ];
     for reason in every_rejection() {
         notices.push(Notice::Rejecting { rollout, reason: reason.clone() });
-        notices.push(Notice::RolloutEnded { rollout, outcome: Outcome::Rejected(reason) });
+        notices.push(Notice::RolloutEnded { rollout, outcome: Outcome::Rejected(reason), settled: true });
     }
     notices
 }

@@ -344,8 +344,10 @@ fn notice_line(notice: &Notice) -> String {
             format!("rollout {rollout} started: {kind:?} {} -> {to}", from.map_or("none".into(), |from| from.to_string()))
         }
         Notice::ShiftBegan { rollout, generation, way_back } => format!("rollout {rollout} shifts with {generation}, way back: {way_back}"),
-        Notice::RolloutEnded { rollout, outcome: Outcome::Live } => format!("rollout {rollout} ended live"),
-        Notice::RolloutEnded { rollout, outcome: Outcome::Rejected(_) } => format!("rollout {rollout} ended rejected"),
+        Notice::RolloutEnded { rollout, outcome, settled } => {
+            let how = if matches!(outcome, Outcome::Live) { "live" } else { "rejected" };
+            format!("rollout {rollout} ended {how}{}", if *settled { "" } else { ", and its other group is not gone yet" })
+        }
         other => format!("{other:?}"),
     }
 }

@@ -20,10 +20,20 @@ pub(super) enum Notice {
     DrainBegan { rollout: u32, nodes: Vec<String>, deadline: u64 },
     Drained { rollout: u32, cut: u32 },
     Rejecting { rollout: u32, reason: Rejection },
-    RolloutEnded { rollout: u32, outcome: Outcome },
+    RolloutEnded {
+        rollout: u32,
+        outcome: Outcome,
+        #[serde(default = "settled")]
+        settled: bool,
+    },
     NodeLost { node: String, why: String },
     NodeReplaced { node: String },
     EffectFailed { effect: String, reason: String },
+}
+
+/// Records that do not say it were written before a rollout could be told to have ended unsettled.
+fn settled() -> bool {
+    true
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,7 +76,9 @@ impl From<&core::Notice> for Notice {
             }
             N::Drained { rollout, cut } => Notice::Drained { rollout: rollout.0, cut },
             N::Rejecting { rollout, reason } => Notice::Rejecting { rollout: rollout.0, reason: reason.into() },
-            N::RolloutEnded { rollout, outcome } => Notice::RolloutEnded { rollout: rollout.0, outcome: outcome.into() },
+            N::RolloutEnded { rollout, outcome, settled } => {
+                Notice::RolloutEnded { rollout: rollout.0, outcome: outcome.into(), settled }
+            }
             N::NodeLost { node, why } => Notice::NodeLost { node: node.to_string(), why },
             N::NodeReplaced { node } => Notice::NodeReplaced { node: node.to_string() },
             N::EffectFailed { effect, reason } => Notice::EffectFailed { effect, reason },
@@ -98,7 +110,9 @@ impl TryFrom<Notice> for core::Notice {
             }
             Notice::Drained { rollout, cut } => N::Drained { rollout: RolloutNumber(rollout), cut },
             Notice::Rejecting { rollout, reason } => N::Rejecting { rollout: RolloutNumber(rollout), reason: reason.try_into()? },
-            Notice::RolloutEnded { rollout, outcome } => N::RolloutEnded { rollout: RolloutNumber(rollout), outcome: outcome.try_into()? },
+            Notice::RolloutEnded { rollout, outcome, settled } => {
+                N::RolloutEnded { rollout: RolloutNumber(rollout), outcome: outcome.try_into()?, settled }
+            }
             Notice::NodeLost { node: name, why } => N::NodeLost { node: node(&name)?, why },
             Notice::NodeReplaced { node: name } => N::NodeReplaced { node: node(&name)? },
             Notice::EffectFailed { effect, reason } => N::EffectFailed { effect, reason },
