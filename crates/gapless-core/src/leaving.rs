@@ -34,9 +34,11 @@ impl Round<'_> {
         }
     }
 
-    /// The route as wanted, to every proxy, until every proxy has acknowledged it.
+    /// The route as wanted, to every proxy, until every proxy has acknowledged it. A proxy that is ahead refuses the present generation, so the same members go out with
+    /// one above its own.
     pub fn send_route(&mut self) {
-        if self.members != self.pass.state.route.members {
+        let refused = self.ahead && self.pass.state.route.generation > Generation::default();
+        if refused || self.members != self.pass.state.route.members {
             let generation = self.next_generation();
             self.pass.state.route = Route { generation, members: self.members.clone() };
             self.pass.state.retries.remove(&EffectKind::Route);

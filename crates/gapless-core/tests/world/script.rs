@@ -3,7 +3,7 @@
 //! | command | what happens |
 //! |---|---|
 //! | `policy nodes 3 floor 2 passes 2 failures 3 progress 60s drain 30s bake 0s` | what the next declarations say |
-//! | `proxies a b`, `slow a 3s`, `unreachable a`, `reachable a`, `replace a` (without memory), `rewind a` (with its last but one route) | the proxies |
+//! | `proxies a b`, `slow a 3s`, `unreachable a`, `reachable a`, `replace a` (without memory), `rewind a` (with its last but one route), `ahead a` (with a generation that nobody decided) | the proxies |
 //! | `behave v2 status 500`, `boots 1s`, `answers 1s`, `exits 3 150ms`, `stays`, `wrong-image`, `well` | nodes that an artifact version makes from now on |
 //! | `declare v2`, `rollback`, `rollback r1` | people |
 //! | `run 5s`, `settle`, `until bake` | time passes: that long, until nothing is under way, until the state is so |
@@ -111,7 +111,7 @@ impl Story {
             }
             ["expect", what @ ..] => self.expect(what),
             ["kill" | "vanish" | "plant", ..] => self.harm_nodes(words),
-            ["proxies" | "slow" | "unreachable" | "reachable" | "replace" | "rewind", ..] => self.change_proxies(words),
+            ["proxies" | "slow" | "ahead" | "unreachable" | "reachable" | "replace" | "rewind", ..] => self.change_proxies(words),
             _ => self.disturb_engine(words),
         }
     }
@@ -138,6 +138,7 @@ impl Story {
             ["slow", name, span] => self.proxy(name, |proxy, span| proxy.slow = span, span)?,
             ["unreachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = true, "0s")?,
             ["reachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = false, "0s")?,
+            ["ahead", name] => self.engine.world.put_ahead(name),
             ["replace", name] => self.engine.world.replace_proxy(name),
             // A destruction that was decided on what the proxy had acknowledged cannot be called back: no fault of the core.
             ["rewind", name] if !self.engine.is_destroying() => self.engine.world.rewind_proxy(name),
