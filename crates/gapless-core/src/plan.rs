@@ -72,6 +72,7 @@ pub enum Planned {
 pub fn plan(state: &ServiceState, declaration: &Declaration) -> Vec<Planned> {
     match wish(state, declaration) {
         Wish::Nothing => vec![Planned::Nothing { live: state.live_release(), pinned: state.pinned }],
+        Wish::Adopt(live) => vec![Planned::Nothing { live: Some(live), pinned: false }],
         Wish::Refused(reason, hint) => vec![Planned::Refused(Refusal { reason, hint: hint.into() })],
         Wish::Release => release(state, declaration),
     }

@@ -18,6 +18,8 @@ const WAIT: &str = "wait for it to end, or see `gapless status`: until the shift
 pub(crate) enum Wish {
     /// It is so already, or on its way (I6).
     Nothing,
+    /// It is what is live: nothing has to be done, but this release is the wanted one from now on (I6).
+    Adopt(ReleaseNumber),
     /// It makes a new release.
     Release,
     /// It cannot be done now, or never: why, and what to do.
@@ -32,6 +34,9 @@ pub(crate) fn wish(state: &ServiceState, declaration: &Declaration) -> Wish {
     if is_wanted_already(state, declaration) {
         return Wish::Nothing;
     }
+    if let Some(release) = live_already(state, declaration) {
+        return Wish::Adopt(release);
+    }
     match busy(state) {
         Some(reason) => Wish::Refused(reason, WAIT),
         None => Wish::Release,
@@ -42,6 +47,11 @@ pub(crate) fn declare(state: &ServiceState, declaration: &Declaration, now: Inst
     let mut pass = Pass::new(state, now);
     match wish(state, declaration) {
         Wish::Nothing => pass.step(),
+        Wish::Adopt(release) => {
+            pass.state.declared = Some(release);
+            pass.state.pinned = false;
+            pass.step()
+        }
         Wish::Refused(reason, hint) => pass.refuse(state, reason, hint),
         Wish::Release => {
             pass.make_room();
@@ -109,6 +119,14 @@ fn is_wanted_already(state: &ServiceState, declaration: &Declaration) -> bool {
         state.rollout.as_ref().is_some_and(|rollout| rollout.to.release == release && !matches!(rollout.stage, Stage::Undo { .. }));
     // Neither pinned nor live nor on its way: it was rejected, and declaring it again is asking for another try.
     state.pinned || under_way || state.live_release() == Some(release)
+}
+
+/// The live release, if it is what this declaration says and nothing is about to take its place.
+fn live_already(state: &ServiceState, declaration: &Declaration) -> Option<ReleaseNumber> {
+    let release =
+        state.live_release().filter(|release| state.declaration(*release).is_some_and(|known| known.content == declaration.content))?;
+    let leaving = state.rollout.as_ref().is_some_and(|rollout| matches!(rollout.stage, Stage::Prepare { .. } | Stage::Shift));
+    (!leaving).then_some(release)
 }
 
 fn busy(state: &ServiceState) -> Option<String> {

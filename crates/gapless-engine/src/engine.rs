@@ -309,12 +309,7 @@ impl Inner {
 fn declared(state: &ServiceState, changed: bool) -> Declared {
     let rollout = state.rollout.as_ref();
     let wanted = if state.pinned { None } else { state.declared };
-    let release = rollout
-        .filter(|_| changed || state.pinned)
-        .map(|rollout| rollout.to.release)
-        .or(wanted)
-        .or(state.live.map(|group| group.release))
-        .unwrap_or_default();
+    let release = wanted.or(rollout.map(|rollout| rollout.to.release)).or(state.live.map(|group| group.release)).unwrap_or_default();
     Declared { release, rollout: rollout.filter(|rollout| rollout.to.release == release).map(|rollout| rollout.number), changed }
 }
 
