@@ -1,13 +1,19 @@
 //! Reading the files of a commit, by calling Git. What is built is a commit, never a working tree.
 
+use crate::git;
 use gapless_engine::error::{Context, Error, ErrorKind};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 /// The most that the files of one reading may have together, in bytes: they are held in memory. Larger things belong on a volume or into a package.
 pub const SIZE_LIMIT: u64 = 512 * 1024 * 1024;
+
+/// The most bytes that `git cat-file --batch` writes around the content of a file: a name of 64 digits, `blob`, a size of 20 digits, line feeds.
+const HEADER_LIMIT: u64 = 128;
+
+/// How Git lists a symbolic link and an executable file.
+const LINK_MODE: &str = "120000";
+const EXECUTABLE_MODE: &str = "100755";
 
 /// A commit of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +48,10 @@ impl Commit {
         if revision.starts_with('-') {
             return Err(Error::new(format!("`{revision}` is no commit")).kind(ErrorKind::Invalid));
         }
-        let output = git(repository, &["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])?;
-        let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        if !output.status.success() || id.is_empty() {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Error::new(format!("no commit `{revision}` in {}: {said}", repository.display()))
+        let answer = git::run(repository, &["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])?;
+        let id = answer.text();
+        if !answer.status.success() || id.is_empty() {
+            return Err(Error::new(format!("no commit `{revision}` in {}: {}", repository.display(), answer.complaint))
                 .kind(ErrorKind::Invalid)
                 .hint("gapless builds commits: `git init`, `git add` and `git commit` first"));
         }
@@ -59,19 +64,31 @@ impl Commit {
         &self.id
     }
 
-    /// The files below these paths, by path. Paths that the commit does not have are left out.
+    /// The files below these paths, by path, byte for byte as they were committed: no filter and no attribute of the repository changes them. Paths that the commit does not
+    /// have are left out.
     ///
     /// # Errors
     /// When Git fails, or the files have more than [`SIZE_LIMIT`] bytes.
     pub fn files(&self, paths: &[&str]) -> Result<BTreeMap<String, CommitFile>, Error> {
-        let present = self.present(paths)?;
-        if present.is_empty() {
+        self.read(paths).context(|| format!("reading the commit {}", self.id))
+    }
+
+    fn read(&self, paths: &[&str]) -> Result<BTreeMap<String, CommitFile>, Error> {
+        let listed = self.list(paths)?;
+        let size = listed.iter().map(|file| file.size).fold(0, u64::saturating_add);
+        if size > SIZE_LIMIT {
+            return Err(Error::new(format!("the files have more than {SIZE_LIMIT} bytes"))
+                .kind(ErrorKind::Invalid)
+                .hint("keep large files out of the repository: on a volume, or in a package that Puppet installs"));
+        }
+        if listed.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let mut arguments = vec!["archive", "--format=tar", &self.id, "--"];
-        arguments.extend(present.iter().map(String::as_str));
-        let output = succeeded(git(&self.repository, &arguments)?).context(|| format!("reading the commit {}", self.id))?;
-        read_archive(&output.stdout).context(|| format!("reading the commit {}", self.id))
+        let objects: String = listed.iter().map(|file| format!("{}\n", file.object)).collect();
+        let limit = size.saturating_add(HEADER_LIMIT.saturating_mul(listed.len() as u64));
+        let answer = git::ask(&self.repository, &["cat-file", "--batch"], objects.into_bytes(), limit)?.succeeded()?;
+        let mut rest = answer.output.as_slice();
+        listed.into_iter().map(|file| Ok((file.path.clone(), file.taken_from(&mut rest)?))).collect()
     }
 
     /// When `path` was last changed, in seconds since the Unix epoch: the committer's time of the last commit that touched it.
@@ -79,77 +96,59 @@ impl Commit {
     /// # Errors
     /// When Git fails.
     pub fn last_change(&self, path: &str) -> Result<u64, Error> {
-        let output = succeeded(git(&self.repository, &["log", "-1", "--format=%ct", &self.id, "--", path])?)?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0))
+        // Not `git log`, which can be set to check signatures.
+        let answer = git::run(&self.repository, &["rev-list", "--max-count=1", "--timestamp", &self.id, "--", path])?.succeeded()?;
+        Ok(answer.text().split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0))
     }
 
-    fn present(&self, paths: &[&str]) -> Result<Vec<String>, Error> {
-        let mut arguments = vec!["ls-tree", "--full-tree", "--name-only", "-z", &self.id, "--"];
+    fn list(&self, paths: &[&str]) -> Result<Vec<Listed>, Error> {
+        let mut arguments = vec!["ls-tree", "-r", "-l", "-z", "--full-tree", &self.id, "--"];
         arguments.extend(paths);
-        let output = succeeded(git(&self.repository, &arguments)?)?;
-        Ok(output
-            .stdout
-            .split(|byte| *byte == 0)
-            .filter(|name| !name.is_empty())
-            .map(|name| String::from_utf8_lossy(name).into_owned())
-            .collect())
+        let answer = git::run(&self.repository, &arguments)?.succeeded()?;
+        let lines = answer.output.split(|byte| *byte == 0).filter(|line| !line.is_empty());
+        lines.filter_map(|line| Listed::parse(line).transpose()).collect()
     }
 }
 
-fn git(repository: &Path, arguments: &[&str]) -> Result<Output, Error> {
-    let mut command = Command::new("git");
-    // The server reads repositories of other users. It only reads objects, for which the owner of the folder does not matter.
-    command.arg("-C").arg(repository).args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false"]).args(arguments);
-    command.env_remove("GIT_DIR").env_remove("GIT_WORK_TREE").env_remove("GIT_INDEX_FILE");
-    command.output().map_err(|error| {
-        let hint = if error.kind() == std::io::ErrorKind::NotFound { "install it: apt-get install git" } else { "see the message" };
-        Error::new(format!("starting git: {error}")).hint(hint)
-    })
+/// A file as a commit lists it.
+struct Listed {
+    mode: String,
+    object: String,
+    size: u64,
+    path: String,
 }
 
-fn succeeded(output: Output) -> Result<Output, Error> {
-    if output.status.success() {
-        return Ok(output);
+impl Listed {
+    /// Reads `mode type object size<TAB>path`; nothing for a submodule, whose files are another repository's.
+    fn parse(line: &[u8]) -> Result<Option<Self>, Error> {
+        let line = std::str::from_utf8(line)
+            .map_err(|_| Error::new("a file of the commit has a name that is not UTF-8").kind(ErrorKind::Invalid))?;
+        let unknown = || Error::new("git listed a file in a way that is not known");
+        let (fields, path) = line.split_once('\t').ok_or_else(unknown)?;
+        let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+        let [mode, kind, object, size] = fields.as_slice() else { return Err(unknown()) };
+        if *kind != "blob" {
+            return Ok(None);
+        }
+        let size = size.parse().map_err(|_| Error::new(format!("the repository lacks the content of {path}")).kind(ErrorKind::Invalid))?;
+        Ok(Some(Self { mode: (*mode).into(), object: (*object).into(), size, path: path.into() }))
     }
-    Err(Error::new(format!("git said: {}", String::from_utf8_lossy(&output.stderr).trim())).kind(ErrorKind::Invalid))
-}
 
-fn read_archive(tar: &[u8]) -> Result<BTreeMap<String, CommitFile>, Error> {
-    let reading = || "reading an archive".to_owned();
-    let mut files = BTreeMap::new();
-    let mut size = 0;
-    for entry in tar::Archive::new(tar).entries().context(reading)? {
-        let mut entry = entry.context(reading)?;
-        let path = entry.path().context(reading)?.to_str().map(str::to_owned);
-        let Some(path) = path else {
-            return Err(Error::new("a file of the commit has a name that is not UTF-8").kind(ErrorKind::Invalid));
-        };
-        size += entry.size();
-        if size > SIZE_LIMIT {
-            return Err(Error::new(format!("the files have more than {SIZE_LIMIT} bytes"))
-                .kind(ErrorKind::Invalid)
-                .hint("keep large files out of the repository: on a volume, or in a package that Puppet installs"));
+    /// Takes this file from what `git cat-file --batch` wrote: `object type size`, a line feed, the content, a line feed.
+    fn taken_from(self, rest: &mut &[u8]) -> Result<CommitFile, Error> {
+        let unknown = || Error::new(format!("git did not give the content of {}", self.path)).kind(ErrorKind::Invalid);
+        let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(unknown)?;
+        if rest[..end] != *format!("{} blob {}", self.object, self.size).as_bytes() {
+            return Err(unknown());
         }
-        if let Some(file) = read_entry(&mut entry).context(|| format!("reading {path}"))? {
-            files.insert(path, file);
+        let start = end + 1;
+        let length = usize::try_from(self.size).map_err(|_| unknown())?;
+        let content = rest.get(start..start + length).ok_or_else(unknown)?;
+        *rest = rest.get(start + length + 1..).ok_or_else(unknown)?;
+        if self.mode == LINK_MODE {
+            return Ok(CommitFile::Link { target: String::from_utf8_lossy(content).into_owned() });
         }
-    }
-    Ok(files)
-}
-
-fn read_entry<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<CommitFile>, std::io::Error> {
-    match entry.header().entry_type() {
-        tar::EntryType::Regular => {
-            let executable = entry.header().mode()? & 0o100 != 0;
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content)?;
-            Ok(Some(CommitFile::File { executable, content }))
-        }
-        tar::EntryType::Symlink => {
-            let target = entry.link_name()?.map(|target| target.to_string_lossy().into_owned()).unwrap_or_default();
-            Ok(Some(CommitFile::Link { target }))
-        }
-        _ => Ok(None),
+        Ok(CommitFile::File { executable: self.mode == EXECUTABLE_MODE, content: content.into() })
     }
 }
 

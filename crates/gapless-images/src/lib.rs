@@ -10,6 +10,7 @@ pub mod base;
 pub mod blob;
 pub mod build;
 pub mod commit;
+pub mod git;
 mod input;
 pub mod layer;
 mod lock;

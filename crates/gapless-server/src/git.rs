@@ -1,9 +1,8 @@
 //! What the server reads of a project's Git repository: commits, never the work tree.
 
-use gapless_engine::error::{Context, Error, ErrorKind};
+use gapless_engine::error::{Error, ErrorKind};
+use gapless_images::git::Answer;
 use std::path::Path;
-use std::process::Output;
-use tokio::process::Command;
 
 /// A commit of a project: the full id.
 ///
@@ -14,16 +13,16 @@ pub async fn resolve(project: &Path, commit: &str) -> Result<String, Error> {
         return Err(Error::new(format!("`{commit}` is no commit")).kind(ErrorKind::Invalid).hint("name a commit, a branch or a tag"));
     }
     let prefix = git(project, &["rev-parse", "--show-prefix"]).await?;
-    if !String::from_utf8_lossy(&prefix.stdout).trim().is_empty() {
+    if !prefix.text().is_empty() {
         let what = format!("{} lies inside a repository", project.display());
         return Err(Error::new(what)
             .kind(ErrorKind::Invalid)
             .hint("a project is a whole repository: name its root folder with `--project`"));
     }
     let wanted = format!("{commit}^{{commit}}");
-    let output = git(project, &["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]).await?;
-    let id = String::from_utf8_lossy(&output.stdout).trim().to_string();
-    if output.status.success() && !id.is_empty() {
+    let answer = git(project, &["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]).await?;
+    let id = answer.text();
+    if answer.status.success() && !id.is_empty() {
         return Ok(id);
     }
     let inside = git(project, &["rev-parse", "--git-dir"]).await?;
@@ -40,14 +39,14 @@ pub async fn resolve(project: &Path, commit: &str) -> Result<String, Error> {
 /// # Errors
 /// When the commit has no such file, or it is no text.
 pub async fn text_of(project: &Path, commit: &str, file: &str) -> Result<String, Error> {
-    let output = git(project, &["cat-file", "blob", &format!("{commit}:{file}")]).await?;
-    if !output.status.success() {
+    let answer = git(project, &["cat-file", "blob", &format!("{commit}:{file}")]).await?;
+    if !answer.status.success() {
         let short: String = commit.chars().take(12).collect();
         let hint = format!("add {file} to the root of the repository and commit it; `gapless init` writes one");
         return Err(Error::new(format!("commit {short} of {} has no {file}", project.display())).kind(ErrorKind::Invalid).hint(hint));
     }
     let hint = "save it as UTF-8";
-    String::from_utf8(output.stdout).map_err(|_| Error::new(format!("{file} is no UTF-8 text")).kind(ErrorKind::Invalid).hint(hint))
+    String::from_utf8(answer.output).map_err(|_| Error::new(format!("{file} is no UTF-8 text")).kind(ErrorKind::Invalid).hint(hint))
 }
 
 /// Files of the work tree that differ from the commit that is checked out: they are not built.
@@ -55,40 +54,24 @@ pub async fn text_of(project: &Path, commit: &str, file: &str) -> Result<String,
 /// # Errors
 /// When git cannot tell.
 pub async fn changed_files(project: &Path) -> Result<Vec<String>, Error> {
-    let output = git(project, &["status", "--porcelain"]).await?;
-    if !output.status.success() {
-        return Err(
-            Error::new(String::from_utf8_lossy(&output.stderr).trim().to_string()).context("asking git for the state of the work tree")
-        );
+    // This one may start the repository's filters, as its owner and with nothing beyond that owner's rights. Submodules have settings of their own, and are not built.
+    let answer = git(project, &["status", "--porcelain", "--ignore-submodules=all"]).await?;
+    if !answer.status.success() {
+        return Err(Error::new(answer.complaint).context("asking git for the state of the work tree"));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).lines().map(|line| line.get(3..).unwrap_or(line).to_string()).collect())
+    Ok(String::from_utf8_lossy(&answer.output).lines().map(|line| line.get(3..).unwrap_or(line).to_string()).collect())
 }
 
-async fn git(project: &Path, arguments: &[&str]) -> Result<Output, Error> {
+async fn git(project: &Path, arguments: &[&str]) -> Result<Answer, Error> {
     if !project.is_dir() {
         return Err(Error::new(format!("{} is no folder", project.display()))
             .kind(ErrorKind::Invalid)
             .hint("name the project's folder with `--project`"));
     }
-    // The server runs as root and projects belong to people: git would refuse to read a repository of somebody else. Only reading commands are run, none of which starts a
-    // program that the repository names.
-    let output = Command::new("git")
-        .args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false"])
-        .arg("-C")
-        .arg(project)
-        .args(arguments)
-        .env_remove("GIT_DIR")
-        .env_remove("GIT_WORK_TREE")
-        .env_remove("GIT_INDEX_FILE")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .kill_on_drop(true)
-        .output()
-        .await;
-    match output {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::new("the program `git` is missing").hint("install the package git: `apt-get install git`"))
-        }
-        other => other.context(|| format!("running git in {}", project.display())),
-    }
+    let (folder, arguments) = (project.to_path_buf(), arguments.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let asked = tokio::task::spawn_blocking(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        gapless_images::git::run(&folder, &arguments)
+    });
+    asked.await.map_err(|error| Error::new(format!("running git in {} ended early: {error}", project.display())))?
 }
