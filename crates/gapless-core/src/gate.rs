@@ -21,6 +21,8 @@ pub(crate) enum Trial {
     Running,
     /// All have passed the gate, at proxies that know the present route.
     Passed,
+    /// The way back waits for a proxy that can be told, and its time is over.
+    Late,
     /// One is given up, and with it the rollout.
     Failed(Rejection),
 }
@@ -42,7 +44,7 @@ pub(crate) fn hopeless(node: NodeId, seen: &NodeSeen, declaration: &Declaration)
     (failures >= declaration.policy.gate_failures).then(|| Rejection::GateFailed { node, evidence: evidence(seen) })
 }
 
-fn evidence(seen: &NodeSeen) -> Evidence {
+pub(crate) fn evidence(seen: &NodeSeen) -> Evidence {
     let unknown = || Evidence { check: "health check".into(), result: "failed".into(), times: seen.health.failures };
     seen.health.evidence.clone().unwrap_or_else(unknown)
 }
@@ -57,6 +59,9 @@ impl Round<'_> {
     pub fn trial(&self, deadline: Instant) -> Trial {
         let Some(to) = self.rollout().map(|rollout| rollout.to) else { return Trial::Starting };
         let Some(declaration) = self.pass.state.declaration(to.release) else { return Trial::Starting };
+        if self.is_way_back(to) {
+            return self.trial_of_the_way_back(to, declaration, deadline);
+        }
         if let Some(reason) = self.first_hopeless(to, declaration) {
             return Trial::Failed(reason);
         }
@@ -74,7 +79,7 @@ impl Round<'_> {
         if running >= nodes { Trial::Running } else { Trial::Starting }
     }
 
-    fn are_probed(&self, group: GroupId) -> bool {
+    pub fn are_probed(&self, group: GroupId) -> bool {
         self.pass.state.wanted_nodes(group).all(|node| self.members.contains_key(&node))
     }
 
@@ -87,7 +92,7 @@ impl Round<'_> {
     }
 
     /// The nodes that have not passed, with what was seen of them last.
-    fn waiting_for(&self, group: GroupId, declaration: &Declaration) -> String {
+    pub fn waiting_for(&self, group: GroupId, declaration: &Declaration) -> String {
         let late: Vec<NodeId> = self
             .pass
             .state
@@ -129,6 +134,13 @@ impl Round<'_> {
         healthy >= floor as usize
     }
 
+    /// Nodes of the group that may get traffic.
+    pub fn able(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
+        let declaration = self.pass.state.declaration(group.release);
+        let able = move |seen: &NodeSeen| declaration.is_some_and(|declaration| passes(seen, declaration));
+        self.pass.state.wanted_nodes(group).filter(move |node| self.seen.nodes.get(node).is_some_and(able))
+    }
+
     /// Nodes of the group that run and fail no check.
     pub fn runnable(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
         self.pass
@@ -137,8 +149,9 @@ impl Round<'_> {
             .filter(|node| self.seen.nodes.get(node).is_some_and(|seen| seen.condition == Condition::Running && seen.health.failures == 0))
     }
 
-    /// Whether this group is on trial as the rollout's new one.
+    /// Whether this group is on trial as the rollout's new one. One that had traffic before is not.
     pub fn is_on_trial(&self, group: GroupId) -> bool {
         self.rollout().is_some_and(|Rollout { to, stage, .. }| *to == group && matches!(stage, crate::service::Stage::Prepare { .. }))
+            && !self.is_way_back(group)
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::effect::Effect;
 use crate::gate;
-use crate::limit::{REPLACE_CALM, REPLACE_FIRST, REPLACE_LONGEST, doubled};
+use crate::limit::{HUNG_FACTOR, REPLACE_CALM, REPLACE_FIRST, REPLACE_LONGEST, doubled};
 use crate::node::{GroupId, NodeId};
 use crate::notice::{Notice, Rejection};
-use crate::observation::Condition;
+use crate::observation::{Condition, NodeSeen};
 use crate::release::Declaration;
 use crate::rollout::Round;
 use crate::route::Weight;
@@ -30,6 +30,30 @@ impl Round<'_> {
             for (node, why) in dead {
                 self.lose(node, why);
             }
+        }
+    }
+
+    /// A node of the group that serves that runs and fails every check for long is lost, as if it had died: one at a time, and only while the others keep the floor up.
+    pub fn take_out_the_hung(&mut self) {
+        let Some(group) = self.pass.state.serving() else { return };
+        let Some(declaration) = self.pass.state.declaration(group.release) else { return };
+        let nodes = declaration.nodes as usize;
+        let complete = self.pass.state.joining.is_empty() && self.pass.state.wanted_nodes(group).count() >= nodes;
+        let with_traffic: Vec<(NodeId, &NodeSeen)> = self
+            .pass
+            .state
+            .wanted_nodes(group)
+            .filter(|node| self.members.get(node) == Some(&Weight::EQUAL))
+            .filter_map(|node| Some((node, self.seen.nodes.get(&node)?)))
+            .collect();
+        let healthy = with_traffic.iter().filter(|(_, seen)| seen.is_healthy()).count();
+        // A floor of all nodes asks for the rest: a node that answers no check holds nothing up.
+        let needed = (declaration.policy.floor as usize).min(nodes.saturating_sub(1)).max(1);
+        let long = declaration.policy.gate_failures.saturating_mul(HUNG_FACTOR);
+        let hung = with_traffic.iter().find(|(_, seen)| seen.condition == Condition::Running && seen.health.failures >= long);
+        if let Some((node, seen)) = hung.filter(|_| complete && healthy >= needed) {
+            let (node, why) = (*node, Rejection::GateFailed { node: *node, evidence: gate::evidence(seen) });
+            self.lose(node, why);
         }
     }
 
@@ -147,6 +171,9 @@ fn in_words(death: &Rejection) -> String {
     match death {
         Rejection::NodeExited { code: Some(code), output, .. } => format!("its command ended with code {code}: {output}"),
         Rejection::NodeExited { code: None, output, .. } => output.clone(),
+        Rejection::GateFailed { evidence, .. } => {
+            format!("it runs and fails every check: {}: {} ({} times in a row)", evidence.check, evidence.result, evidence.times)
+        }
         other => format!("{other:?}"),
     }
 }

@@ -30,3 +30,4 @@ pub mod rollout;
 pub mod route;
 pub mod service;
 pub mod time;
+mod way_back;

@@ -23,6 +23,12 @@ pub const REPLACE_LONGEST: Duration = Duration::from_secs(300);
 /// No loss for this long: the next one is replaced at once again.
 pub const REPLACE_CALM: Duration = Duration::from_secs(600);
 
+/// How long the old group is kept on when the bake window ends while no new node can serve, before that is looked at again.
+pub const BAKE_AGAIN: Duration = Duration::from_secs(15);
+
+/// A live node that runs and fails this many times as many checks in a row as fail the gate is replaced: long enough for a restart of what it depends on.
+pub const HUNG_FACTOR: u32 = 10;
+
 /// How long a node may still be seen after its destruction was reported before it is destroyed again.
 pub const DESTROY_AGAIN: Duration = Duration::from_secs(2);
 

@@ -73,6 +73,8 @@ pub enum Rejection {
         /// Why.
         reason: String,
     },
+    /// Somebody wanted the old release back before every proxy had acknowledged the new one.
+    TakenBack,
 }
 
 /// One fact of the story, in the order in which they happen.

@@ -64,7 +64,8 @@ impl Pass {
     }
 
     fn is_on_trial(&self, group: GroupId) -> bool {
-        matches!(&self.state.rollout, Some(Rollout { to, stage: Stage::Prepare { .. }, .. }) if *to == group)
+        let exposed = self.state.groups.get(&group).is_some_and(|known| known.exposed);
+        !exposed && matches!(&self.state.rollout, Some(Rollout { to, stage: Stage::Prepare { .. }, .. }) if *to == group)
     }
 
     fn tries(&self, kind: EffectKind) -> u32 {

@@ -82,7 +82,10 @@ impl Pass {
     pub fn close_rollout(&mut self, settled: bool) {
         let Some(Rollout { number, from, to, stage, .. }) = self.state.rollout.take() else { return };
         let outcome = match stage {
-            Stage::Undo { reason } => Outcome::Rejected(reason),
+            Stage::Undo { reason } => {
+                self.state.served.extend(self.state.live_release());
+                Outcome::Rejected(reason)
+            }
             _ => {
                 self.state.served.insert(to.release);
                 self.state.previous = from.map(|group| group.release).or(self.state.previous);

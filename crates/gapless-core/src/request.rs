@@ -2,7 +2,7 @@
 
 use crate::effect::{Effect, EffectKind};
 use crate::node::{GroupId, InstanceId};
-use crate::notice::{Notice, RolloutKind, RolloutNumber};
+use crate::notice::{Notice, Rejection, RolloutKind, RolloutNumber};
 use crate::pass::Pass;
 use crate::release::{Declaration, ReleaseNumber};
 use crate::rollout::Step;
@@ -12,7 +12,13 @@ use crate::time::Instant;
 use alloc::format;
 use alloc::string::{String, ToString};
 
-const WAIT: &str = "wait for it to end, or see `gapless status`: until the shift is acknowledged the live release is untouched";
+const WAIT: &str = "wait for it to end, or see `gapless status`: until its gate is passed the live release is untouched";
+
+const GO_BACK: &str = "bring the proxy back that has not acknowledged the route (`gapless explain` tells what it answers), or give the traffic back with `gapless rollback`";
+
+const NAME_IT: &str = "bring the proxy back that has not acknowledged the route (`gapless explain` tells what it answers), or name the release to go to: `gapless rollback --to`";
+
+const BRING_BACK: &str = "bring the proxy back that has not acknowledged the route: `gapless explain` tells what it answers";
 
 /// What a declaration means for a service.
 pub(crate) enum Wish {
@@ -38,7 +44,7 @@ pub(crate) fn wish(state: &ServiceState, declaration: &Declaration) -> Wish {
         return Wish::Adopt(release);
     }
     match busy(state) {
-        Some(reason) => Wish::Refused(reason, WAIT),
+        Some((reason, hint)) => Wish::Refused(reason, hint),
         None => Wish::Release,
     }
 }
@@ -65,8 +71,12 @@ pub(crate) fn declare(state: &ServiceState, declaration: &Declaration, now: Inst
 
 pub(crate) fn roll_back(state: &ServiceState, to: Option<ReleaseNumber>, now: Instant) -> Step {
     let mut pass = Pass::new(state, now);
-    if let Some(reason) = busy(state) {
-        return pass.refuse(state, reason, WAIT);
+    if let Some(group) = group_to_take_back(state, to) {
+        pass.take_back(group);
+        return pass.step();
+    }
+    if let Some((reason, hint)) = busy(state) {
+        return pass.refuse(state, reason, hint);
     }
     let Some(release) = to.or_else(|| before_the_present(state)) else {
         return pass.refuse(state, "no release was live before the present one".into(), "`gapless releases` lists what there is");
@@ -129,14 +139,30 @@ fn live_already(state: &ServiceState, declaration: &Declaration) -> Option<Relea
     (!leaving).then_some(release)
 }
 
-fn busy(state: &ServiceState) -> Option<String> {
-    let rollout = state.rollout.as_ref()?;
-    let doing = match rollout.stage {
-        Stage::Prepare { .. } => "preparing",
-        Stage::Shift => "shifting the traffic to",
-        Stage::Bake { .. } | Stage::Retire | Stage::Undo { .. } => return None,
-    };
-    Some(format!("rollout {} is {doing} {}", rollout.number, rollout.to.release))
+/// Why nothing else can begin now, and what a person can do.
+fn busy(state: &ServiceState) -> Option<(String, &'static str)> {
+    let Rollout { number, from, to, stage, .. } = state.rollout.as_ref()?;
+    match stage {
+        Stage::Prepare { .. } => Some((format!("rollout {number} is preparing {}", to.release), WAIT)),
+        Stage::Shift => {
+            let reason = format!("rollout {number} is shifting the traffic to {}, and not every proxy has acknowledged it", to.release);
+            let hint = match from.and_then(|from| group_to_take_back(state, Some(from.release))) {
+                Some(_) if group_to_take_back(state, None).is_some() => GO_BACK,
+                Some(_) => NAME_IT,
+                None => BRING_BACK,
+            };
+            Some((reason, hint))
+        }
+        Stage::Bake { .. } | Stage::Retire | Stage::Undo { .. } => None,
+    }
+}
+
+/// The old group, if it is to take the traffic back that not every proxy has handed over yet. Without a name only out of a deployment: asking twice to go back must not go forward.
+fn group_to_take_back(state: &ServiceState, to: Option<ReleaseNumber>) -> Option<GroupId> {
+    let Some(Rollout { kind, from: Some(from), stage: Stage::Shift, .. }) = state.rollout else { return None };
+    let meant = to.map_or(kind == RolloutKind::Deploy, |release| release == from.release);
+    let floor = state.declaration(from.release)?.policy.floor.max(1) as usize;
+    (meant && state.wanted_nodes(from).count() >= floor).then_some(from)
 }
 
 fn before_the_present(state: &ServiceState) -> Option<ReleaseNumber> {
@@ -189,11 +215,26 @@ impl Pass {
 
     /// A rollout back to the group that is still warm. Its nodes are members already: the next look at the world gates and shifts.
     fn return_to(&mut self, group: GroupId) {
-        let deadline = self
-            .now
-            .after(self.state.declaration(group.release).map_or_else(Default::default, |declaration| declaration.policy.progress_deadline));
         self.close_rollout(false);
-        self.start(RolloutKind::Rollback, self.state.live, group, Stage::Prepare { deadline, booted: true });
+        self.start_back(group, true);
+    }
+
+    /// Gives the present rollout up in its shift, and begins one back to the group that had the traffic. Its nodes may be members no more, so they are probed first; the
+    /// new group keeps what traffic it has until then.
+    fn take_back(&mut self, group: GroupId) {
+        let Some(Rollout { number, to, .. }) = self.state.rollout else { return };
+        self.state.pinned = self.state.declared != Some(group.release);
+        self.state.live = Some(to);
+        self.set_stage(Stage::Undo { reason: Rejection::TakenBack });
+        self.notify(Notice::Rejecting { rollout: number, reason: Rejection::TakenBack });
+        self.close_rollout(false);
+        self.start_back(group, false);
+    }
+
+    fn start_back(&mut self, group: GroupId, booted: bool) {
+        let trial = self.state.declaration(group.release).map_or_else(Default::default, |declaration| declaration.policy.progress_deadline);
+        let deadline = self.now.after(trial);
+        self.start(RolloutKind::Rollback, self.state.live, group, Stage::Prepare { deadline, booted });
     }
 
     fn start(&mut self, kind: RolloutKind, from: Option<GroupId>, to: GroupId, stage: Stage) {

@@ -65,6 +65,8 @@ pub(crate) struct Round<'a> {
     pub ahead: bool,
     /// Every proxy has acknowledged the route that was decided before this round.
     pub acknowledged: bool,
+    /// The generation that was decided before this round.
+    pub decided: Generation,
     /// The members of the route as this round wants them.
     pub members: BTreeMap<NodeId, Weight>,
     /// The latest death of this round in the group that serves.
@@ -75,7 +77,8 @@ impl<'a> Round<'a> {
     fn new(state: &ServiceState, seen: &'a Observation, now: Instant) -> Self {
         let ahead = seen.proxies.values().any(|known| *known > Some(state.route.generation));
         let acknowledged = !ahead && seen.is_acknowledged(state.route.generation);
-        Self { pass: Pass::new(state, now), seen, ahead, acknowledged, members: state.route.members.clone(), death: None }
+        let (decided, members) = (state.route.generation, state.route.members.clone());
+        Self { pass: Pass::new(state, now), seen, ahead, acknowledged, decided, members, death: None }
     }
 
     /// The policy: every look at the world runs through this from top to bottom.
@@ -83,16 +86,18 @@ impl<'a> Round<'a> {
         self.forget_nodes();
         self.take_out_what_has_to_go();
         self.take_out_the_dead();
+        self.take_out_the_hung();
         match self.stage() {
             Some(Stage::Prepare { deadline, booted }) => match self.trial(deadline) {
                 Trial::Failed(reason) => self.reject(reason),
                 Trial::Running if !booted => self.probe_the_new(),
                 Trial::Passed => self.shift(),
+                Trial::Late => self.wait_on(),
                 Trial::Starting | Trial::Running => {}
             },
-            Some(Stage::Shift | Stage::Bake { .. }) if self.all_new_are_dead() && self.old_can_serve() => self.give_back(),
+            Some(Stage::Shift | Stage::Bake { .. }) if self.must_give_back() => self.give_back(),
             Some(Stage::Shift) if self.acknowledged_unchanged() => self.shifted(),
-            Some(Stage::Bake { until }) if self.pass.now >= until => self.retire(),
+            Some(Stage::Bake { until }) if self.pass.now >= until => self.end_bake(),
             Some(Stage::Retire) if self.acknowledged_unchanged() && self.old_is_gone() => self.pass.end_rollout(),
             Some(Stage::Undo { .. }) if self.new_is_gone() => self.pass.end_rollout(),
             _ => {}
@@ -145,7 +150,7 @@ impl<'a> Round<'a> {
         self.pass.notify(Notice::NodesBooted { rollout: number, group: to });
     }
 
-    /// All traffic to the new group. The old one stays a member without traffic for the bake window, else it is named no more.
+    /// All traffic to the new group; on the way back, a node of it that is not well joins later. The old one stays a member without traffic for the bake window, else it is named no more.
     fn shift(&mut self) {
         let Some(Rollout { number, from, to, .. }) = self.rollout().cloned() else { return };
         let way_back = from.is_some_and(|from| self.can_take_the_traffic(from));
@@ -158,7 +163,8 @@ impl<'a> Round<'a> {
                 _ => drop(self.members.remove(&node)),
             }
         }
-        self.members.extend(self.pass.state.wanted_nodes(to).map(|node| (node, Weight::EQUAL)));
+        let able: Vec<NodeId> = self.able(to).collect();
+        self.give_traffic(to, &able);
         self.expose(to);
         self.pass.set_stage(Stage::Shift);
         self.pass.notify(Notice::ShiftBegan { rollout: number, generation: self.next_generation(), way_back });
@@ -189,7 +195,7 @@ impl<'a> Round<'a> {
     }
 
     /// The old group has to go.
-    fn retire(&mut self) {
+    pub fn retire(&mut self) {
         self.pass.set_stage(Stage::Retire);
         if let Some(from) = self.rollout().and_then(|rollout| rollout.from) {
             self.pass.give_up(from);
@@ -200,33 +206,12 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn reject(&mut self, reason: Rejection) {
+    pub fn reject(&mut self, reason: Rejection) {
         self.pass.reject(reason);
         self.take_out_what_has_to_go();
         if self.new_is_gone() {
             self.pass.end_rollout();
         }
-    }
-
-    fn all_new_are_dead(&self) -> bool {
-        self.death.is_some() && self.rollout().is_some_and(|rollout| !self.serves(rollout.to))
-    }
-
-    fn serves(&self, group: GroupId) -> bool {
-        self.pass.state.wanted_nodes(group).any(|node| self.members.get(&node) == Some(&Weight::EQUAL))
-    }
-
-    fn old_can_serve(&self) -> bool {
-        self.rollout().and_then(|rollout| rollout.from).is_some_and(|from| self.runnable(from).next().is_some())
-    }
-
-    /// No node of the new group is left and the old one is still there: it gets the traffic back.
-    fn give_back(&mut self) {
-        let Some((from, reason)) = self.rollout().and_then(|rollout| rollout.from).zip(self.death.take()) else { return };
-        let old: Vec<NodeId> = self.runnable(from).collect();
-        self.members.extend(old.into_iter().map(|node| (node, Weight::EQUAL)));
-        self.pass.state.live = Some(from);
-        self.reject(reason);
     }
 
     fn old_is_gone(&self) -> bool {

@@ -144,6 +144,7 @@ fn path(effect: &Effect) -> Option<&'static str> {
             Rejection::ProgressDeadline { .. } => "progress deadline",
             Rejection::WrongImage { .. } => "wrong image",
             Rejection::EffectFailed { .. } => "effect failed finally",
+            Rejection::TakenBack => "taken back",
         },
         _ => return None,
     })

@@ -96,6 +96,9 @@ pub fn reason(rejection: &Rejection) -> Reason {
             plain("wrong-image", format!("node {node} was made from another image than the release names"), Some(*node))
         }
         Rejection::EffectFailed { effect, reason } => plain("effect-failed", format!("{effect} could not be carried out: {reason}"), None),
+        Rejection::TakenBack => {
+            plain("taken-back", "somebody wanted the old release back before every proxy had acknowledged the new one".into(), None)
+        }
     }
 }
 

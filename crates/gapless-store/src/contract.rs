@@ -254,6 +254,7 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::ProgressDeadline { waiting_for: "r4-i12-n2".to_string() },
         Rejection::WrongImage { node: NODE },
         Rejection::EffectFailed { effect: "EnsureGroup".to_string(), reason: "corrupt".to_string() },
+        Rejection::TakenBack,
     ]
 }
 

@@ -38,6 +38,8 @@ struct Node {
     image: Digest,
     created: u64,
     exited: Option<(Option<i32>, String)>,
+    /// It runs and answers nothing.
+    hung: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -47,6 +49,8 @@ pub struct Proxy {
     /// How much later than the others it applies a route.
     pub slow: u64,
     pub unreachable: bool,
+    /// Nothing runs in its place: no requests, no checks, and whoever looks for it finds a holder without a worker.
+    absent: bool,
     health: BTreeMap<NodeId, (Health, bool)>,
     cut_at: BTreeMap<NodeId, u64>,
     turn: usize,
@@ -111,7 +115,7 @@ impl World {
         for node in (0..size).map(|ordinal| group.node(ordinal)) {
             if self.made.insert(node) {
                 let image = if behaviour.wrong_image { digest(0xee) } else { image };
-                self.nodes.insert(node, Node { behaviour: behaviour.clone(), image, created: self.now, exited: None });
+                self.nodes.insert(node, Node { behaviour: behaviour.clone(), image, created: self.now, exited: None, hung: false });
             }
         }
     }
@@ -180,7 +184,7 @@ impl World {
     /// A node that nobody knows.
     pub fn plant(&mut self, node: NodeId) {
         self.made.insert(node);
-        self.nodes.insert(node, Node { behaviour: Behaviour::default(), image: digest(1), created: self.now, exited: None });
+        self.nodes.insert(node, Node { behaviour: Behaviour::default(), image: digest(1), created: self.now, exited: None, hung: false });
     }
 
     /// A new process takes the proxy's place, without its memory.
@@ -196,6 +200,23 @@ impl World {
         if let Some(route) = self.proxies.get_mut(name).and_then(|proxy| proxy.applied.as_mut()) {
             route.generation = Generation(route.generation.0 + 5);
             self.kept = self.kept.max(route.generation);
+        }
+    }
+
+    /// A node stops answering, or answers again.
+    pub fn hang(&mut self, node: NodeId, hung: bool) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.hung = hung;
+        }
+    }
+
+    /// The worker is gone, and its requests with it; later one comes back with the route from its disk.
+    pub fn make_absent(&mut self, name: &str, absent: bool) {
+        self.requests.retain(|request| request.proxy != name || !absent);
+        if let Some(proxy) = self.proxies.get_mut(name) {
+            (proxy.absent, proxy.unreachable) = (absent, absent);
+            proxy.health.clear();
+            proxy.cut_at.clear();
         }
     }
 
@@ -236,7 +257,7 @@ impl World {
         if !self.now.is_multiple_of(CHECK_INTERVAL) {
             return;
         }
-        for proxy in self.proxies.values_mut() {
+        for proxy in self.proxies.values_mut().filter(|proxy| !proxy.absent) {
             let members: Vec<NodeId> = proxy.applied.iter().flat_map(|route| route.members.keys().copied()).collect();
             for node in members {
                 let result = self.nodes.get(&node).map_or(Err(("connection refused".into(), false)), |node| node.answer(self.now));
@@ -275,7 +296,7 @@ impl World {
     }
 
     fn send_request(&mut self, name: &str, length: u64) {
-        let Some(proxy) = self.proxies.get_mut(name) else { return };
+        let Some(proxy) = self.proxies.get_mut(name).filter(|proxy| !proxy.absent) else { return };
         let ready = proxy.ready();
         let weighted = proxy.applied.as_ref().is_some_and(|route| route.members.values().any(|weight| *weight > Weight::PROBED));
         proxy.turn += 1;
@@ -329,7 +350,7 @@ impl World {
 
     /// The fewest nodes that can answer at any proxy that has a route with traffic.
     pub fn least_capacity(&self) -> Option<usize> {
-        let routes = self.proxies.values().filter_map(|proxy| proxy.applied.as_ref());
+        let routes = self.proxies.values().filter(|proxy| !proxy.absent).filter_map(|proxy| proxy.applied.as_ref());
         let serving = routes.filter(|route| route.members.values().any(|weight| *weight > Weight::PROBED));
         serving
             .map(|route| route.members.iter().filter(|(node, weight)| **weight > Weight::PROBED && self.can_answer(**node)).count())
@@ -378,6 +399,7 @@ impl Node {
     fn answer(&self, now: u64) -> Result<(), (String, bool)> {
         let answering = self.exited.is_none() && now >= self.created + self.behaviour.boots + self.behaviour.answers;
         match self.behaviour.status {
+            _ if self.hung => Err(("timed out".into(), false)),
             _ if !answering => Err(("connection refused".into(), false)),
             200..300 => Ok(()),
             status => Err((format!("status {status}"), true)),

@@ -3,11 +3,11 @@
 //! | command | what happens |
 //! |---|---|
 //! | `policy nodes 3 floor 2 passes 2 failures 3 progress 60s drain 30s bake 0s` | what the next declarations say |
-//! | `proxies a b`, `slow a 3s`, `unreachable a`, `reachable a`, `replace a` (without memory), `rewind a` (with its last but one route), `ahead a` (with a generation that nobody decided) | the proxies |
+//! | `proxies a b`, `slow a 3s`, `unreachable a`, `reachable a`, `replace a` (without memory), `rewind a` (with its last but one route), `absent a` (no worker), `present a`, `ahead a` (with a generation that nobody decided) | the proxies |
 //! | `behave v2 status 500`, `boots 1s`, `answers 1s`, `exits 3 150ms`, `stays`, `wrong-image`, `well` | nodes that an artifact version makes from now on |
 //! | `declare v2`, `rollback`, `rollback r1` | people |
 //! | `run 5s`, `settle`, `until bake` | time passes: that long, until nothing is under way, until the state is so |
-//! | `kill r1-i1-n0`, `kill all r1`, `vanish r1-i1-n0`, `plant r7-i70-n0`, `long 20s` (requests) | the world |
+//! | `kill r1-i1-n0`, `kill all r1`, `vanish r1-i1-n0`, `plant r7-i70-n0`, `hang r1-i1-n0` (it runs and answers nothing), `wake r1-i1-n0`, `long 20s` (requests) | the world |
 //! | `fail Route 2 why`, `fail EnsureGroup always finally why`, `repair EnsureGroup`, `hold DestroyNodes`, `release held` | effects |
 //! | `restart` (what was sent still arrives), `crash` (it does not), `forget everything` | the engine |
 //! | `expect live r2`, `expect gone r1-i1-n0`, `expect cut 3`, … | what must be so |
@@ -110,8 +110,10 @@ impl Story {
                 Ok(())
             }
             ["expect", what @ ..] => self.expect(what),
-            ["kill" | "vanish" | "plant", ..] => self.harm_nodes(words),
-            ["proxies" | "slow" | "ahead" | "unreachable" | "reachable" | "replace" | "rewind", ..] => self.change_proxies(words),
+            ["kill" | "vanish" | "plant" | "hang" | "wake", ..] => self.harm_nodes(words),
+            ["proxies" | "slow" | "ahead" | "absent" | "present" | "unreachable" | "reachable" | "replace" | "rewind", ..] => {
+                self.change_proxies(words)
+            }
             _ => self.disturb_engine(words),
         }
     }
@@ -119,6 +121,9 @@ impl Story {
     fn harm_nodes(&mut self, words: &[&str]) -> Result<(), String> {
         let node = |name: &str| name.parse().map_err(|_| "no node");
         match words {
+            ["hang", name] => self.engine.world.hang(node(name)?, true),
+            ["hang", "any", place] => self.any(place).into_iter().for_each(|node| self.engine.world.hang(node, true)),
+            ["wake", name] => self.engine.world.hang(node(name)?, false),
             ["kill", "any", place] => self.any(place).into_iter().for_each(|node| self.engine.world.kill(node, "killed")),
             ["vanish", "any", place] => self.any(place).into_iter().for_each(|node| self.engine.world.vanish(node)),
             ["kill", "all", release] => self.engine.world.kill_release(number(release, 'r')?),
@@ -138,6 +143,8 @@ impl Story {
             ["slow", name, span] => self.proxy(name, |proxy, span| proxy.slow = span, span)?,
             ["unreachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = true, "0s")?,
             ["reachable", name] => self.proxy(name, |proxy, _| proxy.unreachable = false, "0s")?,
+            ["absent", name] => self.engine.world.make_absent(name, true),
+            ["present", name] => self.engine.world.make_absent(name, false),
             ["ahead", name] => self.engine.world.put_ahead(name),
             ["replace", name] => self.engine.world.replace_proxy(name),
             // A destruction that was decided on what the proxy had acknowledged cannot be called back: no fault of the core.

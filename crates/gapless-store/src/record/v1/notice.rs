@@ -55,6 +55,7 @@ pub(super) enum Rejection {
     ProgressDeadline { waiting_for: String },
     WrongImage { node: String },
     EffectFailed { effect: String, reason: String },
+    TakenBack,
 }
 
 impl From<&core::Notice> for Notice {
@@ -167,6 +168,7 @@ impl From<core::Rejection> for Rejection {
             R::ProgressDeadline { waiting_for } => Rejection::ProgressDeadline { waiting_for },
             R::WrongImage { node } => Rejection::WrongImage { node: node.to_string() },
             R::EffectFailed { effect, reason } => Rejection::EffectFailed { effect, reason },
+            R::TakenBack => Rejection::TakenBack,
         }
     }
 }
@@ -182,6 +184,7 @@ impl TryFrom<Rejection> for core::Rejection {
             Rejection::ProgressDeadline { waiting_for } => R::ProgressDeadline { waiting_for },
             Rejection::WrongImage { node: name } => R::WrongImage { node: node(&name)? },
             Rejection::EffectFailed { effect, reason } => R::EffectFailed { effect, reason },
+            Rejection::TakenBack => R::TakenBack,
         })
     }
 }

@@ -1,0 +1,117 @@
+//! The way back: a group that had the traffic before takes it again, by a person's wish or because the new one cannot serve.
+
+use crate::gate::{self, Trial};
+use crate::limit::BAKE_AGAIN;
+use crate::node::{GroupId, NodeId};
+use crate::notice::Rejection;
+use crate::observation::{Condition, NodeSeen};
+use crate::release::Declaration;
+use crate::rollout::Round;
+use crate::route::Weight;
+use crate::service::{Rollout, Stage};
+use crate::time::Instant;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+impl Round<'_> {
+    /// Whether some node of this group has traffic and is fit for it: it runs, and has not failed as many checks in a row as would fail the gate.
+    pub fn serves(&self, group: GroupId) -> bool {
+        let limit = self.policy_of(group, |policy| policy.gate_failures).unwrap_or(1);
+        let fit = |seen: &NodeSeen| seen.condition == Condition::Running && seen.health.failures < limit;
+        let mut wanted = self.pass.state.wanted_nodes(group);
+        wanted.any(|node| self.members.get(&node) == Some(&Weight::EQUAL) && self.seen.nodes.get(&node).is_some_and(fit))
+    }
+
+    /// No node of the new group can serve, and the old one has some that can.
+    pub fn must_give_back(&self) -> bool {
+        let Some(Rollout { from: Some(from), to, .. }) = self.rollout() else { return false };
+        !self.serves(*to) && self.runnable(*from).next().is_some()
+    }
+
+    /// The old group gets the traffic back: what runs at once, the rest of it when it has passed the gate again.
+    pub fn give_back(&mut self) {
+        let Some(Rollout { from: Some(from), to, .. }) = self.rollout().cloned() else { return };
+        let reason = self.why_it_cannot_serve(to);
+        let able: Vec<NodeId> = self.runnable(from).collect();
+        self.pass.state.live = Some(from);
+        self.reject(reason);
+        self.give_traffic(from, &able);
+    }
+
+    /// These nodes of a group get traffic; its other ones join it as replacements do.
+    pub fn give_traffic(&mut self, group: GroupId, able: &[NodeId]) {
+        self.members.extend(able.iter().map(|node| (*node, Weight::EQUAL)));
+        let trial = self.policy_of(group, |policy| policy.progress_deadline).unwrap_or_default();
+        let deadline = self.pass.now.after(trial);
+        let rest: Vec<NodeId> = self.pass.state.wanted_nodes(group).filter(|node| !able.contains(node)).collect();
+        self.pass.state.joining.extend(rest.into_iter().map(|node| (node, deadline)));
+    }
+
+    fn why_it_cannot_serve(&mut self, group: GroupId) -> Rejection {
+        if let Some(death) = self.death.take() {
+            return death;
+        }
+        let seen = self.seen.nodes_of(group).find(|(_, seen)| seen.condition != Condition::Starting && !seen.is_healthy());
+        match seen.map(|(node, seen)| (node, &seen.condition, gate::evidence(seen))) {
+            Some((node, Condition::Exited { code, output }, _)) => Rejection::NodeExited { node, code: *code, output: output.clone() },
+            Some((node, _, evidence)) => Rejection::GateFailed { node, evidence },
+            None => {
+                Rejection::NodeExited { node: group.node(0), code: None, output: "no node of the group has traffic any more".to_string() }
+            }
+        }
+    }
+
+    /// The bake window is over. The old group goes only if the new one serves; when neither does, it stays: it may be well again first.
+    pub fn end_bake(&mut self) {
+        if self.rollout().is_some_and(|rollout| self.serves(rollout.to)) {
+            return self.retire();
+        }
+        let until = self.pass.now.after(BAKE_AGAIN);
+        self.pass.set_stage(Stage::Bake { until });
+    }
+
+    /// Whether this group had traffic before: it is not on trial, it is what a rollout goes back to.
+    pub fn is_way_back(&self, group: GroupId) -> bool {
+        self.pass.state.groups.get(&group).is_some_and(|known| known.exposed)
+    }
+
+    /// How the nodes of the group that takes the traffic again stand. A proxy that cannot be asked does not hold the way back up: it holds an earlier route, whose members
+    /// all stay until it has acknowledged another one (I2).
+    pub fn trial_of_the_way_back(&self, to: GroupId, declaration: &Declaration, deadline: Instant) -> Trial {
+        let from_serves = self.rollout().and_then(|rollout| rollout.from).is_some_and(|from| self.serves(from));
+        let wanted: Vec<(NodeId, Option<&NodeSeen>)> =
+            self.pass.state.wanted_nodes(to).map(|node| (node, self.seen.nodes.get(&node))).collect();
+        let able = wanted.iter().filter(|(_, seen)| seen.is_some_and(|seen| gate::passes(seen, declaration))).count();
+        let mut hopeless = wanted.iter().filter_map(|(node, seen)| gate::hopeless(*node, (*seen)?, declaration));
+        let first_hopeless = hopeless.next();
+        let hopeless = hopeless.count() + usize::from(first_hopeless.is_some());
+        let needed = declaration.policy.floor.max(1) as usize;
+        if wanted.is_empty() || (from_serves && wanted.len() - hopeless < needed) {
+            return Trial::Failed(first_hopeless.unwrap_or_else(|| gate::vanished(to.node(0))));
+        }
+        let late = self.pass.now >= deadline;
+        if !(self.are_probed(to) && self.is_acknowledged_where_reachable()) {
+            return if late { Trial::Late } else { Trial::Running };
+        }
+        let enough = able >= needed || (able > 0 && !from_serves);
+        if enough && (late || able + hopeless == wanted.len()) {
+            return Trial::Passed;
+        }
+        if late { Trial::Failed(Rejection::ProgressDeadline { waiting_for: self.waiting_for(to, declaration) }) } else { Trial::Running }
+    }
+
+    /// No proxy can be told anything: the way back goes on being tried, and its nodes stay.
+    pub fn wait_on(&mut self) {
+        let Some(Rollout { to, .. }) = self.rollout().cloned() else { return };
+        let again = self.pass.now.after(self.policy_of(to, |policy| policy.progress_deadline).unwrap_or_default());
+        if let Some(Rollout { stage: Stage::Prepare { deadline, .. }, .. }) = &mut self.pass.state.rollout {
+            *deadline = again;
+        }
+    }
+
+    /// Every proxy that could be asked, at least one, has acknowledged the route that was decided before this round.
+    fn is_acknowledged_where_reachable(&self) -> bool {
+        let mut known = self.seen.proxies.values().flatten().peekable();
+        !self.ahead && known.peek().is_some() && known.all(|known| *known >= self.decided)
+    }
+}
