@@ -39,6 +39,7 @@ pub struct Access {
 
 /// Makes of a project's template the one that is run: its `null` builder with the node's address, its provisioners as they are, then every
 /// Puppet provisioner once more, and last the removal of the tools. Puppet's reports are fetched into `reports`, a folder that Packer may write.
+/// Post-processors are left out: they treat the artifacts of other builders, and would run after the reports were fetched.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] when the template is not JSON or has no `null` builder.
@@ -62,6 +63,9 @@ pub fn derive(
     };
     let applies_puppet = provisioners.iter().any(is_puppet);
     root["provisioners"] = Value::Array(all_provisioners(provisioners, applies_puppet, reports, removal));
+    if let Some(object) = root.as_object_mut() {
+        object.remove("post-processors");
+    }
     let variables = chosen_variables(&root, variables, access)?;
     Ok(Derived { template: root.to_string(), builder, variables, applies_puppet })
 }

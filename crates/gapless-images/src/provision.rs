@@ -16,12 +16,13 @@ use crate::view::View;
 use gapless_core::digest::Digest;
 use gapless_engine::error::{Context, Error, ErrorKind};
 use gapless_engine::images::OWNER_SHIFT;
+use gapless_engine::inside;
 use gapless_engine::workbench::{BenchRequest, SandboxEnd, SandboxRequest, Workbench};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -37,6 +38,9 @@ const VALIDATE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a growing log is looked at for the person who watches; nothing waits for it.
 const LOG_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The most bytes of Puppet's reports of a pass: some thousand resources have a few MB.
+const REPORT_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// What a build node has for itself and no image gets.
 const NOT_PUBLISHED: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
@@ -250,19 +254,23 @@ impl Provision<'_> {
         if !derived.applies_puppet {
             return Ok((Vec::new(), None));
         }
-        let first = self.reports(work, "first")?;
-        puppet::must_be_unchanged(&self.reports(work, "second")?)?;
+        let first = self.reports(work, "first").await?;
+        puppet::must_be_unchanged(&self.reports(work, "second").await?)?;
         let changes = first.iter().flat_map(|report| &report.changes).map(|change| change.resource.clone()).collect();
         Ok((changes, first.first().map(|report| report.puppet_version.clone())))
     }
 
     /// Puppet's reports of a pass, which Packer fetched from the node. They are kept beside the logs.
-    fn reports(&self, work: &Work, pass: &str) -> Result<Vec<puppet::Report>, Error> {
-        let text = fs::read_to_string(work.output.join(format!("{pass}.yaml")));
-        let text = text.context(|| format!("reading Puppet's reports of the {pass} pass"))?;
+    async fn reports(&self, work: &Work, pass: &str) -> Result<Vec<puppet::Report>, Error> {
+        let (output, name) = (work.output.clone(), format!("{pass}.yaml"));
         let kept = self.logs.join(format!("puppet-{pass}.yaml"));
-        fs::write(&kept, &text).context(|| format!("writing {}", kept.display()))?;
-        puppet::read(&text)
+        blocking(move || {
+            let text = fetched(&output, &name)?;
+            fs::write(&kept, &text).context(|| format!("writing {}", kept.display()))?;
+            puppet::read(&text)
+        })
+        .await
+        .context(|| format!("reading Puppet's reports of the {pass} pass"))
     }
 
     fn judge(&self, end: SandboxEnd, log: &Path) -> Result<(), Error> {
@@ -373,6 +381,12 @@ fn write_derived(work: &Work, derived: &packer::Derived) -> Result<(), Error> {
     fs::write(&path, &derived.template).context(|| format!("writing {}", path.display()))
 }
 
+/// A file that Packer left in its folder. Packer runs the project's scripts there: only what the sandboxed user made itself is read, never through a link.
+fn fetched(output: &Path, name: &str) -> Result<String, Error> {
+    let owner = fs::symlink_metadata(output).context(|| format!("looking at {}", output.display()))?.uid();
+    Ok(String::from_utf8_lossy(&inside::read_own(output, Path::new(name), owner, REPORT_LIMIT)?).into_owned())
+}
+
 /// A key for this one node. The folders above are root's alone; the fenced Packer sees it by a mount and needs to be able to read it.
 fn make_key(path: &Path) -> Result<(), Error> {
     let mut command = Command::new("ssh-keygen");
@@ -456,6 +470,32 @@ mod tests {
     fn a_template_reads_its_own_folder() {
         assert_eq!(readable_folder("packer/web/hello.json"), "packer");
         assert_eq!(readable_folder("hello.json"), "hello.json");
+    }
+
+    #[test]
+    fn a_report_is_read_only_from_the_sandboxed_users_own_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("output");
+        fs::create_dir(&output).unwrap();
+        std::os::unix::fs::chown(&output, Some(4242), Some(4242)).unwrap();
+        fs::write(folder.path().join("key"), "signing key").unwrap();
+        let give = |name: &str| std::os::unix::fs::lchown(output.join(name), Some(4242), Some(4242)).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("key"), output.join("link.yaml")).unwrap();
+        give("link.yaml");
+        fs::hard_link(folder.path().join("key"), output.join("hard.yaml")).unwrap();
+        assert!(Command::new("mkfifo").arg(output.join("pipe.yaml")).status().unwrap().success());
+        give("pipe.yaml");
+        let long = File::create(output.join("long.yaml")).unwrap();
+        long.set_len(1 << 40).unwrap();
+        give("long.yaml");
+        for name in ["link.yaml", "hard.yaml", "pipe.yaml", "long.yaml"] {
+            let error = fetched(&output, name).unwrap_err();
+            assert_eq!(error.error_kind(), ErrorKind::Invalid, "{name}: {error}");
+            assert!(!error.to_string().contains("signing"), "{error}");
+        }
+        fs::write(output.join("own.yaml"), "report").unwrap();
+        give("own.yaml");
+        assert_eq!(fetched(&output, "own.yaml").unwrap(), "report");
     }
 
     #[test]

@@ -75,13 +75,19 @@ pub fn read(text: &str) -> Result<Vec<Report>, Error> {
     Deserializer::from_str(text)
         .map(|document| {
             let raw = RawReport::deserialize(document)
-                .map_err(|error| Error::new(format!("this is no report of Puppet: {error}")).kind(ErrorKind::Invalid))?;
+                .map_err(|error| no_report(error.location().map(|place| (place.line(), place.column()))))?;
             if raw.status == "failed" {
                 return Err(Error::new("Puppet's report says that the run failed").kind(ErrorKind::Invalid));
             }
             Ok(Report { puppet_version: raw.puppet_version, changes: raw.resource_statuses.into_iter().filter_map(change).collect() })
         })
         .collect()
+}
+
+/// Where the text stops being a report. The parser's own words are not passed on: they repeat parts of a text that may be anything.
+fn no_report(place: Option<(usize, usize)>) -> Error {
+    let place = place.map_or(String::new(), |(line, column)| format!(" (line {line}, column {column})"));
+    Error::new(format!("this is no report of Puppet{place}")).kind(ErrorKind::Invalid)
 }
 
 fn change((resource, status): (String, RawStatus)) -> Option<Change> {
@@ -125,4 +131,20 @@ pub fn must_be_unchanged(second: &[Report]) -> Result<(), Error> {
 
 fn counted(count: usize) -> String {
     if count == 1 { "1 resource".into() } else { format!("{count} resources") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_report_is_not_repeated() {
+        for text in
+            ["root:x:0:0:root\n", "resource_statuses: private\n", "resource_statuses:\n  a: {line: private}\n", "{private: [", "private"]
+        {
+            let error = read(text).unwrap_err();
+            assert_eq!(error.error_kind(), ErrorKind::Invalid);
+            assert!(!error.to_string().contains("private") && !error.to_string().contains("root"), "{error}");
+        }
+    }
 }

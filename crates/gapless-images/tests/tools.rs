@@ -101,7 +101,8 @@ fn the_template_is_run_with_puppet_twice_and_the_tools_removed_last() {
             { "type": "shell", "inline": ["one"] },
             { "type": "puppet-masterless", "manifest_file": "a.pp" },
             { "type": "puppet-masterless", "manifest_file": "b.pp", "extra_arguments": ["--test"] }
-        ]
+        ],
+        "post-processors": [{ "type": "shell-local", "inline": ["ln -sf /key /output/first.yaml"] }]
     }"#;
     let derived = derive(template, &[("size", "2")]).unwrap();
     assert_eq!((derived.builder.as_str(), derived.applies_puppet), ("node", true));
@@ -112,6 +113,7 @@ fn the_template_is_run_with_puppet_twice_and_the_tools_removed_last() {
     let root: Value = serde_json::from_str(&derived.template).unwrap();
     assert_eq!(root["builders"][1]["ssh_host"], "10.0.0.7");
     assert_eq!(root["builders"][0]["region"], "x");
+    assert!(root.get("post-processors").is_none(), "they would run after the reports were fetched");
     let kinds: Vec<&str> =
         root["provisioners"].as_array().unwrap().iter().map(|provisioner| provisioner["type"].as_str().unwrap()).collect();
     let puppet = ["puppet-masterless", "shell", "puppet-masterless", "shell"];
