@@ -2,7 +2,7 @@
 
 use crate::git;
 use gapless_engine::error::{Context, Error, ErrorKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The most that the files of one reading may have together, in bytes: they are held in memory. Larger things belong on a volume or into a package.
@@ -75,6 +75,7 @@ impl Commit {
 
     fn read(&self, paths: &[&str]) -> Result<BTreeMap<String, CommitFile>, Error> {
         let listed = self.list(paths)?;
+        check_paths(&listed)?;
         let size = listed.iter().map(|file| file.size).fold(0, u64::saturating_add);
         if size > SIZE_LIMIT {
             return Err(Error::new(format!("the files have more than {SIZE_LIMIT} bytes"))
@@ -108,6 +109,30 @@ impl Commit {
         let lines = answer.output.split(|byte| *byte == 0).filter(|line| !line.is_empty());
         lines.filter_map(|line| Listed::parse(line).transpose()).collect()
     }
+}
+
+/// A commit that Git itself made has only paths that can be written below a folder; one that was put together by hand may have any bytes in its trees.
+fn check_paths(listed: &[Listed]) -> Result<(), Error> {
+    let mut known = BTreeSet::new();
+    for file in listed {
+        let is_plain = file.path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if !is_plain || !known.insert(file.path.as_str()) {
+            return Err(malformed(&file.path));
+        }
+    }
+    let below_a_file = listed.iter().find(|file| folders(&file.path).any(|folder| known.contains(folder)));
+    below_a_file.map_or(Ok(()), |file| Err(malformed(&file.path)))
+}
+
+/// The folders that a path leads through, the innermost first.
+fn folders(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(crate::view::parent(path), |folder| crate::view::parent(folder))
+}
+
+fn malformed(path: &str) -> Error {
+    Error::new(format!("the commit holds `{path}` in a way that no folder can"))
+        .kind(ErrorKind::Invalid)
+        .hint("Git did not make this commit; `git fsck` shows what is wrong with it")
 }
 
 /// A file as a commit lists it.

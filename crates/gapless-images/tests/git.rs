@@ -176,3 +176,19 @@ fn an_answer_that_is_too_long_is_refused() {
     let error = git::ask(&hostile.folder(), &arguments, Vec::new(), 8).unwrap_err();
     assert!(error.to_string().contains("more than 8 bytes"), "{error}");
 }
+
+#[test]
+fn a_tree_that_leads_out_or_through_its_own_link_is_refused() {
+    let hostile = Hostile::new();
+    let id = hostile.git(&["hash-object", "-w", "--stdin"], "x");
+    let link = hostile.git(&["hash-object", "-w", "--stdin"], "/etc");
+    let inner = hostile.git(&["mktree"], &format!("100644 blob {id}\tcron\n"));
+    let raw = |name: &str| format!("040000 tree {inner}\t{name}\n");
+    for entries in [raw(".."), raw("."), format!("120000 blob {link}\tsub\n{}", raw("sub"))] {
+        let site = hostile.git(&["mktree"], &entries);
+        let tree = hostile.git(&["mktree"], &format!("040000 tree {site}\tsite\n"));
+        let commit = hostile.git(&["commit-tree", "-m", "crafted", &tree], "");
+        let error = Commit::find(&hostile.folder(), &commit).unwrap().files(&["site"]).unwrap_err();
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("git fsck")), "{entries}: {error}");
+    }
+}
