@@ -4,7 +4,6 @@
 use crate::core::Core;
 use crate::node::Claim;
 use crate::record::{Ended, now_ms};
-use crate::route::Service;
 use crate::sync::lock;
 use gapless_wire::record::SMALL_BYTES;
 use hyper::Method;
@@ -38,8 +37,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn open(core: Rc<Core>, service: &Service, method: &Method, begun: Instant) -> Self {
-        let service = service.name.clone();
+    pub(crate) fn open(core: Rc<Core>, service: &Arc<str>, method: &Method, begun: Instant) -> Self {
+        let service = service.clone();
         Self { core, service, is_get: method == Method::GET, begun, retried: false, held: false, claim: None, status: 0, open: true }
     }
 

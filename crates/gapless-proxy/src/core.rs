@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) close_idle: watch::Sender<bool>,
     /// Open client connections, and listeners that still accept.
     pub(crate) clients: watch::Sender<usize>,
+    /// The snapshot on disk could not be read and nothing was put since: what finds no service has lost it.
+    pub(crate) without_routes: AtomicBool,
     pub(crate) refused: AtomicU64,
     pub(crate) client_gone: AtomicU64,
 }
@@ -60,6 +62,7 @@ impl Shared {
             leaving: AtomicBool::new(false),
             close_idle: watch::Sender::new(false),
             clients: watch::Sender::new(0),
+            without_routes: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             client_gone: AtomicU64::new(0),
         }
@@ -120,7 +123,7 @@ impl Core {
         self.shared.leaving.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn account(self: &Rc<Self>, service: &crate::route::Service, method: &hyper::Method, begun: std::time::Instant) -> Account {
+    pub(crate) fn account(self: &Rc<Self>, service: &Arc<str>, method: &hyper::Method, begun: std::time::Instant) -> Account {
         Account::open(self.clone(), service, method, begun)
     }
 }

@@ -79,9 +79,9 @@ pub(crate) async fn respond(core: &Rc<Core>, client: Client, mut request: Reques
         Err(refusal) => return refuse(core, &refusal),
     };
     let Some(service) = core.shared.routes.service(&inbound.host) else {
-        return refuse(core, &Refusal(StatusCode::NOT_FOUND, "no service answers this host"));
+        return no_service(core, &inbound, begun);
     };
-    let mut account = core.account(&service, &inbound.method, begun);
+    let mut account = core.account(&service.name, &inbound.method, begun);
     let content = match Content::take(incoming, service.retry && inbound.is_idempotent()).await {
         Ok(content) => content,
         Err(_) => return broken_off(&mut account),
@@ -93,6 +93,18 @@ pub(crate) async fn respond(core: &Rc<Core>, client: Client, mut request: Reques
 fn refuse(core: &Core, refusal: &Refusal) -> Response<AnswerBody> {
     core.shared.refused.fetch_add(1, Ordering::Relaxed);
     answer::text(refusal.0, refusal.1)
+}
+
+/// Nobody's host, which is a configured refusal; but a worker that lost its routes does not know that, and fails what it cannot place.
+fn no_service(core: &Rc<Core>, inbound: &Inbound, begun: Instant) -> Response<AnswerBody> {
+    if !core.shared.without_routes.load(Ordering::SeqCst) {
+        return refuse(core, &Refusal(StatusCode::NOT_FOUND, "no service answers this host"));
+    }
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let mut account = core.account(&Arc::from(""), &inbound.method, begun);
+    account.answered_by_proxy(status.as_u16());
+    account.close(End::Failed(cause::NO_ROUTES));
+    answer::text(status, &format!("{}: the proxy could not read its routes and waits for new ones", cause::NO_ROUTES))
 }
 
 fn broken_off(account: &mut Account) -> Response<AnswerBody> {

@@ -5,11 +5,11 @@
 //! serves. SIGTERM or SIGINT to the holder is an orderly stop. When the holder is killed, its workers notice, finish and end: see [`crate::worker`].
 
 use crate::admin::{self, AdminAnswer};
-use crate::control::{Order, Report};
+use crate::control::{Order, OrderNumber, Report, START};
 use crate::error::ProxyError;
 use crate::listener::{self, Listeners};
 use crate::sync::lock;
-use crate::worker::{LISTENERS_VARIABLE, STATE_VARIABLE, socket_path};
+use crate::worker::{LISTENERS_VARIABLE, PREDECESSOR_VARIABLE, STATE_VARIABLE, socket_path};
 use gapless_wire::route::{ProxyStatus, Worker};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
@@ -28,8 +28,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
-/// How long a worker may take for each step of its start; it takes some milliseconds.
-const STEP_LIMIT: Duration = Duration::from_secs(5);
+/// How long a worker may take for each step of a change of workers. It takes some milliseconds, but a worker that is passing a snapshot on answers only
+/// after that, so it is longer than [`crate::worker::RELAY_LIMIT`]. What takes longer undoes the change; it ends no worker that serves.
+const STEP_LIMIT: Duration = Duration::from_secs(12);
 /// A worker that ends sooner after its start than this did not really run.
 const FAST_DEATH: Duration = Duration::from_secs(2);
 /// So many fast deaths in a row are answered at once; more of them with a pause, so that a crash loop does not eat the machine.
@@ -162,7 +163,8 @@ struct Handle {
     leaving: bool,
     begun: Instant,
     orders: ChildStdin,
-    reports: mpsc::UnboundedReceiver<Report>,
+    last_order: OrderNumber,
+    reports: mpsc::UnboundedReceiver<(OrderNumber, Report)>,
     kill: Option<oneshot::Sender<()>>,
 }
 
@@ -228,28 +230,27 @@ impl Holder {
     /// acknowledge what the newest does not have.
     async fn replace_worker(&mut self) -> Result<(), ProxyError> {
         let mut newest = self.spawn()?;
-        if let Err(error) = newest.expect(Report::Up).await {
+        if let Err(error) = newest.expect(START, Report::Up).await {
             newest.discard();
             return Err(error);
         }
         self.publish_with(Some(&newest));
-        let introduced = self.introduce(Some(newest.socket.clone())).await;
+        let introduced = self.introduce(&newest.socket).await;
         let served = match introduced {
             Ok(()) => newest.order_and_expect(&Order::Serve, Report::Serving).await,
             Err(error) => Err(error),
         };
         if let Err(error) = served {
             newest.discard();
-            // The older ones go on as if nothing had been.
-            let restored = self.introduce(None).await;
+            self.restore().await;
             self.publish();
-            return restored.and(Err(error));
+            return Err(error);
         }
         for older in self.workers.iter_mut().filter(|worker| !worker.leaving) {
             older.leaving = true;
             if let Err(error) = older.order_and_expect(&Order::Leave, Report::Leaving).await {
-                tracing::error!(%error, pid = older.pid, "a worker cannot be told to leave");
-                older.kill();
+                // It has requests. The order stands in its input, and until it is obeyed there is one more worker that has to acknowledge.
+                tracing::error!(%error, pid = older.pid, "a worker does not say that it leaves");
             }
         }
         self.workers.push(newest);
@@ -257,19 +258,36 @@ impl Holder {
         Ok(())
     }
 
-    /// Tells the older workers who persists from now on. One that does not answer is of no use: when it serves, that is an error, and when it leaves
-    /// it is killed.
-    async fn introduce(&mut self, newest: Option<PathBuf>) -> Result<(), ProxyError> {
+    /// Tells the older workers who persists from now on. The serving one has to answer: before that it may still be persisting. Those that leave already
+    /// pass everything on to one that was the newest once; so it reaches the serving one, and through it the newest, whenever they hear of it.
+    async fn introduce(&mut self, newest: &Path) -> Result<(), ProxyError> {
+        let order = Order::Succeed(Some(newest.to_path_buf()));
         for older in &mut self.workers {
-            let told = older.order_and_expect(&Order::Succeed(newest.clone()), Report::Succeeded).await;
-            if let Err(error) = told {
-                if !older.leaving {
-                    return Err(error);
-                }
-                older.kill();
+            if older.leaving {
+                older.order_if_it_lives(&order).await;
+            } else {
+                older.order_and_expect(&order, Report::Succeeded).await?;
             }
         }
         Ok(())
+    }
+
+    /// A newest worker came to nothing: the serving one is the newest again, and those that leave pass on to it. Nobody is waited for: until an order is
+    /// obeyed, a worker passes snapshots on to a socket that is gone, which refuses them and acknowledges nothing.
+    async fn restore(&mut self) {
+        let serving = self.serving_socket();
+        for older in &mut self.workers {
+            let newer = if older.leaving { serving.clone() } else { None };
+            // Without a serving worker the next newest one is on its way.
+            if !older.leaving || newer.is_some() {
+                older.order_if_it_lives(&Order::Succeed(newer)).await;
+            }
+        }
+    }
+
+    /// The admin socket of the worker that serves.
+    fn serving_socket(&self) -> Option<PathBuf> {
+        self.workers.iter().rev().find(|worker| !worker.leaving).map(|worker| worker.socket.clone())
     }
 
     fn spawn(&self) -> Result<Handle, ProxyError> {
@@ -277,6 +295,9 @@ impl Holder {
         let descriptors = listeners.descriptors();
         let mut command = Command::new(&self.options.program);
         command.args(&self.options.worker_arguments).env(STATE_VARIABLE, &self.options.state).env(LISTENERS_VARIABLE, listeners.names());
+        if let Some(predecessor) = self.serving_socket() {
+            command.env(PREDECESSOR_VARIABLE, predecessor);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // SAFETY: between fork and exec it only changes flags of descriptors, without a lock or an allocation.
         unsafe { command.pre_exec(move || listener::leave_open(&descriptors)) };
@@ -295,7 +316,7 @@ impl Holder {
             }
         });
         let socket = socket_path(&self.options.state, pid);
-        Ok(Handle { pid, socket, leaving: false, begun: Instant::now(), orders, reports, kill: Some(kill) })
+        Ok(Handle { pid, socket, leaving: false, begun: Instant::now(), orders, last_order: START, reports, kill: Some(kill) })
     }
 
     fn publish(&self) {
@@ -351,24 +372,44 @@ async fn wait(mut child: Child, pid: u32, killed: oneshot::Receiver<()>, tell: m
 }
 
 impl Handle {
-    async fn order(&mut self, order: &Order) -> Result<(), ProxyError> {
-        let sent = self.orders.write_all(order.line().as_bytes()).await;
-        sent.map_err(|error| ProxyError::new(format!("worker {} takes no orders: {error}", self.pid)))
+    async fn order(&mut self, order: &Order) -> Result<OrderNumber, ProxyError> {
+        self.last_order += 1;
+        let sent = self.orders.write_all(order.line(self.last_order).as_bytes()).await;
+        sent.map_err(|error| ProxyError::new(format!("worker {} takes no orders: {error}", self.pid)))?;
+        Ok(self.last_order)
+    }
+
+    /// Orders without waiting for the answer.
+    async fn order_if_it_lives(&mut self, order: &Order) {
+        if let Err(error) = self.order(order).await {
+            // Its end is told by the system.
+            tracing::warn!(%error, "a worker is about to end");
+        }
     }
 
     async fn order_and_expect(&mut self, order: &Order, report: Report) -> Result<(), ProxyError> {
-        self.order(order).await?;
-        self.expect(report).await
+        let number = self.order(order).await?;
+        self.expect(number, report).await
     }
 
-    async fn expect(&mut self, wanted: Report) -> Result<(), ProxyError> {
-        match tokio::time::timeout(STEP_LIMIT, self.reports.recv()).await {
+    async fn expect(&mut self, answered: OrderNumber, wanted: Report) -> Result<(), ProxyError> {
+        let (pid, word) = (self.pid, wanted.word());
+        match tokio::time::timeout(STEP_LIMIT, self.answer_to(answered)).await {
             Ok(Some(report)) if report == wanted => Ok(()),
-            Ok(Some(other)) => Err(ProxyError::new(format!("worker {} said `{}` instead of `{}`", self.pid, other.line(), wanted.line()))),
-            Ok(None) => {
-                Err(ProxyError::new(format!("worker {} ended before it said `{}`; its error output tells why", self.pid, wanted.line())))
+            Ok(Some(other)) => Err(ProxyError::new(format!("worker {pid} said `{}` instead of `{word}`", other.word()))),
+            Ok(None) => Err(ProxyError::new(format!("worker {pid} ended before it said `{word}`; its error output tells why"))),
+            Err(_) => Err(ProxyError::new(format!("worker {pid} did not say `{word}` within {STEP_LIMIT:?}"))
+                .hint("it may be waiting for a slow disk: try again when that is over")),
+        }
+    }
+
+    /// The answer to this order; late answers to earlier ones are passed over. `None`: the worker has ended.
+    async fn answer_to(&mut self, number: OrderNumber) -> Option<Report> {
+        loop {
+            let (answered, report) = self.reports.recv().await?;
+            if answered == number {
+                return Some(report);
             }
-            Err(_) => Err(ProxyError::new(format!("worker {} did not say `{}` within {STEP_LIMIT:?}", self.pid, wanted.line()))),
         }
     }
 

@@ -39,17 +39,26 @@ pub(crate) fn load(state: &Path) -> Result<Option<Snapshot>, ProxyError> {
 /// Writes the snapshot so that after a crash at any moment either the old one or the new one stands there, whole. When it returns, it is on the disk.
 ///
 /// # Errors
-/// When the disk refuses; the old snapshot stands then.
+/// When the disk refuses. The old snapshot stands then, unless the refusal came last: the error says so.
 pub(crate) fn persist(state: &Path, snapshot: &Snapshot) -> Result<(), ProxyError> {
-    let path = path(state);
     let text =
         serde_json::to_vec_pretty(snapshot).map_err(|error| ProxyError::new(format!("the snapshot cannot be written as JSON: {error}")))?;
+    replace(state, &text, |folder| File::open(folder)?.sync_all())
+}
+
+fn replace(state: &Path, text: &[u8], sync_folder: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), ProxyError> {
+    let path = path(state);
     let temporary = state.join(format!("{FILE}.{}", std::process::id()));
-    let written = write_whole(&temporary, &text).and_then(|()| fs::rename(&temporary, &path)).and_then(|()| File::open(state)?.sync_all());
-    written.map_err(|error| {
+    write_whole(&temporary, text).and_then(|()| fs::rename(&temporary, &path)).map_err(|error| {
         // It may not even be there; what matters is the error that is told.
         let _ = fs::remove_file(&temporary);
         ProxyError::path("write the snapshot", &path, &error).hint("make room on the disk; the routes in force are unchanged")
+    })?;
+    sync_folder(state).map_err(|error| {
+        ProxyError::path("make sure of the new snapshot", &path, &error).hint(
+            "the routes in force are unchanged, but the new snapshot stands in the folder already: whether a worker that starts finds it or the old one is \
+             not known until one is written without an error",
+        )
     })
 }
 
@@ -72,6 +81,9 @@ mod tests {
         persist(state.path(), &snapshot).unwrap();
         assert_eq!(load(state.path()).unwrap(), Some(snapshot));
         assert_eq!(fs::read_dir(state.path()).unwrap().count(), 1, "no temporary file is left");
+        let told = replace(state.path(), b"{}", |_| Err(ErrorKind::StorageFull.into())).unwrap_err();
+        assert_eq!(fs::read(path(state.path())).unwrap(), b"{}");
+        assert!(told.hint_text().unwrap().contains("not known"), "it must not say that the old one stands: {told}");
         fs::write(path(state.path()), "{\"version\": 1, \"servi").unwrap();
         assert!(load(state.path()).unwrap_err().to_string().contains("cannot be used"));
     }

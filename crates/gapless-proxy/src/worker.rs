@@ -6,7 +6,7 @@
 //! requests and ends, so that a new holder finds the port free. Until there is a new holder, nobody listens: a service manager restarts it at once.
 
 use crate::admin::{self, AdminAnswer};
-use crate::control::{Order as HolderOrder, Report};
+use crate::control::{Order as HolderOrder, OrderNumber, Report, START};
 use crate::core::{self, CoreParts, Order, Shared};
 use crate::drain;
 use crate::error::ProxyError;
@@ -21,7 +21,7 @@ use gapless_wire::record::{Record, SLICE_MS};
 use gapless_wire::route::{Applied, DrainRequest, Snapshot, WorkerStatus};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -41,11 +41,13 @@ use tokio::time::Instant;
 pub(crate) const STATE_VARIABLE: &str = "GAPLESS_PROXY_STATE";
 /// Where a worker finds the descriptors of its listening sockets.
 pub(crate) const LISTENERS_VARIABLE: &str = "GAPLESS_PROXY_LISTENERS";
+/// Where a worker finds the admin socket of the worker that serves and that it is to take over from. Absent: there is none.
+pub(crate) const PREDECESSOR_VARIABLE: &str = "GAPLESS_PROXY_PREDECESSOR";
 
 /// The longest that a status may be waited for.
 const STATUS_WAIT_LIMIT: Duration = Duration::from_secs(60);
-/// How long passing a snapshot on to the newer worker may take: writing it to a busy disk included.
-const RELAY_LIMIT: Duration = Duration::from_secs(10);
+/// How long passing a snapshot on to the newer worker, or taking one from the older, may take: writing it to a busy disk included.
+pub(crate) const RELAY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long telling clients that they were cut may take before the worker ends.
 const CUT_LIMIT: Duration = Duration::from_secs(1);
@@ -69,6 +71,7 @@ const STOPPING: Patience = Patience { idle: Duration::from_secs(1), requests: Du
 pub struct WorkerOptions {
     state: PathBuf,
     listeners: Vec<Vec<TcpListener>>,
+    predecessor: Option<PathBuf>,
 }
 
 impl WorkerOptions {
@@ -83,7 +86,11 @@ impl WorkerOptions {
                     .hint("workers are started by `gapless proxy`, never by hand")
             })
         };
-        Ok(Self { state: PathBuf::from(read(STATE_VARIABLE)?), listeners: listener::inherit(&read(LISTENERS_VARIABLE)?)? })
+        Ok(Self {
+            state: PathBuf::from(read(STATE_VARIABLE)?),
+            listeners: listener::inherit(&read(LISTENERS_VARIABLE)?)?,
+            predecessor: std::env::var_os(PREDECESSOR_VARIABLE).map(PathBuf::from),
+        })
     }
 }
 
@@ -120,11 +127,11 @@ async fn serve(options: WorkerOptions) -> Result<(), ProxyError> {
     let socket = socket_path(&options.state, std::process::id());
     let listener = admin::open(&socket)?;
     let worker = Rc::new(Worker::start(options)?);
-    worker.load();
+    worker.load().await?;
     let answering = worker.clone();
     spawn_local(admin::serve(listener, Rc::new(move |request| answer(answering.clone(), request))));
-    report(Report::Up);
-    let patience = worker.obey(orders).await;
+    report(START, Report::Up);
+    let patience = worker.obey(orders).await?;
     worker.finish(patience).await;
     worker.end()
 }
@@ -139,10 +146,21 @@ fn holder_orders() -> io::Result<tokio::io::Lines<BufReader<pipe::Receiver>>> {
     Ok(BufReader::new(pipe::Receiver::from_owned_fd(input)?).lines())
 }
 
-fn report(report: Report) {
+fn report(answered: OrderNumber, report: Report) {
     let mut output = io::stdout().lock();
     // A holder that is gone is noticed by the end of its orders.
-    let _ = writeln!(output, "{}", report.line()).and_then(|()| output.flush());
+    let _ = output.write_all(report.line(answered).as_bytes()).and_then(|()| output.flush());
+}
+
+/// Where a worker's first routes are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// From the disk.
+    Disk,
+    /// From the worker before it: they need not stand on the disk.
+    Predecessor,
+    /// There are none.
+    Nowhere,
 }
 
 /// A worker, as its main thread sees it.
@@ -154,7 +172,10 @@ pub(crate) struct Worker {
     checks: mpsc::UnboundedSender<Vec<Arc<Node>>>,
     /// Whoever applies a snapshot holds it. Inside: the newer worker's socket, once there is one.
     applying: tokio::sync::Mutex<Option<PathBuf>>,
+    predecessor: Option<PathBuf>,
     problem: RefCell<Option<String>>,
+    /// This worker itself wrote the snapshot in force, synced it, and knows of nobody who wrote since.
+    durable: Cell<bool>,
     began_ms: u64,
     drops_before: u64,
 }
@@ -177,24 +198,76 @@ impl Worker {
         }
         let drops_before = kernel::listen_drops().unwrap_or(0);
         let (applying, problem) = (tokio::sync::Mutex::new(None), RefCell::new(None));
-        Ok(Self { shared, cores, state: options.state, recorders, checks, applying, problem, began_ms: now_ms(), drops_before })
+        Ok(Self {
+            shared,
+            cores,
+            state: options.state,
+            recorders,
+            checks,
+            applying,
+            predecessor: options.predecessor,
+            problem,
+            durable: Cell::new(false),
+            began_ms: now_ms(),
+            drops_before,
+        })
     }
 
-    /// Puts in force what stands on the disk. A damaged snapshot must not keep the worker from starting, again and again: it is told, and the next one
-    /// that is put replaces it.
-    fn load(&self) {
-        let loaded = snapshot::load(&self.state).and_then(|snapshot| match snapshot {
-            Some(snapshot) if self.shared.routes.refuse_older(&snapshot).is_ok() => self.put_in_force(snapshot),
-            _ => Ok(()),
-        });
-        if let Err(error) = loaded {
+    /// Puts in force what stands on the disk, or else what the worker has that this one is to take over from: an upgrade must not lose the routes. With
+    /// nobody to take over from, a damaged snapshot must not keep the worker from starting, again and again: it is told, the requests that it costs are
+    /// counted as failed, and the next snapshot that is put replaces it.
+    ///
+    /// # Errors
+    /// When there is a worker to take over from and its routes cannot be had.
+    async fn load(&self) -> Result<Origin, ProxyError> {
+        let on_disk = self.load_from_disk().await;
+        if matches!(on_disk, Ok(true)) {
+            return Ok(Origin::Disk);
+        }
+        if let Some(snapshot) = self.ask_predecessor().await? {
+            self.put_in_force_unless_older(snapshot)?;
+            return Ok(Origin::Predecessor);
+        }
+        if let Err(error) = on_disk {
             tracing::error!(%error, "began without routes");
             *self.problem.borrow_mut() = Some(error.to_string());
+            self.shared.without_routes.store(true, Ordering::SeqCst);
+        }
+        Ok(Origin::Nowhere)
+    }
+
+    /// Whether there was something.
+    async fn load_from_disk(&self) -> Result<bool, ProxyError> {
+        let state = self.state.clone();
+        match blocking("reading the snapshot", move || snapshot::load(&state)).await? {
+            Some(snapshot) => self.put_in_force_unless_older(snapshot).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// What the worker before this one has in force, if anything was ever put to it.
+    async fn ask_predecessor(&self) -> Result<Option<Snapshot>, ProxyError> {
+        let Some(socket) = &self.predecessor else { return Ok(None) };
+        let asked: Result<Snapshot, ClientError> = UnixClient::new(socket).timeout(RELAY_LIMIT).get("/v1/snapshot").await;
+        let snapshot = asked.map_err(|error| {
+            ProxyError::new(format!("neither the disk nor the serving worker has routes to begin with: {error}"))
+                .hint("put a snapshot to the serving worker, and upgrade again")
+        })?;
+        Ok((snapshot.version != Snapshot::default().version).then_some(snapshot))
+    }
+
+    fn put_in_force_unless_older(&self, snapshot: Snapshot) -> Result<(), ProxyError> {
+        match self.shared.routes.refuse_older(&snapshot) {
+            Ok(()) => self.put_in_force(snapshot),
+            Err(_) => Ok(()),
         }
     }
 
     fn put_in_force(&self, snapshot: Snapshot) -> Result<(), ProxyError> {
+        self.durable.set(false);
         let change = self.shared.routes.apply(snapshot)?;
+        *self.problem.borrow_mut() = None;
+        self.shared.without_routes.store(false, Ordering::SeqCst);
         for core in &self.cores {
             // A core that is gone takes the worker with it.
             let _ = core.send(Order::Forget(change.without_idle.clone(), None));
@@ -204,37 +277,53 @@ impl Worker {
     }
 
     /// Obeys the holder until this worker has to leave.
-    async fn obey(self: &Rc<Self>, mut orders: tokio::io::Lines<BufReader<pipe::Receiver>>) -> Patience {
+    ///
+    /// # Errors
+    /// When it cannot begin to serve. The process should end then.
+    async fn obey(self: &Rc<Self>, mut orders: tokio::io::Lines<BufReader<pipe::Receiver>>) -> Result<Patience, ProxyError> {
         while let Ok(Some(line)) = orders.next_line().await {
-            match HolderOrder::parse(&line) {
-                Some(HolderOrder::Serve) => self.accept().await,
-                Some(HolderOrder::Succeed(newer)) => {
-                    *self.applying.lock().await = newer;
-                    report(Report::Succeeded);
+            let Some((number, order)) = HolderOrder::parse(&line) else {
+                tracing::error!(line, "the holder says something unknown");
+                continue;
+            };
+            match order {
+                HolderOrder::Serve => {
+                    self.accept().await?;
+                    report(number, Report::Serving);
                 }
-                Some(HolderOrder::Leave) => {
+                HolderOrder::Succeed(newer) => {
+                    self.be_succeeded_by(newer).await;
+                    report(number, Report::Succeeded);
+                }
+                HolderOrder::Leave => {
                     self.begin_to_leave(false);
-                    report(Report::Leaving);
+                    report(number, Report::Leaving);
                     spawn_local(self.clone().obey_while_leaving(orders));
-                    return LEAVING;
+                    return Ok(LEAVING);
                 }
-                Some(HolderOrder::Stop) => break,
-                None => tracing::error!(line, "the holder says something unknown"),
+                HolderOrder::Stop => break,
             }
         }
         self.begin_to_leave(true);
-        STOPPING
+        Ok(STOPPING)
+    }
+
+    /// From now on the newer worker persists; `None`: this one does.
+    async fn be_succeeded_by(&self, newer: Option<PathBuf>) {
+        *self.applying.lock().await = newer;
+        // Somebody else may have written meanwhile.
+        self.durable.set(false);
     }
 
     /// A leaving worker still hears of newer workers, and of the end.
     async fn obey_while_leaving(self: Rc<Self>, mut orders: tokio::io::Lines<BufReader<pipe::Receiver>>) {
         while let Ok(Some(line)) = orders.next_line().await {
             match HolderOrder::parse(&line) {
-                Some(HolderOrder::Succeed(newer)) => {
-                    *self.applying.lock().await = newer;
-                    report(Report::Succeeded);
+                Some((number, HolderOrder::Succeed(newer))) => {
+                    self.be_succeeded_by(newer).await;
+                    report(number, Report::Succeeded);
                 }
-                Some(HolderOrder::Stop) => break,
+                Some((_, HolderOrder::Stop)) => break,
                 _ => {}
             }
         }
@@ -249,14 +338,18 @@ impl Worker {
         std::process::exit(0)
     }
 
-    /// Another worker may have applied something since this one loaded.
-    async fn accept(&self) {
+    /// Another worker may have applied something since this one loaded. Now that it persists no more, routes that were taken from it are written down: who
+    /// comes after this worker has to find them.
+    async fn accept(&self) -> Result<(), ProxyError> {
         let _applying = self.applying.lock().await;
-        self.load();
+        if self.load().await? == Origin::Predecessor {
+            self.write(self.shared.routes.snapshot()).await?;
+            self.durable.set(true);
+        }
         for core in &self.cores {
             let _ = core.send(Order::Serve);
         }
-        report(Report::Serving);
+        Ok(())
     }
 
     fn begin_to_leave(&self, take_waiting: bool) {
@@ -310,27 +403,32 @@ impl Worker {
         }
         let kept = match &*newer {
             Some(socket) => relay(socket, &snapshot).await,
-            None => self.persist(snapshot.clone()).await,
+            None => self.persist(&snapshot).await.map_err(|error| admin::refused(StatusCode::INSUFFICIENT_STORAGE, &error)),
         };
         if let Err(refusal) = kept {
             return refusal;
         }
         match self.put_in_force(snapshot) {
-            Ok(()) => admin::json(StatusCode::OK, &self.shared.routes.applied()),
+            Ok(()) => {
+                self.durable.set(newer.is_none());
+                admin::json(StatusCode::OK, &self.shared.routes.applied())
+            }
             Err(error) => admin::refused(StatusCode::BAD_REQUEST, &error),
         }
     }
 
-    async fn persist(&self, snapshot: Snapshot) -> Result<(), AdminAnswer> {
-        if self.problem.borrow().is_none() && snapshot == self.shared.routes.snapshot() && snapshot::path(&self.state).exists() {
+    /// Makes sure that the snapshot is on the disk. What was only loaded may be in the kernel's memory alone, so it is written again.
+    async fn persist(&self, snapshot: &Snapshot) -> Result<(), ProxyError> {
+        if self.durable.get() && *snapshot == self.shared.routes.snapshot() && snapshot::path(&self.state).exists() {
             return Ok(());
         }
+        self.durable.set(false);
+        self.write(snapshot.clone()).await
+    }
+
+    async fn write(&self, snapshot: Snapshot) -> Result<(), ProxyError> {
         let state = self.state.clone();
-        let written = tokio::task::spawn_blocking(move || snapshot::persist(&state, &snapshot)).await;
-        let written = written.unwrap_or_else(|error| Err(ProxyError::new(format!("writing the snapshot was broken off: {error}"))));
-        written.map_err(|error| admin::refused(StatusCode::INSUFFICIENT_STORAGE, &error))?;
-        *self.problem.borrow_mut() = None;
-        Ok(())
+        blocking("writing the snapshot", move || snapshot::persist(&state, &snapshot)).await
     }
 
     async fn status(&self, after: u64, wait: Duration) -> WorkerStatus {
@@ -379,6 +477,12 @@ fn thread(name: &str, run: impl FnOnce() -> io::Result<()> + Send + 'static) -> 
         .spawn(body)
         .map(|_| ())
         .map_err(|error| ProxyError::new(format!("cannot start the thread `{name}`: {error}")))
+}
+
+/// Does on a thread of its own what would keep the admin socket and the holder waiting.
+async fn blocking<T: Send + 'static>(what: &str, act: impl FnOnce() -> Result<T, ProxyError> + Send + 'static) -> Result<T, ProxyError> {
+    let done = tokio::task::spawn_blocking(act).await;
+    done.unwrap_or_else(|error| Err(ProxyError::new(format!("{what} was broken off: {error}"))))
 }
 
 async fn relay(newer: &Path, snapshot: &Snapshot) -> Result<(), AdminAnswer> {

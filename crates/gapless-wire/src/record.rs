@@ -13,6 +13,9 @@ pub const KEPT_MS: u64 = 15 * 60 * 1000;
 pub mod cause {
     /// No ready node, and the hold was over (503).
     pub const NO_READY_NODE: &str = "no-ready-node";
+    /// The worker could not read its snapshot, has been given none since, and so could not tell whose request it was (503). Such requests stand in slices
+    /// whose service is empty.
+    pub const NO_ROUTES: &str = "no-routes";
     /// No node could be connected (502).
     pub const CONNECT: &str = "connect";
     /// A node closed or reset the connection before it answered (502).
@@ -55,7 +58,7 @@ pub struct Record {
 pub struct Slice {
     /// The slice's beginning, in milliseconds since the Unix epoch, a multiple of [`SLICE_MS`].
     pub at_ms: u64,
-    /// The full service name.
+    /// The full service name; empty for requests that failed with [`cause::NO_ROUTES`].
     pub service: String,
     /// The release that answered (`web-r7`); empty when none did.
     pub release: String,

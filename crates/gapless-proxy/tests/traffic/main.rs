@@ -8,4 +8,5 @@ mod health;
 mod record;
 mod retry;
 mod support;
+mod upgrades;
 mod workers;

@@ -207,7 +207,7 @@ fn a_damaged_snapshot_is_told_and_replaced() {
     let proxy = Proxy::start_in(state, "127.0.0.1:0".parse().unwrap());
     let status = proxy.status();
     assert!(status.problem.as_deref().is_some_and(|problem| problem.contains("cannot be used")), "{status:?}");
-    assert_eq!(Client::new(proxy.address).get("/").unwrap().status, 404);
+    assert_eq!(Client::new(proxy.address).get("/").unwrap().status, 503, "its requests fail: they are nobody's refusal");
     assert_eq!(proxy.proxy_status().replaced, 0, "no crash loop");
     let node = Node::start("a");
     proxy.put(&snapshot(1, &[(&node, 1)]));
