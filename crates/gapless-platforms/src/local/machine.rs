@@ -143,7 +143,7 @@ impl Ground {
     /// # Errors
     /// When the host refuses.
     pub fn prepare(&self, request: &MachineRequest) -> Result<(), Error> {
-        let places = Places::make(&self.marks.mounts(&request.key))?;
+        let places = Places::make(&self.marks.mounts(&request.key), request.owner_shift)?;
         let root = match &request.root {
             Root::Host(mount_points) => {
                 sandbox::build_tree(&places.root, mount_points)?;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// How many hexadecimal digits name an installation: with them the names of interfaces stay below the kernel's 15 bytes (IFNAMSIZ).
 pub const INSTALLATION_DIGITS: usize = 6;
 
-/// Where mounts and other things that do not outlive the machine's start are kept. Its folders may be entered by anybody and listed only by root: the runtime
-/// enters them as the node's own (unprivileged) root.
+/// Where mounts and other things that do not outlive the machine's start are kept. It may be entered by anybody and listed only by root: the runtime goes through it as
+/// the node's own (unprivileged) root. A machine's own folder in it lets nobody else in.
 pub const RUNTIME_FOLDER: &str = "/run/gapless";
 
 /// Where iproute2 keeps network namespaces.

@@ -3,13 +3,15 @@
 use super::bundle::{Identity, Mount};
 use super::file;
 use gapless_engine::error::{Context, Error, ErrorKind};
-use gapless_engine::images::OWNER_SHIFT;
+use gapless_engine::images::{OWNER_COUNT, OWNER_SHIFT};
+use gapless_engine::inside;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown, lchown};
 use std::path::{Component, Path, PathBuf};
 
 /// The kernel takes one page of mount options: what does not fit needs fewer layers or a shorter path.
@@ -18,19 +20,31 @@ const OPTIONS_LIMIT: usize = 4095;
 /// The mode of a writable path that the image does not have: everybody's, as for `/tmp`.
 const FREE_MODE: u32 = 0o1777;
 
+/// The most bytes of an image's list of users or groups: ten thousands of them fit, and it is held in memory.
+const ACCOUNTS_BYTES: u64 = 4 * 1024 * 1024;
+
 /// The layers of an image, the lowest first.
 pub struct Layers<'a>(pub &'a [PathBuf]);
 
 impl Layers<'_> {
-    /// A file of the image, as the topmost layer that has it gives it. Links are not followed.
+    /// A file of the image, as the topmost layer that has it gives it. Links are not followed, neither at the end nor on the way: whoever made the image must not
+    /// be able to point at something of the host.
     fn find(&self, path: &Path) -> Option<fs::Metadata> {
-        let path = path.strip_prefix("/").unwrap_or(path);
-        self.0.iter().rev().find_map(|layer| fs::symlink_metadata(layer.join(path)).ok())
+        let found = self.0.iter().rev().find_map(|layer| entry(layer, path))?;
+        // A layer's word for "no longer there" in the kernel's overlay.
+        let whiteout = found.file_type().is_char_device() && found.rdev() == 0;
+        (!whiteout).then_some(found)
     }
 
-    fn read(&self, path: &str) -> String {
-        let path = path.trim_start_matches('/');
-        self.0.iter().rev().find_map(|layer| fs::read_to_string(layer.join(path)).ok()).unwrap_or_default()
+    /// A file's text, as the topmost layer that has it gives it; none is empty.
+    fn read(&self, path: &Path) -> Result<String, Error> {
+        for layer in self.0.iter().rev() {
+            match inside::read_text(layer, path, ACCOUNTS_BYTES) {
+                Err(error) if error.error_kind() == ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        Ok(String::new())
     }
 
     /// The numeric identity of `name`, `user` or `user:group` as the image knows it.
@@ -38,26 +52,51 @@ impl Layers<'_> {
     /// # Errors
     /// When the image does not know the name.
     pub fn identity(&self, name: &str) -> Result<Identity, Error> {
-        identity(name, &self.read("/etc/passwd"), &self.read("/etc/group"))
+        let found = match numeric(name) {
+            Some((user, group)) => Identity { user, group, groups: Vec::new() },
+            None => named(name, &self.read(Path::new("/etc/passwd"))?, &self.read(Path::new("/etc/group"))?)?,
+        };
+        within_a_node(name, found)
     }
 
     /// A writable path, with its owner and mode in the image.
     pub fn writable(&self, path: &Path) -> Mount {
         match self.find(path).filter(fs::Metadata::is_dir) {
-            Some(found) => Mount::Writable {
-                user: found.uid().saturating_sub(OWNER_SHIFT),
-                group: found.gid().saturating_sub(OWNER_SHIFT),
-                mode: found.permissions().mode() & 0o7777,
-            },
+            Some(found) => {
+                Mount::Writable { user: shown(found.uid()), group: shown(found.gid()), mode: found.permissions().mode() & 0o7777 }
+            }
             None => Mount::Writable { user: 0, group: 0, mode: FREE_MODE },
         }
     }
 }
 
-fn identity(name: &str, passwd: &str, group: &str) -> Result<Identity, Error> {
-    if let Some((user, group)) = numeric(name) {
-        return Ok(Identity { user, group, groups: Vec::new() });
+/// What a layer has at a path, if no link is on the way to it.
+fn entry(layer: &Path, path: &Path) -> Option<fs::Metadata> {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let folder = openat(CWD, layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = openat2(folder, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS).ok()?;
+    fs::File::from(found).metadata().ok()
+}
+
+/// An owner on the host as the node sees it. An id that no node has counts as root's.
+fn shown(owner: u32) -> u32 {
+    owner.checked_sub(OWNER_SHIFT).filter(|id| *id < OWNER_COUNT).unwrap_or(0)
+}
+
+/// Only the ids of a node's own range: beyond it they would be other users of the host, those of sandboxes among them.
+fn within_a_node(name: &str, identity: Identity) -> Result<Identity, Error> {
+    let mut ids = [identity.user, identity.group].into_iter().chain(identity.groups.iter().copied());
+    match ids.find(|id| *id >= OWNER_COUNT) {
+        None => Ok(identity),
+        Some(id) => Err(Error::new(format!("`{name}` has the id {id}, and a node has only the ids below {OWNER_COUNT}"))
+            .kind(ErrorKind::Invalid)
+            .hint("take another user, or give it and its groups lower numbers in the image")),
     }
+}
+
+fn named(name: &str, passwd: &str, group: &str) -> Result<Identity, Error> {
     let unknown = || {
         Error::new(format!("the image has no user `{name}`"))
             .kind(ErrorKind::Invalid)
@@ -228,7 +267,8 @@ pub fn mount_overlay(place: &Path, trees: &[PathBuf], upper: Option<(&Path, &Pat
         return Err(Error::new(format!("{} layers do not fit into one mount", trees.len())).hint("use a state folder with a shorter path"));
     }
     let options = CString::new(options).map_err(|_| Error::new("a path holds a zero byte"))?;
-    let flags = if upper.is_none() { MountFlags::RDONLY | MountFlags::NODEV } else { MountFlags::NODEV };
+    // A build node's scripts may need programs that change the user; a node never may, nor may anybody who finds the way to its files.
+    let flags = if upper.is_none() { MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID } else { MountFlags::NODEV };
     mount("overlay", place, "overlay", flags, Some(options.as_c_str()))
         .map_err(std::io::Error::from)
         .context(|| format!("mounting the root file system at {}", place.display()))
@@ -273,17 +313,21 @@ pub struct Places {
 }
 
 impl Places {
-    /// The places in this folder. They may be entered, not listed, by the machine's user 0, as whom the runtime enters them.
+    /// The places in this folder. It may be entered, not listed, by the machine's root alone (this id on the host), as whom the runtime enters it: the application's
+    /// files, and programs that would run as a user of the node, are nothing for other users of the host.
     ///
     /// # Errors
     /// When they cannot be made.
-    pub fn make(folder: &Path) -> Result<Self, Error> {
+    pub fn make(folder: &Path, machine_root: u32) -> Result<Self, Error> {
         unmount_all(folder)?;
         let places = Self { root: folder.join("root"), sys: folder.join("sys") };
-        for place in [folder, &places.root, &places.sys] {
+        file::make_folder(folder, 0o700)?;
+        for place in [&places.root, &places.sys] {
             file::make_folder(place, 0o711)?;
             file::set_mode(place, 0o711)?;
         }
+        chown(folder, Some(0), Some(machine_root)).context(|| format!("setting the group of {}", folder.display()))?;
+        file::set_mode(folder, 0o710)?;
         Ok(places)
     }
 }
@@ -323,12 +367,79 @@ mod tests {
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\n";
     const GROUP: &str = "root:x:0:\nssl-cert:x:110:www-data,postgres\n";
 
+    /// A layer of an image with these files.
+    fn layer(passwd: &str, group: &str) -> tempfile::TempDir {
+        let layer = tempfile::tempdir().unwrap();
+        fs::create_dir(layer.path().join("etc")).unwrap();
+        fs::write(layer.path().join("etc/passwd"), passwd).unwrap();
+        fs::write(layer.path().join("etc/group"), group).unwrap();
+        layer
+    }
+
+    fn identity(name: &str, passwd: &str, group: &str) -> Result<Identity, Error> {
+        let layer = layer(passwd, group);
+        Layers(&[layer.path().to_path_buf()]).identity(name)
+    }
+
     #[test]
     fn users_are_found_by_name_and_by_number() {
         let found = identity("www-data", PASSWD, GROUP).unwrap();
         assert_eq!(found, Identity { user: 33, group: 33, groups: vec![110] });
         assert_eq!(identity("5:6", PASSWD, GROUP).unwrap(), Identity { user: 5, group: 6, groups: vec![] });
         assert_eq!(identity("nginx", PASSWD, GROUP).unwrap_err().error_kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn ids_beyond_those_of_a_node_are_refused() {
+        assert_eq!(identity("65535:65535", PASSWD, GROUP).unwrap().user, 65_535);
+        // The second would be a sandbox's root, the third wraps around to the host's.
+        for user in ["65536", "100000", "4294867296", "0:65536"] {
+            assert_eq!(identity(user, PASSWD, GROUP).unwrap_err().error_kind(), ErrorKind::Invalid, "{user}");
+        }
+        assert!(identity("far", "far:x:4294867296:0::/:/bin/sh\n", "").is_err());
+        assert!(identity("far", "far:x:1:4294867296::/:/bin/sh\n", "").is_err());
+        assert!(identity("far", "far:x:1:1::/:/bin/sh\n", "host:x:4294867296:far\n").is_err());
+        assert_eq!([100_033, 99_999, 165_535, 165_536, 0].map(shown), [33, 0, 65_535, 0, 0]);
+    }
+
+    #[test]
+    fn an_image_cannot_make_the_host_read_something_else() {
+        use rustix::fs::{FileType, makedev, mknodat};
+        use std::os::unix::fs::symlink;
+        let lower = layer(PASSWD, GROUP);
+        let upper = layer("", "");
+        let layers = [lower.path().to_path_buf(), upper.path().to_path_buf()];
+        let passwd = upper.path().join("etc/passwd");
+        let refused = |make: &dyn Fn(&Path)| {
+            fs::remove_file(&passwd).unwrap();
+            make(&passwd);
+            let error = Layers(&layers).identity("www-data").unwrap_err();
+            assert_eq!(error.error_kind(), ErrorKind::Invalid, "{error}");
+        };
+        refused(&|at| mknodat(CWD, at, FileType::Fifo, Mode::RUSR, 0).unwrap());
+        refused(&|at| mknodat(CWD, at, FileType::CharacterDevice, Mode::RUSR, makedev(1, 5)).unwrap());
+        refused(&|at| {
+            mknodat(CWD, upper.path().join("zero"), FileType::CharacterDevice, Mode::RUSR, makedev(1, 5)).unwrap();
+            symlink("/zero", at).unwrap();
+        });
+        let host = tempfile::tempdir().unwrap();
+        fs::write(host.path().join("accounts"), "www-data:x:7:7::/:/bin/sh\n").unwrap();
+        fs::remove_file(&passwd).unwrap();
+        symlink(host.path().join("accounts"), &passwd).unwrap();
+        assert_eq!(Layers(&layers).identity("www-data").unwrap().user, 33, "the link leads nowhere in the image: the layer below counts");
+    }
+
+    #[test]
+    fn a_link_of_the_image_shows_nothing_of_the_host() {
+        let layer = layer(PASSWD, GROUP);
+        let host = tempfile::tempdir().unwrap();
+        fs::create_dir(host.path().join("inner")).unwrap();
+        std::os::unix::fs::symlink(host.path(), layer.path().join("out")).unwrap();
+        let layers = [layer.path().to_path_buf()];
+        let layers = Layers(&layers);
+        assert!(layers.find(Path::new("/")).unwrap().is_dir() && layers.find(Path::new("/etc")).unwrap().is_dir());
+        assert!(layers.find(Path::new("/out")).unwrap().is_symlink());
+        assert!(layers.find(Path::new("/out/inner")).is_none(), "a folder of the host is taken for one of the image");
     }
 
     #[test]
