@@ -142,11 +142,13 @@ impl Network {
             Some(subnet) => subnet,
             None => Subnet { network: choose(marks, &occupied(helpers)?)?, switched_forwarding_on: false },
         };
-        subnet.switched_forwarding_on |= switch_forwarding_on()?;
-        // What is known is not written again: a server must start on a full disk, too.
+        subnet.switched_forwarding_on |= !forwards()?;
+        // Before it is done, or a server that is killed in between would leave the host changed. What is known is not written again: a server must start on a full
+        // disk, too.
         if known.as_ref() != Some(&subnet) {
             file::write(kept, &subnet)?;
         }
+        switch_forwarding(true)?;
         let network = Self { marks: marks.clone(), subnet, mtu: uplink_mtu(helpers) };
         network.make_bridge(helpers)?;
         helpers.run(Command::new("nft").args(["-f", "-"]), &network.rules()).context(|| "loading the installation's rules".into())?;
@@ -154,16 +156,19 @@ impl Network {
         Ok(network)
     }
 
+    /// Makes the bridge, or finishes one that an earlier server only began.
     fn make_bridge(&self, helpers: &Helpers) -> Result<(), Error> {
         let bridge = self.marks.bridge();
-        if Path::new("/sys/class/net").join(&bridge).exists() {
-            return Ok(());
-        }
         let (mtu, gateway) = (self.mtu, self.subnet.gateway());
-        let commands = format!(
-            "link add {bridge} mtu {mtu} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
-             addr add {gateway}/{PREFIX} dev {bridge}\nlink set {bridge} up\n"
-        );
+        let mut commands = String::new();
+        if !Path::new("/sys/class/net").join(&bridge).exists() {
+            // With a hardware address of its own. Otherwise it has its ports' lowest, which changes when machines come and go: then those that stay would send to
+            // nobody until they ask again, and the host forgets the ways to all of them.
+            let own = hardware(gateway);
+            let _ =
+                writeln!(commands, "link add {bridge} address {own} mtu {mtu} type bridge stp_state 0 forward_delay 0 mcast_snooping 0");
+        }
+        let _ = writeln!(commands, "link set {bridge} mtu {mtu}\naddr replace {gateway}/{PREFIX} dev {bridge}\nlink set {bridge} up");
         helpers.run(Command::new("ip").args(["-batch", "-"]), &commands).map(drop).context(|| format!("making the bridge {bridge}"))
     }
 
@@ -224,22 +229,27 @@ table inet {table} {{
             .context(|| format!("making the network namespace of {key}"))
     }
 
-    /// The commands that make a machine's link, for `ip -batch` on the host.
+    /// The commands that make a machine's link, for `ip -batch` on the host. The host knows the way to the machine for good: no answer of another one to "who has
+    /// this address" counts (and none could be forged: machines have no raw sockets, as their network namespace belongs to the host's user namespace).
     pub fn link_commands(&self, key: &Key, address: Ipv4Addr) -> String {
         let link = self.marks.link(self.subnet.offset(address));
         let (bridge, namespace, mtu) = (self.marks.bridge(), self.marks.machine(key), self.mtu);
-        let [a, b, c, d] = address.octets();
-        // The link's address follows from the machine's: the host's neighbour table stays right when an address is used again.
+        let hardware = hardware(address);
         format!(
-            "link add {link} mtu {mtu} type veth peer name eth0 mtu {mtu} address 02:67:{a:02x}:{b:02x}:{c:02x}:{d:02x} netns {namespace}\n\
-             link set {link} master {bridge}\nlink set {link} type bridge_slave isolated on\nlink set {link} up\n"
+            "link add {link} mtu {mtu} type veth peer name eth0 mtu {mtu} address {hardware} netns {namespace}\n\
+             link set {link} master {bridge}\nlink set {link} type bridge_slave isolated on\nlink set {link} up\n\
+             neigh replace {address} lladdr {hardware} dev {bridge} nud permanent\n"
         )
     }
 
     /// The commands that a machine's interface needs, for `ip -n NAMESPACE -batch`.
     pub fn interface_commands(&self, address: Ipv4Addr) -> String {
         let gateway = self.subnet.gateway();
-        format!("link set lo up\naddr add {address}/{PREFIX} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n")
+        let hardware = hardware(gateway);
+        format!(
+            "link set lo up\naddr add {address}/{PREFIX} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n\
+             neigh replace {gateway} lladdr {hardware} dev eth0 nud permanent\n"
+        )
     }
 
     /// Links two machines with each other alone: `sandbox` reaches the address of `bench`, and nothing else.
@@ -270,8 +280,18 @@ table inet {table} {{
     pub fn remove_links(&self, helpers: &Helpers, addresses: &[Ipv4Addr]) -> Result<(), Error> {
         let offsets = addresses.iter().map(|address| self.subnet.offset(*address));
         let links: Vec<String> = offsets.map(|offset| self.marks.link(offset)).collect();
-        remove_links(helpers, &links)
+        let bridge = self.marks.bridge();
+        // Not `neigh del`: it ends the whole batch where there is nothing to delete, `-force` or not.
+        let forget: String = addresses.iter().map(|address| format!("neigh flush to {address} dev {bridge} nud permanent\n")).collect();
+        remove_links_and(helpers, &links, &forget)
     }
+}
+
+/// The hardware address of whoever has this address: locally administered (its first byte), and made of the address, so that what is known of an address stays right
+/// when it is used again.
+fn hardware(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:67:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 /// Removes links of the host, those of them that are there.
@@ -279,6 +299,11 @@ table inet {table} {{
 /// # Errors
 /// When the host refuses.
 pub fn remove_links(helpers: &Helpers, links: &[String]) -> Result<(), Error> {
+    remove_links_and(helpers, links, "")
+}
+
+/// As [`remove_links`]; then runs these commands of `ip`, which may fail.
+fn remove_links_and(helpers: &Helpers, links: &[String], then: &str) -> Result<(), Error> {
     let present = |link: &&String| Path::new("/sys/class/net").join(link).exists();
     let links: Vec<&String> = links.iter().filter(present).collect();
     let Some(first) = links.first() else { return Ok(()) };
@@ -287,7 +312,7 @@ pub fn remove_links(helpers: &Helpers, links: &[String]) -> Result<(), Error> {
     for link in &links {
         let _ = writeln!(commands, "link set dev {link} group {group}");
     }
-    let _ = writeln!(commands, "link del group {group}");
+    let _ = write!(commands, "link del group {group}\n{then}");
     let result = helpers.run(Command::new("ip").args(["-force", "-batch", "-"]), &commands);
     if links.iter().any(|link| present(link)) { result.map(drop).context(|| format!("removing {links:?}")) } else { Ok(()) }
 }
@@ -358,13 +383,19 @@ fn prepare_namespaces_folder() -> Result<(), Error> {
         .context(|| format!("making {} a mount of its own", folder.display()))
 }
 
-fn switch_forwarding_on() -> Result<bool, Error> {
-    const SETTING: &str = "/proc/sys/net/ipv4/ip_forward";
-    if fs::read_to_string(SETTING).context(|| format!("reading {SETTING}"))?.trim() == "1" {
-        return Ok(false);
+/// Whether the host forwards packets between its networks.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+fn forwards() -> Result<bool, Error> {
+    Ok(fs::read_to_string(FORWARDING).context(|| format!("reading {FORWARDING}"))?.trim() == "1")
+}
+
+fn switch_forwarding(on: bool) -> Result<(), Error> {
+    // A write that changes nothing may be refused where the setting is right already, as in a container.
+    if forwards()? == on {
+        return Ok(());
     }
-    fs::write(SETTING, "1").context(|| format!("writing {SETTING}"))?;
-    Ok(true)
+    fs::write(FORWARDING, if on { "1" } else { "0" }).context(|| format!("writing {FORWARDING}"))
 }
 
 /// The IPv4 networks that the host has or knows a way to, as first address and prefix length.
@@ -445,7 +476,7 @@ pub fn remove(marks: &Marks, helpers: &Helpers, subnet: Option<&Subnet>) -> Resu
     rootfs::unmount_all(&marks.runtime_folder())?;
     let others = file::names(Path::new(RUNTIME_FOLDER))?.iter().any(|name| Marks::new(name).is_ok());
     if subnet.is_some_and(|subnet| subnet.switched_forwarding_on) && !others {
-        fs::write("/proc/sys/net/ipv4/ip_forward", "0").context(|| "switching forwarding off again".into())?;
+        switch_forwarding(false).context(|| "switching forwarding off again".into())?;
     }
     Ok(())
 }
