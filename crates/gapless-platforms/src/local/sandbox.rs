@@ -15,9 +15,6 @@ pub const SANDBOX_SHIFT: u32 = 200_000;
 /// The ordinary user that a sandboxed program is.
 pub const SANDBOX_USER: u32 = 1000;
 
-/// The most memory of a sandbox in bytes: Packer and its plugins need some hundred million.
-pub const SANDBOX_MEMORY: u64 = 2 * 1024 * 1024 * 1024;
-
 const _: () = assert!(SANDBOX_USER < OWNER_COUNT);
 
 /// Programs and libraries. On most hosts all but the first are links into it.

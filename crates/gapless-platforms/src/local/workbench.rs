@@ -6,7 +6,7 @@ use super::machine::{Ground, MachineRemains, MachineRequest, Root, Start};
 use super::names::Key;
 use super::process::{End, Process};
 use super::rootfs::{Skeleton, Surroundings, declared_path};
-use super::sandbox::{self, SANDBOX_MEMORY, SANDBOX_SHIFT, SANDBOX_USER};
+use super::sandbox::{self, SANDBOX_SHIFT, SANDBOX_USER};
 use super::{LocalPlatform, Shared, blocking, file, network};
 use async_trait::async_trait;
 use gapless_engine::error::{Context, Error, ErrorKind};
@@ -24,6 +24,33 @@ use std::time::Duration;
 
 /// How long a build node has to end by itself: nothing in it is worth waiting for.
 const BENCH_GRACE: Duration = Duration::from_secs(1);
+
+/// The most memory of a build node in bytes: package managers and compilers that images are built with seldom take more.
+const BENCH_MEMORY: u64 = 8 * 1024 * 1024 * 1024;
+
+/// The most memory of a sandbox in bytes: Packer and its plugins need some hundred million.
+const SANDBOX_MEMORY: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Which part of the host's memory a build node may have at most, and a sandbox: both at once leave a quarter to the nodes, the proxy and the server.
+const BENCH_PART: u64 = 2;
+
+/// As [`BENCH_PART`], for a sandbox.
+const SANDBOX_PART: u64 = 4;
+
+/// A limit of memory in bytes: `most`, or one part in `part` of the host's if that is less.
+fn memory_limit(most: u64, part: u64, host: Option<u64>) -> u64 {
+    host.map_or(most, |host| most.min(host / part))
+}
+
+/// The host's memory in bytes (proc(5), `MemTotal` in KiB).
+fn host_memory() -> Option<u64> {
+    total(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn total(meminfo: &str) -> Option<u64> {
+    let kibibytes: u64 = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
 
 /// What is decided of a bench or a sandbox before anything of it exists.
 #[derive(Serialize, Deserialize)]
@@ -108,7 +135,7 @@ fn start_bench(ground: &Ground, request: &BenchRequest, key: &Key, address: Ipv4
         environment: BTreeMap::from([("PATH".to_string(), DEFAULT_PATH.to_string()), ("HOME".to_string(), "/root".to_string())]),
         mounts,
         owner_shift: OWNER_SHIFT,
-        memory_bytes: None,
+        memory_bytes: Some(memory_limit(BENCH_MEMORY, BENCH_PART, host_memory())),
         cpu_millicores: None,
         log: request.log.clone(),
     };
@@ -226,7 +253,7 @@ fn sandbox_machine(ground: &Ground, request: &SandboxRequest, key: &Key, address
         environment,
         mounts,
         owner_shift: SANDBOX_SHIFT,
-        memory_bytes: Some(SANDBOX_MEMORY),
+        memory_bytes: Some(memory_limit(SANDBOX_MEMORY, SANDBOX_PART, host_memory())),
         cpu_millicores: None,
         log: request.log.clone(),
     })
@@ -281,5 +308,21 @@ impl Workbench for LocalPlatform {
 
     fn adopt(&self, command: &mut Command) -> Result<(), Error> {
         self.shared.ground.helpers.enter(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_leaves_the_host_some_memory() {
+        const GIB: u64 = 1024 * 1024 * 1024;
+        assert_eq!(total("MemTotal:       25165824 kB\nMemFree: 1 kB\n"), Some(24 * GIB));
+        assert_eq!(total("MemFree: 1 kB\n"), None);
+        for (host, bench, sandbox) in [(Some(64 * GIB), 8 * GIB, 2 * GIB), (Some(4 * GIB), 2 * GIB, GIB), (None, 8 * GIB, 2 * GIB)] {
+            assert_eq!(memory_limit(BENCH_MEMORY, BENCH_PART, host), bench);
+            assert_eq!(memory_limit(SANDBOX_MEMORY, SANDBOX_PART, host), sandbox);
+        }
     }
 }
