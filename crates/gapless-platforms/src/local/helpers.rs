@@ -3,7 +3,7 @@
 
 use super::cgroup::{Cgroups, processes};
 use super::names::Marks;
-use super::process::{Process, kill, wait};
+use super::process::{Process, descriptor_if, kill, wait};
 use gapless_engine::error::{Context, Error};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -139,9 +139,10 @@ pub fn end_processes(folders: &[PathBuf]) -> Result<usize, Error> {
             return Err(Error::new(format!("processes {} cannot be ended", pids.join(", ")))
                 .hint("look at them with ps: one in state D waits for a disk or the network"));
         }
+        let is_member = |pid| folders.iter().any(|folder| processes(folder).contains(&pid));
         for process in left {
             seen.insert(process.pid);
-            if let Some(descriptor) = process.descriptor() {
+            if let Some(descriptor) = descriptor_if(process.pid, is_member) {
                 kill(&descriptor);
                 wait(&descriptor, Duration::from_millis(500));
                 process.end();

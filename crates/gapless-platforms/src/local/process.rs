@@ -82,9 +82,17 @@ impl Process {
         if catches(self.pid, Signal::TERM) {
             return pidfd_send_signal(descriptor, Signal::TERM).is_ok();
         }
-        let children = children(self.pid).into_iter().filter_map(|child| Process::of(child)?.descriptor());
+        let is_child = |pid| parent(pid) == Some(self.pid);
+        let children = children(self.pid).into_iter().filter_map(|child| descriptor_if(child, is_child));
         children.filter(|child| pidfd_send_signal(child, Signal::TERM).is_ok()).count() > 0
     }
+}
+
+/// A descriptor of the process that has this number, if it is one that is meant. That is asked once more after the descriptor was opened: between a listing and the
+/// opening, the number may have become another process's.
+pub fn descriptor_if(pid: i32, is_meant: impl Fn(i32) -> bool) -> Option<OwnedFd> {
+    let descriptor = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    is_meant(pid).then_some(descriptor)
 }
 
 /// Ends the process at once. The init of a pid namespace takes all its processes with it.
@@ -161,6 +169,18 @@ mod tests {
         assert!(!process.is_alive());
         assert_eq!(process.end(), Some(End::Exited(7)));
         assert_eq!(process.end(), None);
+    }
+
+    #[test]
+    fn only_a_process_that_is_still_meant_is_opened() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let (pid, own) = (i32::try_from(child.id()).unwrap(), i32::try_from(std::process::id()).unwrap());
+        assert!(children(own).contains(&pid));
+        assert!(descriptor_if(pid, |pid| parent(pid) == Some(own)).is_some());
+        assert!(descriptor_if(pid, |pid| parent(pid) == Some(1)).is_none(), "a process of somebody else would get the signal");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(descriptor_if(pid, |pid| parent(pid) == Some(own)).is_none());
     }
 
     #[test]
