@@ -148,14 +148,16 @@ impl Leftovers {
         }
     }
 
-    /// The keys of machines that have a record in the state.
+    /// The keys of machines that have a record in the state, and no tombstone.
     fn explained(&self) -> Result<BTreeSet<String>, Error> {
         let platform = platform_folder(&self.state);
+        let tombstones = platform.join("tombstones");
         let mut keys = BTreeSet::new();
         for (folder, record) in [("nodes", "node.json"), ("benches", "bench.json")] {
             let names = file::names(&platform.join(folder))?;
             keys.extend(names.into_iter().filter(|name| platform.join(folder).join(name).join(record).exists()));
         }
+        keys.retain(|key| !tombstones.join(key).exists());
         Ok(keys)
     }
 

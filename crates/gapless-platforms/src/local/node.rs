@@ -84,7 +84,15 @@ impl Nodes {
             settling: Mutex::default(),
         };
         [&nodes.folder, &nodes.tombstones, &nodes.logs].into_iter().try_for_each(|folder| file::make_folder(folder, 0o700))?;
+        nodes.finish_burials()?;
         Ok(nodes)
+    }
+
+    /// Removes the folders of nodes whose burial was broken off after their tombstone was written: nobody asks for these nodes any more.
+    fn finish_burials(&self) -> Result<(), Error> {
+        let names = file::names(&self.folder)?;
+        let keys = names.iter().filter_map(|name| Key::parse_node(name)).map(|(service, node)| Key::node(&service, node));
+        keys.filter(|key| self.is_buried(key)).try_for_each(|key| self.bury(&key))
     }
 
     /// A node's folder.
