@@ -12,8 +12,9 @@ use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Context, Error};
 use gapless_engine::images::{OWNER_SHIFT, UnpackedImage};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -37,14 +38,36 @@ pub struct Making<'a> {
     pub listed: &'a BTreeSet<Ipv4Addr>,
 }
 
+/// What came of making nodes.
+pub struct Made {
+    /// Those that run, also when others could not be made.
+    pub running: Vec<(Key, Process)>,
+    /// The first error. A node that could not be made is made anew at the next try, as it never ran.
+    pub result: Result<(), Error>,
+}
+
 impl Making<'_> {
-    /// Makes and starts these nodes. Gives those that run.
-    ///
-    /// # Errors
-    /// When one cannot be made. It is made anew at the next try, as it never ran.
-    pub fn make(&self, nodes: &[NodeId]) -> Result<Vec<(Key, Process)>, Error> {
+    /// Makes and starts these nodes.
+    pub fn make(&self, nodes: &[NodeId]) -> Made {
+        let started = match self.prepare_all(nodes) {
+            Ok(requests) => on_threads(&requests, |request| self.start(request)),
+            Err(error) => vec![Err(error)],
+        };
+        let mut made = Made { running: Vec::new(), result: Ok(()) };
+        for one in started {
+            match one {
+                Ok(running) => made.running.extend(running),
+                Err(error) => made.result = made.result.and(Err(error)),
+            }
+        }
+        made
+    }
+
+    /// Everything but the start.
+    fn prepare_all(&self, nodes: &[NodeId]) -> Result<Vec<MachineRequest>, Error> {
         let wanted = nodes.iter().map(|node| self.decide(*node)).collect::<Result<Vec<_>, Error>>()?;
-        let requests = on_threads(&wanted, |(node, record)| self.prepare(*node, record))?;
+        let prepared = on_threads(&wanted, |(node, record)| self.prepare(*node, record));
+        let requests = prepared.into_iter().collect::<Result<Vec<_>, Error>>()?;
         let links: String = requests.iter().map(|request| self.ground.network.link_commands(&request.key, request.address)).collect();
         if !links.is_empty() {
             self.ground
@@ -52,8 +75,7 @@ impl Making<'_> {
                 .run(Command::new("ip").args(["-batch", "-"]), &links)
                 .context(|| "linking the nodes to the bridge".into())?;
         }
-        let started = on_threads(&requests, |request| self.start(request))?;
-        Ok(started.into_iter().flatten().collect())
+        Ok(requests)
     }
 
     /// Gives the node its address and writes the decision down, before anything of it exists. One whose making was broken off keeps its address; what there is of
@@ -125,13 +147,14 @@ impl Making<'_> {
         environment
     }
 
-    /// The volumes' folders, by path in the node. A new one belongs to the command's user.
+    /// The volumes' folders, by path in the node. A new one belongs to the command's user. One that belongs to the host's root was never given to a node: its making was
+    /// broken off.
     fn make_volumes(&self, user: u32, group: u32) -> Result<BTreeMap<PathBuf, PathBuf>, Error> {
         let mut volumes = BTreeMap::new();
         for (name, path) in &self.declaration.node.volumes {
             let folder = self.volumes.join(self.declaration.service.project()).join(name);
-            if !folder.exists() {
-                file::make_folder(&folder, 0o755)?;
+            file::make_folder(&folder, 0o755)?;
+            if fs::metadata(&folder).context(|| format!("looking at the volume {}", folder.display()))?.uid() == 0 {
                 chown(&folder, Some(user), Some(group)).context(|| format!("setting the owner of the volume {}", folder.display()))?;
             }
             volumes.insert(path.clone(), folder);
@@ -159,11 +182,10 @@ impl Making<'_> {
     }
 }
 
-/// Does one thing for each, all at the same time; the first error counts, after all have ended.
-pub fn on_threads<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> Result<R, Error> + Sync) -> Result<Vec<R>, Error> {
-    let results: Vec<Result<R, Error>> = std::thread::scope(|scope| {
+/// Does one thing for each, all at the same time. Gives what came of each.
+fn on_threads<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> Result<R, Error> + Sync) -> Vec<Result<R, Error>> {
+    std::thread::scope(|scope| {
         let threads: Vec<_> = all.iter().map(|one| scope.spawn(|| work(one))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a thread panicked")))).collect()
-    });
-    results.into_iter().collect()
+    })
 }

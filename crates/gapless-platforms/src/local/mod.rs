@@ -116,6 +116,7 @@ struct Shared {
     treatment: Treatment,
     /// One change at a time for each group, so that an effect that is delivered twice at once does its work once.
     groups: Mutex<BTreeMap<(ServiceName, GroupId), Arc<tokio::sync::Mutex<()>>>>,
+    /// The engine's last look at each service.
     looked: Mutex<BTreeMap<ServiceName, Looked>>,
     /// Counts ends of nodes.
     exits: watch::Sender<u64>,
@@ -129,12 +130,9 @@ impl LocalPlatform {
     pub async fn open(options: LocalOptions) -> Result<Self, Error> {
         let opened = blocking(move || Shared::open(options)).await.context(|| "opening the local platform".into())?;
         let platform = Self { shared: Arc::new(opened) };
-        for (service, node) in platform.shared.nodes.list()? {
-            let key = Key::node(&service, node);
-            if let Some(process) = platform.shared.nodes.running(&key)? {
-                platform.watch(key, process);
-            }
-        }
+        let shared = Arc::clone(&platform.shared);
+        let running = blocking(move || shared.running()).await.context(|| "looking for nodes of an earlier server".into())?;
+        running.into_iter().for_each(|(key, process)| platform.watch(key, process));
         tokio::spawn(bury_orphans(Arc::downgrade(&platform.shared)));
         Ok(platform)
     }
@@ -166,6 +164,22 @@ impl LocalPlatform {
         &self.shared.ground.helpers
     }
 
+    /// The ordinals of a group that were never made. One that runs although nobody wrote it down is taken over.
+    fn missing(&self, service: &ServiceName, group: GroupId, size: u32) -> Result<Vec<NodeId>, Error> {
+        let mut missing = Vec::new();
+        for node in (0..size).map(|ordinal| group.node(ordinal)) {
+            let key = Key::node(service, node);
+            if self.shared.nodes.was_made(&key)? {
+                continue;
+            }
+            match self.shared.nodes.adopt(&self.shared.ground, &key)? {
+                Some(process) => self.watch(key, process),
+                None => missing.push(node),
+            }
+        }
+        Ok(missing)
+    }
+
     /// Notices a node's end and writes it down.
     fn watch(&self, key: Key, process: Process) {
         let shared = Arc::clone(&self.shared);
@@ -194,8 +208,9 @@ impl Shared {
         rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
             .map_err(std::io::Error::from)
             .context(|| "becoming the parent of orphans".into())?;
-        let network = Network::open(&marks, &helpers, &folder.join("network.json"))?;
+        // First whose it is, then the thing itself: whatever carries the marks can be found when the state is gone.
         leftovers::claim(&marks, &options.state)?;
+        let network = Network::open(&marks, &helpers, &folder.join("network.json"))?;
         for chain in network::foreign_forward_policies(&helpers) {
             tracing::warn!(%chain, "a firewall of this host drops what it does not know: nodes reach nothing outside until it accepts the bridge {}", marks.bridge());
         }
@@ -229,20 +244,14 @@ impl Shared {
         held
     }
 
-    /// The ordinals of a group that were never made. One that runs although nobody wrote it down is taken over.
-    fn missing(&self, service: &ServiceName, group: GroupId, size: u32) -> Result<(Vec<NodeId>, Vec<(Key, Process)>), Error> {
-        let (mut missing, mut adopted) = (Vec::new(), Vec::new());
-        for node in (0..size).map(|ordinal| group.node(ordinal)) {
-            let key = Key::node(service, node);
-            if self.nodes.was_made(&key)? {
-                continue;
-            }
-            match self.nodes.adopt(&self.ground, &key)? {
-                Some(process) => adopted.push((key, process)),
-                None => missing.push(node),
-            }
+    /// The nodes whose command was started.
+    fn running(&self) -> Result<Vec<(Key, Process)>, Error> {
+        let mut running = Vec::new();
+        for (service, node) in self.nodes.list()? {
+            let key = Key::node(&service, node);
+            running.extend(self.nodes.running(&key)?.map(|process| (key, process)));
         }
-        Ok((missing, adopted))
+        Ok(running)
     }
 
     /// Addresses that some proxy knows under the name of a node: none of these may be given to another.
@@ -251,6 +260,14 @@ impl Shared {
         let listed = statuses.flat_map(|status| &status.nodes).flat_map(|(service, nodes)| nodes.keys().map(move |node| (service, node)));
         let keys = listed.filter_map(|(service, node)| Some(Key::node(&service.parse().ok()?, node.parse().ok()?)));
         keys.filter_map(|key| self.nodes.address(&key)).collect()
+    }
+
+    fn observation(&self, service: &ServiceName, workers: &[WorkerSeen]) -> Result<Observation, Error> {
+        let mut nodes = BTreeMap::new();
+        for node in self.nodes.of(service)? {
+            nodes.extend(self.seen(service, node, workers)?.map(|seen| (node, seen)));
+        }
+        Ok(Observation { nodes, proxies: observe::generations(workers, service) })
     }
 
     fn seen(&self, service: &ServiceName, node: NodeId, workers: &[WorkerSeen]) -> Result<Option<NodeSeen>, Error> {
@@ -289,17 +306,20 @@ impl Platform for LocalPlatform {
     async fn ensure_group(&self, declaration: Arc<ServiceDeclaration>, group: GroupId, size: u32) -> Result<(), Error> {
         let at = format!("making group {group} of {}", declaration.service);
         let held = self.shared.lock(&declaration.service, BTreeSet::from([group])).await;
-        let (missing, adopted) = self.shared.missing(&declaration.service, group, size)?;
-        adopted.into_iter().for_each(|(key, process)| self.watch(key, process));
+        let (platform, wanted) = (self.clone(), Arc::clone(&declaration));
+        let look = move || Ok((platform.missing(&wanted.service, group, size)?, held));
+        let (missing, held) = blocking(look).await.context(|| at.clone())?;
         if missing.is_empty() {
             return Ok(());
         }
         let image = self.shared.images.unpacked(declaration.image).await.context(|| at.clone())?;
-        let listed = self.shared.listed(&self.shared.proxies.look().await);
-        let shared = Arc::clone(&self.shared);
-        let made = blocking(move || {
+        let workers = self.shared.proxies.look().await;
+        let platform = self.clone();
+        let make = move || {
             // Held until the work is done, even if nobody waits for it any more.
             let _held = held;
+            let shared = &platform.shared;
+            let listed = shared.listed(&workers);
             let making = Making {
                 ground: &shared.ground,
                 nodes: &shared.nodes,
@@ -308,10 +328,11 @@ impl Platform for LocalPlatform {
                 volumes: &shared.volumes,
                 listed: &listed,
             };
-            making.make(&missing)
-        });
-        made.await.context(|| at)?.into_iter().for_each(|(key, process)| self.watch(key, process));
-        Ok(())
+            let made = making.make(&missing);
+            made.running.into_iter().for_each(|(key, process)| platform.watch(key, process));
+            made.result
+        };
+        blocking(make).await.context(|| at)
     }
 
     async fn route(&self, service: &ServiceName, route: &Route, declarations: &Declarations) -> Result<(), Error> {
@@ -345,13 +366,14 @@ impl Platform for LocalPlatform {
         let exits = *self.shared.exits.borrow();
         let workers = self.shared.proxies.look().await;
         lock(&self.shared.looked).insert(service.clone(), Looked::new(exits, &workers));
-        let mut nodes = BTreeMap::new();
-        for node in self.shared.nodes.of(service).context(|| format!("looking at {service}"))? {
-            if let Some(seen) = self.shared.seen(service, node, &workers).context(|| format!("looking at {service}"))? {
-                nodes.insert(node, seen);
-            }
-        }
-        Ok(Observation { nodes, proxies: observe::generations(&workers, service) })
+        let (shared, name) = (Arc::clone(&self.shared), service.clone());
+        blocking(move || shared.observation(&name, &workers)).await.context(|| format!("looking at {service}"))
+    }
+
+    async fn peek(&self, service: &ServiceName) -> Result<Observation, Error> {
+        let workers = self.shared.proxies.look().await;
+        let (shared, name) = (Arc::clone(&self.shared), service.clone());
+        blocking(move || shared.observation(&name, &workers)).await.context(|| format!("looking at {service}"))
     }
 
     async fn changed(&self, service: &ServiceName, at_most: Duration) {
