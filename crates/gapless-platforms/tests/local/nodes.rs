@@ -9,9 +9,10 @@ use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::platform::Platform;
 use gapless_platforms::local::LocalPlatform;
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn service() -> ServiceName {
@@ -129,9 +130,131 @@ async fn nodes_reach_neither_each_other_nor_the_host() {
     let std::net::IpAddr::V4(other_ip) = other.ip() else { unreachable!("the network is IPv4") };
     let gateway = std::net::Ipv4Addr::from(u32::from(other_ip) & !0x7ff | 1);
     assert!(TcpStream::connect((gateway, port)).is_ok(), "the host itself reaches its service at the bridge");
-    let probes = [format!("connect:{other}"), format!("connect:{gateway}:{port}"), format!("connect:{}:{port}", uplink())];
+    let outside = Outside::new(&installation.id, 4);
+    let mut probes = vec![format!("connect:{other}"), format!("connect:{gateway}:{port}"), format!("connect:{}:{port}", uplink())];
+    probes.extend([format!("connect:{}", outside.serve()), "raw".to_string()]);
     let results = probe(&platform, 2, &probes.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    assert!(results.iter().all(|result| result.starts_with("refused")), "{results:?}");
+    assert!(results[..3].iter().all(|result| result.starts_with("refused")), "{results:?}");
+    assert_eq!(results[3], "reached", "the node that asks reaches nothing at all: what it did not reach proves nothing");
+    assert_eq!(results[4], "refused (PermissionDenied)", "a node could forge whose address is whose");
+    assert_eq!(TcpStream::connect(other).map(drop).map_err(|error| error.kind()), Ok(()), "the other node did not serve meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_and_nodes_know_the_way_to_each_other_for_good() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let bridge = format!("gl{}", installation.id);
+    let hardware = || std::fs::read_to_string(format!("/sys/class/net/{bridge}/address")).unwrap();
+    let before = hardware();
+    platform.ensure_group(Arc::new(serving()), group(1), 2).await.unwrap();
+    let known = || String::from_utf8(ip(&["neigh", "show", "dev", &bridge]).stdout).unwrap();
+    let nodes: BTreeSet<NodeId> = (0..2).map(|ordinal| group(1).node(ordinal)).collect();
+    for node in &nodes {
+        let address = platform.address(&service(), *node).unwrap();
+        answer(address);
+        let begin = format!("{} lladdr 02:67:", address.ip());
+        assert!(known().lines().any(|line| line.starts_with(&begin) && line.contains("PERMANENT")), "{}", known());
+    }
+    let _again = installation.open().await;
+    assert!(nodes.iter().all(|node| known().contains(&format!("{} ", platform.address(&service(), *node).unwrap().ip()))), "{}", known());
+    platform.destroy_nodes(&service(), &nodes).await.unwrap();
+    assert!(!known().contains("PERMANENT"), "{}", known());
+    assert_eq!(hardware(), before, "the bridge has another address with other machines: those that stay lose it");
+}
+
+fn ip(arguments: &[&str]) -> Output {
+    Command::new("ip").args(arguments).output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_users_of_the_host_find_no_way_into_a_node() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    let root = format!("/run/gapless/{}/hello.web.r1-i1-n0/root", installation.id);
+    let file = format!("{root}/etc/passwd");
+    let reads = |user: u32, group: u32, file: &str| {
+        let (user, group) = (format!("--reuid={user}"), format!("--regid={group}"));
+        Command::new("setpriv").args([&user, &group, "--clear-groups", "cat", file]).output().unwrap().status.success()
+    };
+    assert!(reads(65_534, 65_534, "/proc/version"), "this user reads nothing at all: what it does not read proves nothing");
+    assert!(reads(0, 0, &file), "there is no such file: that nobody reads it proves nothing");
+    assert!(!reads(65_534, 65_534, &file), "any user of the host reads the application's files");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find(|line| line.split(' ').nth(4) == Some(&root)).unwrap();
+    assert!(mount.split(' ').nth(5).unwrap().split(',').any(|option| option == "nosuid"), "{mount}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_was_only_begun_is_finished() {
+    let installation = Installation::new();
+    drop(installation.open().await);
+    let bridge = format!("gl{}", installation.id);
+    // As a server leaves it that is killed right after it made the bridge.
+    for command in [vec!["addr", "flush", "dev", &bridge], vec!["link", "set", &bridge, "down"]] {
+        assert!(ip(&command).status.success(), "{command:?}");
+    }
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    assert!(answer(platform.address(&service(), group(1).node(0)).unwrap()).ends_with("ok"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_was_only_begun_is_given_to_the_node() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let volume = installation.state().join("volumes/hello/kept");
+    std::fs::create_dir_all(&volume).unwrap();
+    let mut settings = declaration(&["probe", "write:/volume/x"]);
+    settings.node.user = "www-data".to_string();
+    settings.node.volumes.insert("kept".to_string(), "/volume".into());
+    let (_, output) = run(&platform, settings, 1).await;
+    assert!(output.starts_with("write:/volume/x -> done"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_watched_although_its_sibling_could_not_be_made() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let nodes = installation.state().join("platform/nodes");
+    // Where the second node's start is to be written down, there is something else.
+    let obstacle = nodes.join("hello.web.r1-i1-n1/running.json.new");
+    std::fs::create_dir_all(&obstacle).unwrap();
+    platform.ensure_group(Arc::new(serving()), group(1), 2).await.unwrap_err();
+    let seen = platform.observe(&service()).await.unwrap();
+    assert_eq!(seen.nodes[&group(1).node(0)].condition, Condition::Running, "{seen:?}");
+    let begun = Instant::now();
+    kill(&nodes.join("hello.web.r1-i1-n0/bundle/pid"));
+    platform.changed(&service(), Duration::from_secs(10)).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "noticed after {:?}", begun.elapsed());
+    std::fs::remove_dir(&obstacle).unwrap();
+    platform.ensure_group(Arc::new(serving()), group(1), 2).await.unwrap();
+    let seen = platform.observe(&service()).await.unwrap();
+    assert_eq!(seen.nodes[&group(1).node(1)].condition, Condition::Running, "{seen:?}");
+}
+
+/// Kills the process that a file names.
+fn kill(pid_file: &std::path::Path) {
+    let pid: i32 = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burial_that_was_broken_off_is_finished_at_the_next_start() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    let node = group(1).node(0);
+    platform.destroy_nodes(&service(), &BTreeSet::from([node])).await.unwrap();
+    drop(platform);
+    // As a server leaves it that is killed right after it wrote the tombstone.
+    let folder = installation.state().join("platform/nodes/hello.web.r1-i1-n0");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("output.log"), "last words").unwrap();
+    let platform = installation.open().await;
+    assert!(!folder.exists(), "the folder of a destroyed node stays for ever");
+    assert_eq!(std::fs::read_to_string(platform.output(&service(), node).unwrap()).unwrap(), "last words");
 }
 
 /// An address of the host that is not the bridge's.
@@ -149,42 +272,67 @@ async fn nodes_are_not_reached_from_another_network() {
     platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
     let node = platform.address(&service(), group(1).node(0)).unwrap();
     answer(node);
-    let outside = Outside::new(&installation.id);
+    let outside = Outside::new(&installation.id, 0);
     assert!(!outside.reaches(node), "a machine outside reaches a node through the host");
     let listener = std::net::TcpListener::bind("198.18.0.1:0").unwrap();
     assert!(outside.reaches(listener.local_addr().unwrap()), "the machine outside reaches nothing at all: the check above proves nothing");
 }
 
 /// A machine outside: a network namespace that has the host as its way to everything.
-struct Outside(String);
+struct Outside {
+    name: String,
+    link: String,
+    address: String,
+    server: Mutex<Option<Child>>,
+}
 
 impl Outside {
-    fn new(id: &str) -> Self {
-        let outside = Self(format!("out{id}"));
-        let (name, link) = (&outside.0, format!("o{id}"));
+    /// With the four addresses at `place` in 198.18.0.0/24, which is for measurements of networks (RFC 2544); tests that run at the same time need different ones.
+    fn new(id: &str, place: u8) -> Self {
+        let (name, link) = (format!("out{id}"), format!("o{id}"));
+        let (host, own) = (format!("198.18.0.{}", place + 1), format!("198.18.0.{}", place + 2));
         let commands = format!(
-            "netns add {name}\nlink add {link} type veth peer name eth0 netns {name}\naddr add 198.18.0.1/30 dev {link}\nlink set {link} up\n\
-             -n {name} addr add 198.18.0.2/30 dev eth0\n-n {name} link set eth0 up\n-n {name} route add default via 198.18.0.1\n"
+            "netns add {name}\nlink add {link} type veth peer name eth0 netns {name}\naddr add {host}/30 dev {link}\nlink set {link} up\n\
+             -n {name} addr add {own}/30 dev eth0\n-n {name} link set eth0 up\n-n {name} route add default via {host}\n"
         );
+        let outside = Self { name, link, address: own, server: Mutex::default() };
         for line in commands.lines() {
-            let made = std::process::Command::new("ip").args(line.split_whitespace()).status().unwrap();
-            assert!(made.success(), "ip {line}");
+            let made = ip(&line.split_whitespace().collect::<Vec<_>>());
+            assert!(made.status.success(), "ip {line}");
         }
         outside
     }
 
     fn reaches(&self, address: SocketAddr) -> bool {
         let probe = format!("connect:{address}");
-        let mut command = std::process::Command::new("ip");
-        command.args(["netns", "exec", &self.0]).arg(crate::support::program()).args(["probe", &probe]);
-        String::from_utf8(command.output().unwrap().stdout).unwrap().contains("reached")
+        String::from_utf8(self.command(&["probe", &probe]).output().unwrap().stdout).unwrap().contains("reached")
+    }
+
+    /// Serves there, and says where.
+    fn serve(&self) -> String {
+        let mut server = self.command(&["serve", "80"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "serving\n");
+        *self.server.lock().unwrap() = Some(server);
+        format!("{}:80", self.address)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(crate::support::program()).args(arguments);
+        command
     }
 }
 
 impl Drop for Outside {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("ip").args(["link", "del", &self.0.replace("out", "o")]).status();
-        let _ = std::process::Command::new("ip").args(["netns", "del", &self.0]).status();
+        if let Some(mut server) = self.server.lock().ok().and_then(|mut server| server.take()) {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        let _ = ip(&["link", "del", &self.link]);
+        let _ = ip(&["netns", "del", &self.name]);
     }
 }
 
@@ -216,9 +364,7 @@ async fn a_node_that_is_killed_is_noticed_at_once() {
     let node = group(1).node(0);
     platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
     platform.observe(&service()).await.unwrap();
-    let pid_file = installation.state().join("platform/nodes/hello.web.r1-i1-n0/bundle/pid");
-    let pid: i32 = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    kill(&installation.state().join("platform/nodes/hello.web.r1-i1-n0/bundle/pid"));
     let begun = Instant::now();
     platform.changed(&service(), Duration::from_secs(10)).await;
     let took = begun.elapsed();

@@ -40,7 +40,10 @@ fn outcome(probe: &str) -> String {
         "write" => std::fs::write(object, "x").map(|()| "done".to_string()),
         "read" => std::fs::read_to_string(object).map(|text| text.trim().to_string()),
         "list" => std::fs::read_dir(object).map(names),
-        "connect" => TcpStream::connect_timeout(&object.parse::<SocketAddr>().unwrap(), Duration::from_secs(1)).map(|_| "reached".to_string()),
+        "connect" => {
+            TcpStream::connect_timeout(&object.parse::<SocketAddr>().unwrap(), Duration::from_secs(1)).map(|_| "reached".to_string())
+        }
+        "raw" => raw(),
         "take" => Ok(take(object.parse().unwrap())),
         "stay" => loop {
             std::thread::sleep(Duration::from_secs(3600));
@@ -60,4 +63,17 @@ fn take(bytes: usize) -> String {
     let mut memory = vec![0_u8; bytes];
     memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     format!("took {}", memory.iter().map(|byte| usize::from(*byte)).sum::<usize>())
+}
+
+/// Opens a socket for frames as they are, with which a program can say anything in anybody's name (packet(7)).
+fn raw() -> std::io::Result<String> {
+    const AF_PACKET: i32 = 17;
+    const SOCK_RAW: i32 = 3;
+    const ETH_P_ARP: u16 = 0x0806;
+    unsafe extern "C" {
+        fn socket(domain: i32, kind: i32, protocol: i32) -> i32;
+    }
+    // SAFETY: a system call without pointers.
+    let socket = unsafe { socket(AF_PACKET, SOCK_RAW, i32::from(ETH_P_ARP.to_be())) };
+    if socket < 0 { Err(std::io::Error::last_os_error()) } else { Ok("done".to_string()) }
 }

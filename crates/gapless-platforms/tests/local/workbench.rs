@@ -91,6 +91,44 @@ async fn a_build_node_changes_its_upper_tree_alone() {
     assert_eq!(installation.leftovers().find().unwrap(), vec![]);
 }
 
+/// A limit of a machine's control group, of version 1 or 2.
+fn limit(installation: &Installation, controller: &str, files: [&str; 2], machine: &str) -> u64 {
+    let group = format!("gapless/{}/{machine}", installation.id);
+    let folders = [format!("/sys/fs/cgroup/{controller}/{group}"), format!("/sys/fs/cgroup/{group}")];
+    let paths = folders.iter().flat_map(|folder| files.map(|file| format!("{folder}/{file}")));
+    let text = paths.into_iter().find_map(|path| fs::read_to_string(path).ok()).expect("the control group is there");
+    text.trim().parse().unwrap_or(u64::MAX)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_cannot_take_all_of_the_host() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.open(bench(&installation, &["serve", "22"])).await.unwrap();
+    let request = sandbox(&installation, "limits", "echo began; sleep 600");
+    let log = request.log.clone();
+    let waiting = tokio::spawn({
+        let platform = platform.clone();
+        async move { platform.run(request).await }
+    });
+    holds(&log, "began");
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let host: u64 = meminfo.lines().next().unwrap().split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024;
+    for (machine, part) in [("bench.build-1", 2), ("sandbox.limits", 4)] {
+        let memory = limit(&installation, "memory", ["memory.limit_in_bytes", "memory.max"], machine);
+        assert!(memory <= host / part && memory > 100_000_000, "{machine} may take {memory} of {host} bytes");
+        let processes = limit(&installation, "pids", ["pids.max", "pids.max"], machine);
+        assert!(processes <= 4096, "{machine} may have {processes} processes");
+    }
+    waiting.abort();
+    platform.close("build-1").await.unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while installation.state().join("platform/benches/sandbox.limits").exists() {
+        assert!(Instant::now() < end, "the sandbox is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_is_an_ordinary_user_that_sees_only_what_it_was_given() {
     let installation = Installation::new();
