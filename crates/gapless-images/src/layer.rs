@@ -2,7 +2,7 @@
 //!
 //! Packing is deterministic: sorted, no names of users, times in whole seconds, nothing of the machine that packs.
 
-use crate::tree::{Kind as TreeKind, Stamp, TreeEntry, TreeManifest};
+use crate::tree::{Kind as TreeKind, ROOT_MODE, Stamp, TreeEntry, TreeManifest};
 use crate::view::{Difference, Entry, Kind, OPAQUE_ATTRIBUTE, parent};
 use gapless_core::digest::Digest;
 use gapless_engine::error::{Context, Error, ErrorKind};
@@ -25,6 +25,12 @@ const OPAQUE_WHITEOUT: &str = ".wh..wh..opq";
 
 /// The most entries that a layer may have: bounds the memory of its manifest to some hundred MB.
 pub const ENTRY_LIMIT: usize = 1_000_000;
+
+/// The most bytes that a file of a layer may have, by its length and not by the room that it takes: a file of holes costs its maker nothing, and us the whole length.
+pub const FILE_LIMIT: u64 = 8 * 1024 * 1024 * 1024;
+
+/// The most bytes that all files of a layer may have: many times the largest of usual systems.
+pub const CONTENT_LIMIT: u64 = 32 * 1024 * 1024 * 1024;
 
 /// One thing that goes into a layer, with its content at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +61,7 @@ pub struct Attributes {
 /// # Errors
 /// When a file cannot be read, changed its length meanwhile, or the writer fails.
 pub fn pack(difference: &Difference, writer: &mut dyn Write) -> Result<(), Error> {
+    check_sizes(difference)?;
     let mut tar = tar::Builder::new(writer);
     let whiteouts: BTreeSet<String> = difference.removed.iter().map(|path| whiteout_of(path)).collect();
     let mut names: BTreeMap<(u64, u64), &str> = BTreeMap::new();
@@ -66,6 +73,35 @@ pub fn pack(difference: &Difference, writer: &mut dyn Write) -> Result<(), Error
         }
     }
     tar.finish().context(|| "ending a layer".into())
+}
+
+/// Looks at all lengths before a byte is read.
+fn check_sizes(difference: &Difference) -> Result<(), Error> {
+    let mut all = Allowance::default();
+    for (path, entry) in &difference.present {
+        if let Kind::File { size, .. } = &entry.kind {
+            all.take(path, *size)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the files of a layer have together.
+#[derive(Default)]
+struct Allowance(u64);
+
+impl Allowance {
+    fn take(&mut self, path: &str, size: u64) -> Result<(), Error> {
+        let too_much = |what: String| Err(Error::new(what).kind(ErrorKind::Invalid).hint("keep data on a volume, not in the image"));
+        self.0 = self.0.saturating_add(size);
+        if size > FILE_LIMIT {
+            return too_much(format!("`{path}` has {size} bytes, and a file of an image at most {FILE_LIMIT}"));
+        }
+        if self.0 > CONTENT_LIMIT {
+            return too_much(format!("the files up to `{path}` have {} bytes, and a layer's at most {CONTENT_LIMIT}", self.0));
+        }
+        Ok(())
+    }
 }
 
 /// Writes a layer of things at hand, in the order of their paths.
@@ -171,7 +207,14 @@ fn append_link(
 /// # Errors
 /// [`ErrorKind::Corrupt`] when the layer holds what a layer may not (a path that leads out, a device, an owner that no node has), and when a tree cannot be written.
 pub fn unpack(layer: &mut dyn Read, root: &Path, shift: u32) -> Result<TreeManifest, Error> {
-    let mut unpacking = Unpacking { root, shift, entries: BTreeMap::new(), folder_times: Vec::new() };
+    let mut unpacking = Unpacking {
+        root,
+        shift,
+        entries: BTreeMap::new(),
+        folder_times: Vec::new(),
+        allowance: Allowance::default(),
+        root_is_opaque: false,
+    };
     let mut archive = tar::Archive::new(layer);
     for entry in archive.entries().context(|| "reading a layer".into())? {
         let mut entry = entry.context(|| "reading a layer".into())?;
@@ -188,6 +231,8 @@ struct Unpacking<'a> {
     shift: u32,
     entries: BTreeMap<String, TreeEntry>,
     folder_times: Vec<(String, u64)>,
+    allowance: Allowance,
+    root_is_opaque: bool,
 }
 
 impl Unpacking<'_> {
@@ -212,15 +257,17 @@ impl Unpacking<'_> {
     fn content<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, path: String, attributes: Attributes) -> Result<(), Error> {
         let place = self.root.join(&path);
         let writing = || format!("unpacking {}", place.display());
+        if entry.header().entry_type() != tar::EntryType::Directory {
+            self.must_be_new(&path)?;
+        }
         let kind = match entry.header().entry_type() {
             tar::EntryType::Directory => {
-                if !self.entries.contains_key(&path) {
-                    fs::create_dir(&place).context(writing)?;
-                }
+                let opaque = self.folder(&path)?;
                 self.folder_times.push((path.clone(), attributes.modified));
-                TreeKind::Folder { opaque: false }
+                TreeKind::Folder { opaque }
             }
             tar::EntryType::Regular | tar::EntryType::Continuous => {
+                self.allowance.take(&path, entry.size())?;
                 let (digest, size) = write_file(entry, &place).context(writing)?;
                 TreeKind::File { digest: digest.to_string(), size }
             }
@@ -238,6 +285,25 @@ impl Unpacking<'_> {
         Ok(())
     }
 
+    /// A thing that is there already is never written over or through: it may be a link, which could lead anywhere.
+    fn must_be_new(&self, path: &str) -> Result<(), Error> {
+        if self.entries.contains_key(path) {
+            return Err(refused(path, "it is in the layer twice"));
+        }
+        Ok(())
+    }
+
+    /// Makes a folder unless it is there, as one on the way to something or listed twice. Whether it was marked as opaque before.
+    fn folder(&self, path: &str) -> Result<bool, Error> {
+        if let Some(TreeKind::Folder { opaque }) = self.entries.get(path).map(|entry| &entry.kind) {
+            return Ok(*opaque);
+        }
+        self.must_be_new(path)?;
+        let place = self.root.join(path);
+        fs::create_dir(&place).context(|| format!("unpacking {}", place.display()))?;
+        Ok(false)
+    }
+
     fn hard_link(&mut self, target: &str, path: String) -> Result<(), Error> {
         let target = clean_path(Path::new(target))?;
         let Some(entry) = self.entries.get(&target).filter(|entry| matches!(entry.kind, TreeKind::File { .. })).cloned() else {
@@ -249,6 +315,10 @@ impl Unpacking<'_> {
     }
 
     fn whiteout(&mut self, path: &str) -> Result<(), Error> {
+        if matches!(path.rsplit('/').next(), None | Some("" | "." | "..")) {
+            return Err(refused(path, "it hides nothing that has a name"));
+        }
+        self.must_be_new(path)?;
         let place = self.root.join(path);
         rustix::fs::mknodat(CWD, &place, FileType::CharacterDevice, Mode::empty(), 0)
             .map_err(io::Error::from)
@@ -262,8 +332,9 @@ impl Unpacking<'_> {
         rustix::fs::lsetxattr(&place, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())
             .map_err(io::Error::from)
             .context(|| format!("marking {} as opaque", place.display()))?;
-        if let Some(entry) = self.entries.get_mut(folder) {
-            entry.kind = TreeKind::Folder { opaque: true };
+        match self.entries.get_mut(folder) {
+            Some(entry) => entry.kind = TreeKind::Folder { opaque: true },
+            None => self.root_is_opaque = true,
         }
         Ok(())
     }
@@ -288,7 +359,7 @@ impl Unpacking<'_> {
 
     fn finish(mut self) -> Result<TreeManifest, Error> {
         let finishing = || format!("finishing {}", self.root.display());
-        let root = Attributes { mode: 0o755, user: 0, group: 0, modified: 0 };
+        let root = Attributes { mode: ROOT_MODE, user: 0, group: 0, modified: 0 };
         set_attributes(self.root, root, self.shift, false).context(finishing)?;
         for (path, modified) in self.folder_times.iter().rev() {
             set_time(&self.root.join(path), *modified).context(finishing)?;
@@ -297,7 +368,7 @@ impl Unpacking<'_> {
             let place = self.root.join(path);
             entry.stamp = Stamp::of(&place.symlink_metadata().context(|| format!("looking at {}", place.display()))?);
         }
-        Ok(TreeManifest { shift: self.shift, entries: self.entries })
+        Ok(TreeManifest { shift: self.shift, root_is_opaque: self.root_is_opaque, entries: self.entries })
     }
 }
 

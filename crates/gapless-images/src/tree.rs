@@ -1,5 +1,6 @@
 //! The manifest of an unpacked tree: what must be there, so that a tree that was changed behind our back is refused.
 
+use crate::view::{OPAQUE_ATTRIBUTE, attribute};
 use gapless_core::digest::Digest;
 use gapless_engine::error::{Context, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
@@ -10,11 +11,23 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+/// The mode of every tree's own folder, which belongs to the node's root.
+pub(crate) const ROOT_MODE: u32 = 0o755;
+
+/// Set by the host's policy on every file of its own accord; no right of a program comes from it alone.
+const LABEL_ATTRIBUTE: &str = "security.selinux";
+
+/// The most bytes of names that the kernel lists (`XATTR_LIST_MAX` of linux/limits.h).
+const ATTRIBUTE_LIST_LIMIT: usize = 65_536;
+
 /// What an unpacked tree must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeManifest {
     /// What was added to every owner.
     pub shift: u32,
+    /// Whether the tree's own folder hides everything that lower layers have.
+    #[serde(default)]
+    pub root_is_opaque: bool,
     /// By path, relative to the tree.
     pub entries: BTreeMap<String, TreeEntry>,
 }
@@ -100,6 +113,7 @@ impl TreeManifest {
     /// # Errors
     /// [`ErrorKind::Corrupt`] naming the first difference, and when the tree cannot be read.
     pub fn check(&self, root: &Path, depth: Depth) -> Result<(), Error> {
+        self.check_root(root)?;
         self.check_names(root, "")?;
         for (path, entry) in &self.entries {
             let place = root.join(path);
@@ -119,7 +133,15 @@ impl TreeManifest {
         Ok(())
     }
 
+    /// The tree's own folder has no stamp: it is compared each time.
+    fn check_root(&self, root: &Path) -> Result<(), Error> {
+        let metadata = root.symlink_metadata().context(|| format!("looking at {}", root.display()))?;
+        let own = TreeEntry::new(Kind::Folder { opaque: self.root_is_opaque }, ROOT_MODE, 0, 0);
+        self.check_entry(root, &own, &metadata)
+    }
+
     fn check_entry(&self, place: &Path, entry: &TreeEntry, metadata: &Metadata) -> Result<(), Error> {
+        check_attributes(place, &entry.kind)?;
         let kind = metadata.file_type();
         let kind_is_right = match &entry.kind {
             Kind::Folder { .. } => kind.is_dir(),
@@ -176,6 +198,30 @@ impl TreeManifest {
             None => Ok(()),
         }
     }
+}
+
+/// Extended attributes can give a program rights (`security.capability`) and hide what lower layers have: there must be exactly those that unpacking set.
+fn check_attributes(place: &Path, kind: &Kind) -> Result<(), Error> {
+    let listing = || format!("listing the extended attributes of {}", place.display());
+    let mut names = vec![0; ATTRIBUTE_LIST_LIMIT];
+    let length = match rustix::fs::llistxattr(place, &mut names[..]) {
+        Ok(length) => length,
+        // A file system without any.
+        Err(rustix::io::Errno::NOTSUP) => 0,
+        Err(error) => return Err(io::Error::from(error)).context(listing),
+    };
+    let mut is_opaque = false;
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty() && *name != LABEL_ATTRIBUTE.as_bytes()) {
+        let opaque = name == OPAQUE_ATTRIBUTE.as_bytes() && attribute(place, OPAQUE_ATTRIBUTE)?.is_some_and(|value| value == b"y");
+        if !opaque {
+            return Err(tampered(place, &format!("it got the extended attribute {}", String::from_utf8_lossy(name))));
+        }
+        is_opaque = true;
+    }
+    if is_opaque != matches!(kind, Kind::Folder { opaque: true }) {
+        return Err(tampered(place, "whether it hides what lower layers have changed"));
+    }
+    Ok(())
 }
 
 fn digest_of_file(place: &Path) -> Result<Digest, Error> {

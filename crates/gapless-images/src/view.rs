@@ -282,7 +282,7 @@ fn refuse_foreign_marks(place: &Path) -> Result<(), Error> {
 }
 
 /// The value of an extended attribute, if it is set and the file system knows such.
-fn attribute(place: &Path, name: &str) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) fn attribute(place: &Path, name: &str) -> Result<Option<Vec<u8>>, Error> {
     let mut value = [0; 256];
     match rustix::fs::lgetxattr(place, name, &mut value) {
         Ok(length) => Ok(Some(value[..length.min(value.len())].to_vec())),

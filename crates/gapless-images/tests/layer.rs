@@ -55,7 +55,11 @@ fn upper(root: &Path) {
     fs::create_dir_all(root.join("usr/share")).unwrap();
     whiteout(&root.join("usr/share/doc"));
     write(root, "usr/share/a-long-way/other", "in its place", 0o644, 0);
-    rustix::fs::lsetxattr(root.join("usr/share/a-long-way"), "trusted.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+    opaque(&root.join("usr/share/a-long-way"));
+}
+
+fn opaque(folder: &Path) {
+    rustix::fs::lsetxattr(folder, "trusted.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
 }
 
 fn pack(blobs: &BlobStore, trees: &[&Path], below: &[&Path]) -> gapless_core::digest::Digest {
@@ -177,7 +181,7 @@ fn every_way_to_change_a_tree_is_found_before_it_is_used() {
     let layer = pack(&place.blobs, &[&place.path("lower"), &place.path("upper")], &[&place.path("lower")]);
     let base = pack(&place.blobs, &[&place.path("lower")], &[]);
     type Change = fn(&Path);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 14] = [
         ("content, same length and time", |tree| {
             let place = tree.join("etc/passwd");
             let time = fs::metadata(&place).unwrap().modified().unwrap();
@@ -199,6 +203,15 @@ fn every_way_to_change_a_tree_is_found_before_it_is_used() {
             fs::remove_file(tree.join("etc/passwd")).unwrap();
             fs::create_dir(tree.join("etc/passwd")).unwrap();
         }),
+        ("a right by an extended attribute", |tree| {
+            // cap_setuid+ep, as `setcap` writes it.
+            let value = [1, 0, 0, 2, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            rustix::fs::lsetxattr(tree.join("usr/bin/tool"), "security.capability", &value, rustix::fs::XattrFlags::empty()).unwrap();
+        }),
+        ("a folder that hides the lower ones", |tree| opaque(&tree.join("etc"))),
+        ("a tree that hides the lower ones", |tree| opaque(tree)),
+        ("the tree's own mode", |tree| fs::set_permissions(tree, fs::Permissions::from_mode(0o777)).unwrap()),
+        ("the tree's own owner", |tree| chown(tree, Some(0), None).unwrap()),
         ("replaced by a copy", |tree| {
             fs::write(tree.join("etc/other"), "x").unwrap();
             fs::rename(tree.join("etc/other"), tree.join("etc/passwd")).unwrap();
@@ -220,6 +233,12 @@ fn every_way_to_change_a_tree_is_found_before_it_is_used() {
     let tree = trees.tree(&place.blobs, layer).unwrap();
     fs::remove_file(tree.join("etc/shadow")).unwrap();
     assert_eq!(trees.tree(&place.blobs, layer).unwrap_err().error_kind(), ErrorKind::Corrupt, "a removed whiteout");
+    let trees = Trees::open(place.path("marks"), OWNER_SHIFT).unwrap();
+    let layer = hostile(&place.blobs, |tar| tar.append(&header(tar::EntryType::Regular, "etc/.wh..wh..opq"), &[][..]).unwrap());
+    let tree = trees.tree(&place.blobs, layer).unwrap();
+    trees.check(layer, Depth::Contents).unwrap();
+    rustix::fs::lremovexattr(tree.join("etc"), "trusted.overlay.opaque").unwrap();
+    assert_eq!(trees.tree(&place.blobs, layer).unwrap_err().error_kind(), ErrorKind::Corrupt, "a removed mark");
 }
 
 #[test]
@@ -289,6 +308,41 @@ fn header(kind: tar::EntryType, path: &str) -> tar::Header {
     header
 }
 
+fn link_out(tar: &mut tar::Builder<Vec<u8>>, path: &str, target: &Path) {
+    let mut link = header(tar::EntryType::Symlink, path);
+    link.set_link_name(target).unwrap();
+    link.set_cksum();
+    tar.append(&link, &[][..]).unwrap();
+}
+
+#[test]
+fn a_folder_may_be_listed_twice_and_keeps_its_mark() {
+    let place = Place::new();
+    let entry = |tar: &mut tar::Builder<Vec<u8>>, kind, path: &str| tar.append(&header(kind, path), &[][..]).unwrap();
+    let layer = hostile(&place.blobs, |tar| {
+        entry(tar, tar::EntryType::Regular, "a/.wh..wh..opq");
+        entry(tar, tar::EntryType::Directory, "a/");
+        entry(tar, tar::EntryType::Regular, "a/file");
+        entry(tar, tar::EntryType::Regular, ".wh..wh..opq");
+    });
+    let trees = Trees::open(place.path("trees"), OWNER_SHIFT).unwrap();
+    trees.tree(&place.blobs, layer).unwrap();
+    trees.check(layer, Depth::Contents).unwrap();
+}
+
+#[test]
+fn a_file_of_holes_is_not_packed() {
+    let place = Place::new();
+    let root = place.path("holes");
+    fs::create_dir(&root).unwrap();
+    fs::File::create(root.join("data")).unwrap().set_len(layer::FILE_LIMIT + 1).unwrap();
+    let difference = View::of(&[&root], 0).unwrap().difference(&View::default()).unwrap();
+    let mut written = Vec::new();
+    let error = layer::pack(&difference, &mut written).unwrap_err();
+    assert_eq!(error.error_kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("data") && written.is_empty(), "{error}");
+}
+
 #[test]
 fn a_layer_cannot_reach_out_of_its_tree() {
     let place = Place::new();
@@ -299,10 +353,7 @@ fn a_layer_cannot_reach_out_of_its_tree() {
         hostile(&place.blobs, |tar| entry(tar, tar::EntryType::Block, "disk")),
         hostile(&place.blobs, |tar| entry(tar, tar::EntryType::Char, "disk")),
         hostile(&place.blobs, |tar| {
-            let mut link = header(tar::EntryType::Symlink, "way");
-            link.set_link_name(place.path("").to_str().unwrap()).unwrap();
-            link.set_cksum();
-            tar.append(&link, &[][..]).unwrap();
+            link_out(tar, "way", &place.path(""));
             entry(tar, tar::EntryType::Regular, "way/out");
         }),
         hostile(&place.blobs, |tar| {
@@ -316,6 +367,30 @@ fn a_layer_cannot_reach_out_of_its_tree() {
             owned.set_uid(70_000);
             owned.set_cksum();
             tar.append(&owned, &[][..]).unwrap();
+        }),
+        // A link first, then a folder of the same name, then through it.
+        hostile(&place.blobs, |tar| {
+            link_out(tar, "way", &place.path(""));
+            entry(tar, tar::EntryType::Directory, "way/");
+            entry(tar, tar::EntryType::Regular, "way/out");
+        }),
+        hostile(&place.blobs, |tar| {
+            link_out(tar, "way", &place.path("out"));
+            entry(tar, tar::EntryType::Regular, "way");
+        }),
+        hostile(&place.blobs, |tar| {
+            entry(tar, tar::EntryType::Regular, "way");
+            entry(tar, tar::EntryType::Directory, "way/");
+        }),
+        hostile(&place.blobs, |tar| {
+            entry(tar, tar::EntryType::Regular, ".wh.way");
+            entry(tar, tar::EntryType::Directory, "way/");
+            entry(tar, tar::EntryType::Regular, "way/out");
+        }),
+        hostile(&place.blobs, |tar| entry(tar, tar::EntryType::Regular, "a/.wh...")),
+        hostile(&place.blobs, |tar| {
+            link_out(tar, "way", &place.path(""));
+            entry(tar, tar::EntryType::Regular, "way/.wh..wh..opq");
         }),
     ];
     let trees = Trees::open(place.path("trees"), OWNER_SHIFT).unwrap();
