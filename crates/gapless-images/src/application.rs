@@ -7,10 +7,14 @@ use crate::spec::ApplicationSpec;
 use gapless_core::digest::Digest;
 use gapless_engine::error::{Context, Error, ErrorKind};
 use gapless_engine::images::OWNER_SHIFT;
+use gapless_engine::inside;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// The most bytes of an image's `/etc/passwd`: that of 65,536 users.
+const ACCOUNTS_LIMIT: u64 = 8 * 1024 * 1024;
 
 /// Builds the layer. `below` are the trees of the image's other layers, the lowest first: they know the owner's number and the folders on the way.
 ///
@@ -75,7 +79,7 @@ fn owner(name: &str, below: &[PathBuf]) -> Result<(u32, u32), Error> {
     if name == "root" {
         return Ok((0, 0));
     }
-    let text = below.iter().rev().find_map(|tree| fs::read_to_string(tree.join("etc/passwd")).ok()).unwrap_or_default();
+    let text = accounts(below)?;
     let found = text.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         (fields.first() == Some(&name)).then(|| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))?
@@ -85,6 +89,17 @@ fn owner(name: &str, below: &[PathBuf]) -> Result<(u32, u32), Error> {
             .kind(ErrorKind::Invalid)
             .hint("let Puppet make the user, or set `owner = \"root\"` in the image's `application` block")
     })
+}
+
+/// The image's accounts, as its topmost layer that has them gives them. Links stay inside of that layer.
+fn accounts(below: &[PathBuf]) -> Result<String, Error> {
+    for tree in below.iter().rev() {
+        match inside::read_text(tree, Path::new("etc/passwd"), ACCOUNTS_LIMIT) {
+            Err(error) if error.error_kind() == ErrorKind::NotFound => {}
+            other => return other.context(|| "reading the image's accounts".into()),
+        }
+    }
+    Ok(String::new())
 }
 
 /// A path without slashes at its ends and without steps upward.

@@ -126,6 +126,11 @@ fn the_layer_has_the_owner_and_keeps_the_folders_on_the_way() {
     chown(below.join("srv"), Some(OWNER_SHIFT + 3), Some(OWNER_SHIFT + 4)).unwrap();
     let commit = repository.commit();
     let layer = application::build(&blobs, &commit, &spec("site", "hello"), std::slice::from_ref(&below)).unwrap();
+    // Accounts that are a link to the host's are none of the image's.
+    let linked = folder.path().join("linked");
+    fs::create_dir_all(linked.join("etc")).unwrap();
+    symlink("/etc/passwd", linked.join("etc/passwd")).unwrap();
+    assert!(application::build(&blobs, &commit, &spec("site", "daemon"), &[linked]).is_err());
     let tree = Trees::open(folder.path().join("trees"), OWNER_SHIFT).unwrap().tree(&blobs, layer).unwrap();
     let attributes = |path: &str| {
         let metadata = fs::metadata(tree.join(path)).unwrap();
