@@ -24,6 +24,11 @@ use std::sync::Arc;
 /// Counted up when the way a base is made changes, so that older ones in a cache are not used.
 const BASE_VERSION: u32 = 1;
 
+/// These three belong to a running node, which gets its own; the host's must not be in the image. Removed first: a package may have put a link there, which outside of the
+/// new system leads to the host's own file.
+const NODE_FILES: &str = r#"set -eu; cd "$1/etc"; rm -f resolv.conf hostname hosts
+: > resolv.conf; echo localhost > hostname; echo 127.0.0.1 localhost > hosts"#;
+
 /// How often apt asks a mirror again, and after how many silent seconds it gives up an answer: a mirror that hangs must not hang a build.
 const APT_OPTIONS: [&str; 3] = [r#"Acquire::Retries "3""#, r#"Acquire::http::Timeout "20""#, r#"Acquire::https::Timeout "20""#];
 
@@ -112,10 +117,7 @@ impl BaseCache {
         packages.extend(spec.packages.iter().map(String::as_str));
         command.arg(format!("--include={}", packages.join(",")));
         command.args(APT_OPTIONS.map(|option| format!("--aptopt={option}")));
-        // These three belong to a running node, which gets its own; the host's must not be in the image.
-        command.arg(
-            r#"--customize-hook=: > "$1/etc/resolv.conf"; echo localhost > "$1/etc/hostname"; echo 127.0.0.1 localhost > "$1/etc/hosts""#,
-        );
+        command.arg(format!("--customize-hook={NODE_FILES}"));
         command.arg(suite).arg(&root).args(mirror(suite, spec));
         self.run(command, Phase::Base, listener)?;
         let packages = packages::installed(&root)?;
@@ -280,6 +282,21 @@ mod tests {
         assert_eq!(suite_of("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(), Some("bookworm"));
         assert_eq!(suite_of("VERSION_CODENAME=noble\nID=ubuntu\nID_LIKE=debian\n").as_deref(), Some("noble"));
         assert_eq!(suite_of("ID=\"fedora\"\nVERSION_CODENAME=\"\"\n"), None);
+    }
+
+    #[test]
+    fn a_link_to_a_file_of_the_host_is_replaced_and_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, host) = (folder.path().join("root"), folder.path().join("host"));
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(&host, "the host's").unwrap();
+        for name in ["resolv.conf", "hostname", "hosts"] {
+            std::os::unix::fs::symlink(&host, root.join("etc").join(name)).unwrap();
+        }
+        assert!(Command::new("sh").args(["-c", NODE_FILES, "hook"]).arg(&root).status().unwrap().success());
+        assert_eq!(fs::read_to_string(&host).unwrap(), "the host's");
+        assert_eq!(fs::read_to_string(root.join("etc/hosts")).unwrap(), "127.0.0.1 localhost\n");
+        assert_eq!(fs::read_to_string(root.join("etc/resolv.conf")).unwrap(), "");
     }
 
     #[test]

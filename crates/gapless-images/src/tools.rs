@@ -8,12 +8,16 @@ use crate::progress::{Listener, Phase};
 use crate::view::View;
 use gapless_core::digest::Digest;
 use gapless_engine::error::{Context, Error, ErrorKind};
-use std::fs;
-use std::io::Read;
+use gapless_engine::inside;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// Counted up when the way the tools are installed changes.
 const TOOLS_VERSION: u32 = 1;
+
+/// The most bytes of a host name or a resolver's settings: a few lines.
+const NODE_FILE_LIMIT: u64 = 64 * 1024;
 
 /// Installs the tools, inside the new system. Ubuntu up to 22.04 and Debian up to 11 call Puppet's package `puppet`.
 const INSTALL: &str = r#"set -eu
@@ -87,14 +91,48 @@ impl BaseCache {
         let mut command = mmdebstrap(scratch, "custom");
         // The folders are given by the environment, so that no path can be read as shell.
         command.env("GAPLESS_BASE", &lower).env("GAPLESS_SCRIPT", &script);
-        command.args(["--skip=update", r#"--setup-hook=cp -a "$GAPLESS_BASE/." "$1/"; cp /etc/resolv.conf "$1/etc/resolv.conf""#]);
+        command.args([
+            "--skip=update",
+            r#"--setup-hook=cp -a "$GAPLESS_BASE/." "$1/"; rm -f "$1/etc/resolv.conf"; cp /etc/resolv.conf "$1/etc/resolv.conf""#,
+        ]);
         command.arg(r#"--customize-hook=chroot "$1" sh -s < "$GAPLESS_SCRIPT""#);
         command.arg("").arg(&root);
         self.run(command, Phase::Tools, listener)?;
         for name in ["etc/resolv.conf", "etc/hostname"] {
-            fs::copy(lower.join(name), root.join(name)).context(|| format!("taking the host's {name} out of the tools"))?;
+            put_back(&lower, &root, name).context(|| format!("taking the host's {name} out of the tools"))?;
         }
         let difference = View::of(&[&root], 0)?.difference(&View::of(&[&lower], 0)?)?;
         self.blobs.put(|writer| layer::pack(&difference, writer)).context(|| "keeping the layer of tools".into())
+    }
+}
+
+/// Makes a file of `root` what it is in `lower`. A link that a package put there is removed and not followed: it would lead to the host's own file.
+fn put_back(lower: &Path, root: &Path, name: &str) -> Result<(), Error> {
+    let place = root.join(name);
+    let writing = || format!("writing {}", place.display());
+    let before = inside::read(lower, Path::new(name), NODE_FILE_LIMIT)?;
+    match fs::remove_file(&place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context(writing),
+        _ => {}
+    }
+    File::create_new(&place).and_then(|mut file| file.write_all(&before)).context(writing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_back_replaces_a_link_and_does_not_follow_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lower, root, host) = (folder.path().join("lower"), folder.path().join("root"), folder.path().join("host"));
+        fs::create_dir(&lower).unwrap();
+        fs::create_dir(&root).unwrap();
+        fs::write(&host, "the host's").unwrap();
+        fs::write(lower.join("name"), "localhost").unwrap();
+        std::os::unix::fs::symlink(&host, root.join("name")).unwrap();
+        put_back(&lower, &root, "name").unwrap();
+        assert_eq!(fs::read_to_string(&host).unwrap(), "the host's");
+        assert_eq!(fs::read_to_string(root.join("name")).unwrap(), "localhost");
     }
 }
