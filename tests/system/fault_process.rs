@@ -115,6 +115,7 @@ async fn kill_worker(installation: &Installation) -> (u64, u64) {
     let from = now_us();
     // A stopped worker accepts nothing, so these connections wait for whoever accepts next.
     send(worker, Signal::STOP);
+    until("every thread of the worker has stopped", || async { is_stopped(worker) }).await;
     let waiting: Vec<TcpStream> = (0..WAITING).map(|_| ask(installation)).collect();
     let gone = kill_process(worker).await;
     until("the worker is replaced", || async {
@@ -129,6 +130,13 @@ async fn kill_worker(installation: &Installation) -> (u64, u64) {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
     (from, gone)
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running worker").flatten();
+    threads
+        .map(|thread| std::fs::read_to_string(thread.path().join("status")).unwrap_or_default())
+        .all(|status| status.contains("State:\tT"))
 }
 
 /// A request on a connection of its own.
