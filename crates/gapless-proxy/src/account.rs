@@ -2,6 +2,7 @@
 //! away.
 
 use crate::core::Core;
+use crate::exchange::CutMark;
 use crate::node::Claim;
 use crate::record::{Ended, now_ms};
 use crate::sync::lock;
@@ -32,6 +33,7 @@ pub(crate) struct Account {
     pub(crate) retried: bool,
     pub(crate) held: bool,
     claim: Option<Claim>,
+    cut: Option<CutMark>,
     status: u16,
     open: bool,
 }
@@ -39,12 +41,24 @@ pub(crate) struct Account {
 impl Account {
     pub(crate) fn open(core: Rc<Core>, service: &Arc<str>, method: &Method, begun: Instant) -> Self {
         let service = service.clone();
-        Self { core, service, is_get: method == Method::GET, begun, retried: false, held: false, claim: None, status: 0, open: true }
+        Self {
+            core,
+            service,
+            is_get: method == Method::GET,
+            begun,
+            retried: false,
+            held: false,
+            claim: None,
+            cut: None,
+            status: 0,
+            open: true,
+        }
     }
 
     /// A node answers: its claim is held until the account is closed.
-    pub(crate) fn answered(&mut self, claim: Claim, status: u16) {
+    pub(crate) fn answered(&mut self, claim: Claim, cut: CutMark, status: u16) {
         self.claim = Some(claim);
+        self.cut = Some(cut);
         self.status = status;
     }
 
@@ -86,6 +100,11 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.close_client_gone();
+        // The cut closed the client's connection, or came before the client went.
+        if self.cut.as_ref().is_some_and(CutMark::is_set) {
+            self.close(End::Cut);
+        } else {
+            self.close_client_gone();
+        }
     }
 }

@@ -257,7 +257,7 @@ impl Passage {
     fn hand_on(mut self, answered: Answered) -> Response<AnswerBody> {
         let Answered { mut response, claim, connection, exchange } = answered;
         let node = claim.node.clone();
-        self.account.answered(claim, response.status().as_u16());
+        self.account.answered(claim, exchange.cut_mark(), response.status().as_u16());
         let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
         let (mut head, incoming) = response.into_parts();
         let protocol = head.headers.get(hyper::header::UPGRADE).cloned();
@@ -270,6 +270,7 @@ impl Passage {
         match (upgraded, self.client_upgrade) {
             (Some(node_side), Some(client_side)) => tunnel::begin(head, protocol, node_side, client_side, ending),
             _ => {
+                ending.exchange.answering(self.client.handle, ending.reset_client.is_some());
                 head.version = Version::HTTP_11;
                 Response::from_parts(head, AnswerBody::node(incoming, ending))
             }

@@ -1,5 +1,6 @@
 //! A TCP connection whose socket can be looked at, and broken, while hyper owns it.
 
+use crate::sync::lock;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
@@ -8,9 +9,9 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -44,25 +45,56 @@ impl Stream {
     pub(crate) fn new(stream: TcpStream) -> Self {
         // A socket that refuses this is about to fail anyway, and says so at its first use.
         let _ = stream.set_nodelay(true);
-        let handle = Handle(Arc::new(AtomicI32::new(stream.as_raw_fd())));
+        let handle = Handle(Arc::new(Inside {
+            descriptor: AtomicI32::new(stream.as_raw_fd()),
+            aborted: AtomicBool::new(false),
+            waiting: Mutex::new(None),
+        }));
         Self { io: TokioIo::new(stream), handle }
     }
 
     pub(crate) fn handle(&self) -> Handle {
         self.handle.clone()
     }
+
+    /// One step of reading or writing: none on an aborted connection, and one that has to wait is woken by the abort.
+    fn step<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        act: impl FnOnce(Pin<&mut TokioIo<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.handle.0.aborted.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
+        }
+        let polled = act(Pin::new(&mut self.io), cx);
+        if polled.is_pending() {
+            let mut waiting = lock(&self.handle.0.waiting);
+            if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waiting = Some(cx.waker().clone());
+            }
+        }
+        polled
+    }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         // Before the descriptor is closed and its number can be another socket's. Handles are used on this stream's own thread only.
-        self.handle.0.store(CLOSED, Ordering::SeqCst);
+        self.handle.0.descriptor.store(CLOSED, Ordering::SeqCst);
     }
 }
 
 /// A look at a [`Stream`] from outside, on the same thread.
 #[derive(Clone, Debug)]
-pub(crate) struct Handle(Arc<AtomicI32>);
+pub(crate) struct Handle(Arc<Inside>);
+
+#[derive(Debug)]
+struct Inside {
+    descriptor: AtomicI32,
+    aborted: AtomicBool,
+    /// Whoever waits to read or write; hyper does both in one task.
+    waiting: Mutex<Option<Waker>>,
+}
 
 impl Handle {
     /// Open, and the other side has said nothing, not even that it closes.
@@ -82,8 +114,16 @@ impl Handle {
         self.with(|socket| socket.set_linger(Some(Duration::ZERO)));
     }
 
+    /// Lets every further read and write fail, also one that waits for a client that does not read, so that its owner closes it.
+    pub(crate) fn abort(&self) {
+        self.0.aborted.store(true, Ordering::Relaxed);
+        if let Some(waker) = lock(&self.0.waiting).take() {
+            waker.wake();
+        }
+    }
+
     fn with<T>(&self, act: impl FnOnce(SockRef<'_>) -> T) -> Option<T> {
-        let descriptor = self.0.load(Ordering::SeqCst);
+        let descriptor = self.0.descriptor.load(Ordering::SeqCst);
         if descriptor == CLOSED {
             return None;
         }
@@ -95,21 +135,21 @@ impl Handle {
 
 impl Read for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        self.step(cx, |io, cx| io.poll_read(cx, buffer))
     }
 }
 
 impl Write for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        self.step(cx, |io, cx| io.poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.step(cx, Write::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.step(cx, Write::poll_shutdown)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -117,6 +157,6 @@ impl Write for Stream {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        self.step(cx, |io, cx| io.poll_write_vectored(cx, slices))
     }
 }

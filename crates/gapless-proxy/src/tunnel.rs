@@ -24,25 +24,31 @@ pub(crate) fn begin(
     if let Some(protocol) = protocol {
         head.headers.insert(UPGRADE, protocol);
     }
-    spawn_local(carry(node_side, client_side, ending));
+    // The client's connection leaves hyper's hands now and would not be counted by anybody else; before the task has run for the first time, too.
+    let counted = Counted::new(&ending.core.shared);
+    spawn_local(async move {
+        let _counted = counted;
+        carry(node_side, client_side, ending).await;
+    });
     Response::from_parts(head, AnswerBody::Own(Full::new(Bytes::new())))
 }
 
 async fn carry(node_side: OnUpgrade, client_side: OnUpgrade, mut ending: Ending) {
-    // The client's connection has left hyper's hands and would not be counted by anybody else.
-    let _counted = Counted::new(&ending.core.shared);
-    let (Ok(node), Ok(client)) = tokio::join!(node_side, client_side) else {
-        ending.account.close_client_gone();
-        return;
+    let both = async {
+        let (Ok(node), Ok(client)) = tokio::join!(node_side, client_side) else { return false };
+        let (mut node, mut client) = (TokioIo::new(node), TokioIo::new(client));
+        // How a tunnel ends is its two ends' affair, unless it was cut.
+        let _ = tokio::io::copy_bidirectional(&mut node, &mut client).await;
+        true
     };
-    // How a tunnel ends is its two ends' affair, unless it was cut.
-    let (mut node, mut client) = (TokioIo::new(node), TokioIo::new(client));
-    tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut node, &mut client) => {}
+    let was_carried = tokio::select! {
+        was_carried = both => was_carried,
         // A client that keeps its half open would otherwise hold the node.
-        () = ending.exchange.cut() => {}
+        () = ending.exchange.cut() => false,
+    };
+    if was_carried && !ending.exchange.was_cut() {
+        // A stream is no small GET, however little it carried.
+        ending.account.close(End::Whole(u64::MAX));
     }
-    // A stream is no small GET, however little it carried.
-    let end = if ending.exchange.was_cut() { End::Cut } else { End::Whole(u64::MAX) };
-    ending.account.close(end);
+    // Else the account is dropped open: it was cut, or the client went away.
 }

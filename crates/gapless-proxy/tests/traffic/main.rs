@@ -5,6 +5,7 @@ mod claims;
 mod drain;
 mod forwarding;
 mod health;
+mod limits;
 mod record;
 mod retry;
 mod support;
