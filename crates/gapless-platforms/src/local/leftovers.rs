@@ -63,6 +63,8 @@ pub struct Leftover {
 pub fn claim(marks: &Marks, state: &Path) -> Result<(), Error> {
     let folder = marks.runtime_folder();
     file::make_folder(&folder, 0o711)?;
+    // Whatever the process's mask is: the runtime goes through them as a machine's root.
+    [Path::new(RUNTIME_FOLDER), &folder].into_iter().try_for_each(|folder| file::set_mode(folder, 0o711))?;
     file::write(&folder.join("state.json"), &state)
 }
 

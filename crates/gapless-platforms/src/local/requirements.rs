@@ -3,7 +3,9 @@
 use super::cgroup::Cgroups;
 use super::helpers::Helpers;
 use super::network::foreign_forward_policies;
+use super::sandbox::SANDBOX_SHIFT;
 use gapless_engine::error::{Error, ErrorKind};
+use gapless_engine::images::{OWNER_COUNT, OWNER_SHIFT};
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -69,7 +71,33 @@ pub fn for_nodes(runtime: &str) -> Vec<Missing> {
     missing.extend(FOR_NODES.iter().filter_map(|(program, package, purpose)| missing_program(program, package, purpose)));
     missing.extend(missing_kernel_parts());
     missing.extend(missing_limits(&Cgroups::detect()));
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        missing.extend(lent(&fs::read_to_string(file).unwrap_or_default()).iter().map(|line| lent_ids(file, line)));
+    }
     missing
+}
+
+/// The entries (subuid(5)) that lend a user of the host ids of nodes or sandboxes. Debian's and Ubuntu's first user has such an entry by default.
+fn lent(table: &str) -> Vec<&str> {
+    let own = [OWNER_SHIFT, SANDBOX_SHIFT].map(|shift| (u64::from(shift), u64::from(shift) + u64::from(OWNER_COUNT)));
+    let is_own = |line: &&str| {
+        let mut numbers = line.split(':').skip(1).map(|text| text.trim().parse::<u64>().ok());
+        let (Some(Some(first)), Some(Some(count))) = (numbers.next(), numbers.next()) else { return false };
+        own.iter().any(|(begin, end)| first < *end && *begin < first.saturating_add(count))
+    };
+    table.lines().filter(is_own).collect()
+}
+
+fn lent_ids(file: &str, line: &str) -> Missing {
+    Missing {
+        what: "user and group ids of its own for nodes".to_string(),
+        needed_for: "keeping the host's users out of nodes".to_string(),
+        hint: format!(
+            "{file} lends them to a user, who may take part in nodes as their root: remove the line `{line}`, or let it begin at {}",
+            SANDBOX_SHIFT + OWNER_COUNT
+        ),
+        essential: false,
+    }
 }
 
 /// An error that names everything essential that is missing for nodes.
@@ -155,6 +183,13 @@ mod tests {
         );
         assert_eq!(missing_program("sh", "dash", "shells"), None);
         assert_eq!(missing_program("/bin/sh", "dash", "shells"), None);
+    }
+
+    #[test]
+    fn ids_of_nodes_that_are_lent_to_a_user_are_found() {
+        let table = "ann:100000:65536\nbob:165536:34464\ncarl:265536:65536\ndora:34465:65536\neve:200001:1\n# none\nfred:x:7\n";
+        assert_eq!(lent(table), ["ann:100000:65536", "dora:34465:65536", "eve:200001:1"]);
+        assert!(lent_ids("/etc/subuid", "ann:100000:65536").hint.contains("265536"));
     }
 
     #[test]
