@@ -36,6 +36,17 @@ const ACCEPT_REST: Duration = Duration::from_millis(10);
 /// How long a connection's next request may take to be handed over by hyper after its last exchange; then it is not kept.
 const SETTLE_LIMIT: Duration = Duration::from_secs(1);
 
+/// The most client connections that a worker serves at a time: at some 20 KB each, 1 GB. More wait in the sockets' queues; nobody is refused.
+const CLIENT_LIMIT: u64 = 50_000;
+/// Descriptors that are not for clients and their requests: the runtimes', the sockets', the admin's, checks and the snapshot.
+const OWN_DESCRIPTORS: u64 = 64;
+
+/// How many clients may be connected when the process may have so many descriptors: each takes a second one for its request to a node.
+pub(crate) fn client_limit(descriptors: u64) -> usize {
+    let room = (descriptors.saturating_sub(OWN_DESCRIPTORS) / 2).clamp(1, CLIENT_LIMIT);
+    usize::try_from(room).unwrap_or(usize::MAX)
+}
+
 /// What all cores of a worker share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -47,6 +58,12 @@ pub(crate) struct Shared {
     pub(crate) close_idle: watch::Sender<bool>,
     /// Open client connections, and listeners that still accept.
     pub(crate) clients: watch::Sender<usize>,
+    /// How many of these there may be before accepting pauses; each core may be one ahead.
+    client_limit: usize,
+    /// That it was reached stands in the log; once, or a crowd would fill it.
+    limit_told: AtomicBool,
+    /// The worker's patience is over: every request is cut, also one that no node has yet.
+    cut: watch::Sender<bool>,
     /// The snapshot on disk could not be read and nothing was put since: what finds no service has lost it.
     pub(crate) without_routes: AtomicBool,
     pub(crate) refused: AtomicU64,
@@ -54,7 +71,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(client_limit: usize) -> Self {
         let changes = Arc::new(Changes::new());
         Self {
             routes: Routes::new(changes.clone()),
@@ -62,10 +79,41 @@ impl Shared {
             leaving: AtomicBool::new(false),
             close_idle: watch::Sender::new(false),
             clients: watch::Sender::new(0),
+            client_limit,
+            limit_told: AtomicBool::new(false),
+            cut: watch::Sender::new(false),
             without_routes: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             client_gone: AtomicU64::new(0),
         }
+    }
+
+    /// From now on no request is sent or waits any more. What nodes have already is cut by [`Order::Cut`], which has to follow.
+    pub(crate) fn set_cut(&self) {
+        self.cut.send_replace(true);
+        // Requests that are held wait for a change.
+        self.changes.bump();
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        *self.cut.borrow()
+    }
+
+    /// Returns when every request is cut.
+    pub(crate) async fn cut(&self) {
+        // The sender is this object's own and cannot go.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
+    }
+
+    /// Returns when one more client may be accepted.
+    async fn room_for_client(&self) {
+        if *self.clients.borrow() < self.client_limit {
+            return;
+        }
+        if !self.limit_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(limit = self.client_limit, "no more clients are accepted until some have gone; said once");
+        }
+        let _ = self.clients.subscribe().wait_for(|clients| *clients < self.client_limit).await;
     }
 }
 
@@ -201,7 +249,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, mut leave: watch::Receive
         let accepted = tokio::select! {
             biased;
             _ = leave.wait_for(Option::is_some) => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept_one(&core.shared, &listener) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => welcome(&core, stream, peer),
@@ -221,6 +269,11 @@ async fn accept(core: Rc<Core>, listener: TcpListener, mut leave: watch::Receive
             }
         }
     }
+}
+
+async fn accept_one(shared: &Shared, listener: &TcpListener) -> std::io::Result<(TcpStream, SocketAddr)> {
+    shared.room_for_client().await;
+    listener.accept().await
 }
 
 /// The client gave up before it was accepted: nothing is wrong with the listener.

@@ -6,7 +6,7 @@ use crate::body::{AnswerBody, Ending, NodeRequestBody, Upload};
 use crate::core::Core;
 use crate::exchange::Exchange;
 use crate::headers;
-use crate::inbound::{Content, Inbound, Refusal};
+use crate::inbound::{Content, Inbound, NotTaken, Refusal};
 use crate::node::{Claim, Node, NodeKey};
 use crate::pool::{Connection, connect_failure};
 use crate::route::{Choice, Service};
@@ -36,6 +36,15 @@ const NODE: HeaderName = HeaderName::from_static("x-gapless-node");
 pub(crate) struct Client {
     pub(crate) peer: IpAddr,
     pub(crate) handle: Handle,
+}
+
+/// Why no node was claimed.
+#[derive(Debug)]
+enum Unclaimed {
+    /// None may be used; with the reason.
+    NoneReady(&'static str),
+    /// The worker ends, and its patience is over.
+    Cut,
 }
 
 /// Why one try came to nothing.
@@ -82,9 +91,15 @@ pub(crate) async fn respond(core: &Rc<Core>, client: Client, mut request: Reques
         return no_service(core, &inbound, begun);
     };
     let mut account = core.account(&service.name, &inbound.method, begun);
-    let content = match Content::take(incoming, service.retry && inbound.is_idempotent()).await {
+    let taken = tokio::select! {
+        biased;
+        taken = Content::take(incoming, service.retry && inbound.is_idempotent()) => taken,
+        () = core.shared.cut() => return cut(account),
+    };
+    let content = match taken {
         Ok(content) => content,
-        Err(_) => return broken_off(&mut account),
+        Err(NotTaken::Broken) => return broken_off(&mut account, StatusCode::BAD_REQUEST, "the request broke off"),
+        Err(NotTaken::Late) => return broken_off(&mut account, StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time"),
     };
     let client_upgrade = inbound.upgrade.is_some().then_some(client_upgrade);
     Passage { core: core.clone(), client, inbound, content, account, client_upgrade }.pass().await
@@ -107,9 +122,18 @@ fn no_service(core: &Rc<Core>, inbound: &Inbound, begun: Instant) -> Response<An
     answer::text(status, &format!("{}: the proxy could not read its routes and waits for new ones", cause::NO_ROUTES))
 }
 
-fn broken_off(account: &mut Account) -> Response<AnswerBody> {
+fn broken_off(account: &mut Account, status: StatusCode, reason: &str) -> Response<AnswerBody> {
     account.close_client_gone();
-    let mut response = answer::text(StatusCode::BAD_REQUEST, "the request broke off");
+    let mut response = answer::text(status, reason);
+    answer::close_after(&mut response);
+    response
+}
+
+fn cut(mut account: Account) -> Response<AnswerBody> {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    account.answered_by_proxy(status.as_u16());
+    account.close(End::Cut);
+    let mut response = answer::text(status, "cut: the request was still running when its drain deadline passed");
     answer::close_after(&mut response);
     response
 }
@@ -122,7 +146,8 @@ impl Passage {
         loop {
             let (claim, service) = match self.claim(&tried, &mut held_until).await {
                 Ok(claimed) => claimed,
-                Err(reason) => return self.fail(StatusCode::SERVICE_UNAVAILABLE, cause::NO_READY_NODE, reason),
+                Err(Unclaimed::NoneReady(reason)) => return self.fail(StatusCode::SERVICE_UNAVAILABLE, cause::NO_READY_NODE, reason),
+                Err(Unclaimed::Cut) => return cut(self.account),
             };
             let node = claim.node.clone();
             let failure = match self.attempt(claim, &service).await {
@@ -151,12 +176,15 @@ impl Passage {
     }
 
     /// Claims a node; while none is ready, waits as long as the service holds requests.
-    async fn claim(&mut self, tried: &[NodeKey], held_until: &mut Option<Instant>) -> Result<(Claim, Arc<Service>), &'static str> {
+    async fn claim(&mut self, tried: &[NodeKey], held_until: &mut Option<Instant>) -> Result<(Claim, Arc<Service>), Unclaimed> {
         let mut changes = None;
         loop {
+            if self.core.shared.is_cut() {
+                return Err(Unclaimed::Cut);
+            }
             match self.core.claim(&self.inbound.host, tried) {
                 Choice::Claimed(claim, service) => return Ok((claim, service)),
-                Choice::Unknown => return Err("the service is no longer served"),
+                Choice::Unknown => return Err(Unclaimed::NoneReady("the service is no longer served")),
                 Choice::NoneReady(service) => {
                     // Subscribe first, look again, then wait: a change in between is not missed.
                     let Some(changes) = &mut changes else {
@@ -165,7 +193,7 @@ impl Passage {
                     };
                     let until = *held_until.get_or_insert_with(|| Instant::now() + service.hold);
                     if Instant::now() >= until {
-                        return Err("no node of the service is ready");
+                        return Err(Unclaimed::NoneReady("no node of the service is ready"));
                     }
                     self.account.held = true;
                     // Whether it was a change or the end of the hold is seen in the next round.
@@ -183,10 +211,14 @@ impl Passage {
             let reused = idle.is_some();
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => connect(&claim.node).await?,
+                None => tokio::select! {
+                    biased;
+                    connected = connect(&claim.node) => connected?,
+                    () = self.core.shared.cut() => return Err(Failure::Cut),
+                },
             };
             let exchange = self.core.exchanges.enter(claim.node.key, connection.handle.clone());
-            if claim.node.is_cut() {
+            if claim.node.is_cut() || self.core.shared.is_cut() {
                 return Err(Failure::Cut);
             }
             match self.send(&mut connection, &claim.node).await {
@@ -230,15 +262,8 @@ impl Passage {
 
     fn give_up(mut self, node: &Node, failure: Failure) -> Response<AnswerBody> {
         match failure {
-            Failure::Client => broken_off(&mut self.account),
-            Failure::Cut => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                self.account.answered_by_proxy(status.as_u16());
-                self.account.close(End::Cut);
-                let mut response = answer::text(status, "cut: the request was still running when the node's drain deadline passed");
-                answer::close_after(&mut response);
-                response
-            }
+            Failure::Client => broken_off(&mut self.account, StatusCode::BAD_REQUEST, "the request broke off"),
+            Failure::Cut => cut(self.account),
             Failure::Unsent { cause, reason } | Failure::Sent { cause, reason } => {
                 let status = if cause == cause::TIMEOUT { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
                 tracing::warn!(node = node.name, cause, reason, "a request failed");

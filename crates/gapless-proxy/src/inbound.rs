@@ -3,8 +3,8 @@
 use crate::body::{NodeRequestBody, Upload};
 use crate::headers;
 use crate::route::normal_host;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{EXPECT, HOST, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
@@ -12,9 +12,15 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode, Uri, Version};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// The largest request body that is kept so that the request can be sent again, in bytes: the promise names it.
 pub(crate) const REPLAY_LIMIT: u64 = 64 * 1024;
+
+/// How long a client may be silent inside a body that is kept: mobile networks lose packets for some seconds.
+const KEPT_BODY_SILENCE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a body that is kept may take in all: [`REPLAY_LIMIT`] at 9 kbit/s, slower than any line in use.
+const KEPT_BODY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A request that is refused before it is anybody's.
 #[derive(Debug)]
@@ -91,6 +97,15 @@ fn named_host(head: &Parts) -> Result<HeaderValue, Refusal> {
     }
 }
 
+/// Why a body could not be taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// The client broke it off.
+    Broken,
+    /// It did not come in time.
+    Late,
+}
+
 /// A request's body, as far as it can be sent.
 #[derive(Debug)]
 pub(crate) enum Content {
@@ -106,8 +121,8 @@ impl Content {
     /// Takes a body in: whole, if it is empty, or if it may have to be sent again and is small enough.
     ///
     /// # Errors
-    /// When the client broke it off.
-    pub(crate) async fn take(incoming: Incoming, may_be_sent_again: bool) -> Result<Self, hyper::Error> {
+    /// When the client broke it off, or takes too long for one that has to be kept.
+    pub(crate) async fn take(incoming: Incoming, may_be_sent_again: bool) -> Result<Self, NotTaken> {
         if incoming.is_end_stream() {
             return Ok(Content::Kept(Bytes::new()));
         }
@@ -115,14 +130,7 @@ impl Content {
         if !(small && may_be_sent_again) {
             return Ok(Content::Streamed(incoming, Upload::new()));
         }
-        match Limited::new(incoming, usize::try_from(REPLAY_LIMIT).unwrap_or(usize::MAX)).collect().await {
-            Ok(whole) => Ok(Content::Kept(whole.to_bytes())),
-            Err(error) => match error.downcast::<hyper::Error>() {
-                Ok(error) => Err(*error),
-                // hyper never hands on more than the length it promised.
-                Err(_) => Ok(Content::Gone),
-            },
-        }
+        keep(incoming).await.map(Content::Kept)
     }
 
     pub(crate) fn is_kept(&self) -> bool {
@@ -149,6 +157,21 @@ impl Content {
     pub(crate) fn restore(&mut self, body: NodeRequestBody) {
         if let NodeRequestBody::Streamed(incoming, upload) = body {
             *self = Content::Streamed(incoming, upload);
+        }
+    }
+}
+
+/// Takes a whole body into memory. hyper hands on no more than the length that the head promised, which is at most [`REPLAY_LIMIT`].
+async fn keep(mut incoming: Incoming) -> Result<Bytes, NotTaken> {
+    let until = Instant::now() + KEPT_BODY_LIMIT;
+    let mut whole = BytesMut::new();
+    loop {
+        let deadline = until.min(Instant::now() + KEPT_BODY_SILENCE_LIMIT);
+        match tokio::time::timeout_at(deadline.into(), incoming.frame()).await {
+            Ok(Some(Ok(frame))) => whole.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Ok(Some(Err(_))) => return Err(NotTaken::Broken),
+            Ok(None) => return Ok(whole.freeze()),
+            Err(_) => return Err(NotTaken::Late),
         }
     }
 }

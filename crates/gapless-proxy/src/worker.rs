@@ -104,29 +104,30 @@ pub(crate) fn socket_path(state: &Path, pid: u32) -> PathBuf {
 /// # Errors
 /// When it cannot be set up. The process should end then.
 pub fn main(options: WorkerOptions) -> Result<(), ProxyError> {
-    raise_descriptor_limit();
+    let client_limit = core::client_limit(raise_descriptor_limit());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| ProxyError::new(format!("cannot set up the admin runtime: {error}")))?;
-    LocalSet::new().block_on(&runtime, serve(options))
+    LocalSet::new().block_on(&runtime, serve(options, client_limit))
 }
 
-/// Every request takes two descriptors, and the system's soft limit is meant for programs that use select.
-fn raise_descriptor_limit() {
+/// Every request takes two descriptors, and the system's soft limit is meant for programs that use select. Returns how many there may be.
+fn raise_descriptor_limit() -> u64 {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-async fn serve(options: WorkerOptions) -> Result<(), ProxyError> {
+async fn serve(options: WorkerOptions, client_limit: usize) -> Result<(), ProxyError> {
     let _ignored = ignore_signals()?;
     let orders = holder_orders().map_err(|error| ProxyError::new(format!("cannot read the holder's orders: {error}")))?;
     let socket = socket_path(&options.state, std::process::id());
     let listener = admin::open(&socket)?;
-    let worker = Rc::new(Worker::start(options)?);
+    let worker = Rc::new(Worker::start(options, client_limit)?);
     worker.load().await?;
     let answering = worker.clone();
     spawn_local(admin::serve(listener, Rc::new(move |request| answer(answering.clone(), request))));
@@ -181,8 +182,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn start(options: WorkerOptions) -> Result<Self, ProxyError> {
-        let shared = Arc::new(Shared::new());
+    fn start(options: WorkerOptions, client_limit: usize) -> Result<Self, ProxyError> {
+        let shared = Arc::new(Shared::new(client_limit));
         let (checks, members) = mpsc::unbounded_channel();
         thread("checks", move || crate::check::run(members))?;
         let mut cores = Vec::new();
@@ -369,6 +370,8 @@ impl Worker {
         if self.all_clients_gone(begun + patience.requests).await {
             return;
         }
+        // First the mark, for requests that wait for a node or are about to be sent; then the order, for those that were.
+        self.shared.set_cut();
         let cut = self.cut(None).await;
         tracing::warn!(cut, after = ?patience.requests, "leaving, requests were cut");
         self.all_clients_gone(Instant::now() + CUT_LIMIT).await;

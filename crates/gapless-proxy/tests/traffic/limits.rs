@@ -4,8 +4,9 @@ use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::node::Node;
-use crate::support::proxy::{Proxy, snapshot, totals};
+use crate::support::proxy::{Proxy, of, route, snapshot, totals};
 use std::io::Read;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 const LARGE: usize = 64 * 1024 * 1024;
@@ -46,4 +47,58 @@ fn a_request_whose_client_does_not_read_is_cut_at_the_deadline_and_counted() {
     let record = proxy.record();
     let counted = totals(&record);
     assert_eq!((counted.cut, counted.failed, record.client_gone), (3, 0, 0), "{counted:?}");
+}
+
+#[test]
+fn a_small_upload_that_does_not_go_on_is_given_up() {
+    let (proxy, old) = serving();
+    let mut slow = Client::new(proxy.address);
+    slow.send(b"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nbegin").unwrap();
+    let load = Load::start(proxy.address, 2);
+    let begun = Instant::now();
+    let answer = slow.receive().expect("an answer in order");
+    assert!((Duration::from_secs(5)..Duration::from_secs(15)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
+    let seen = load.stop();
+    assert_eq!(seen.failures, Vec::<String>::new());
+    assert_eq!(old.begun(), seen.requests, "no node saw anything of it");
+    let record = proxy.record();
+    assert_eq!((record.client_gone, totals(&record).failed), (1, 0));
+}
+
+#[test]
+fn a_request_that_is_held_when_the_proxy_stops_is_cut_in_order() {
+    let mut proxy = Proxy::start();
+    let mut empty = route(1, &[]);
+    empty.hold_ms = 60_000;
+    proxy.put(&of(empty));
+    let mut held = Client::new(proxy.address);
+    held.stream().unwrap().get_mut().set_read_timeout(Some(Duration::from_secs(45))).unwrap();
+    held.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    proxy.terminate();
+    let answer = held.receive().expect("an answer, not a closed connection");
+    assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
+    assert!(answer.text().starts_with("cut: "), "{}", answer.text());
+    assert!(proxy.wait_end().success());
+}
+
+#[test]
+fn more_clients_than_descriptors_wait_until_there_is_room() {
+    let (proxy, _node) = serving();
+    let limit = rustix::process::Rlimit { current: Some(220), maximum: Some(220) };
+    let holder = rustix::process::Pid::from_raw(i32::try_from(proxy.proxy_status().holder).unwrap()).unwrap();
+    rustix::process::prlimit(Some(holder), rustix::process::Resource::Nofile, limit).expect("the holder's limit");
+    proxy.upgrade().expect("a worker with few descriptors");
+    eventually("it is alone", || proxy.proxy_status().workers.len() == 1);
+    let idle: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(proxy.address).expect("the kernel takes it")).collect();
+    let address = proxy.address;
+    let waiting = std::thread::spawn(move || Client::new(address).get("/name").map(|answer| answer.status));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!waiting.is_finished(), "more clients than there are descriptors for");
+    // The admin socket still answers, and checks still pass: descriptors are left for these.
+    assert!(proxy.node_status("old").unwrap().ready);
+    drop(idle);
+    assert_eq!(waiting.join().unwrap().expect("served once there is room"), 200);
+    assert_eq!(totals(&proxy.record()).failed, 0);
 }
