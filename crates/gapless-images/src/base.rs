@@ -259,14 +259,16 @@ fn run(mut command: Command, phase: Phase, listener: &Listener) -> Result<(), Er
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             listener.line(phase, line.clone());
             said.push(line);
+            if said.len() > REPORTED_LINES {
+                said.remove(0);
+            }
         }
     }
     let status = child.wait().context(|| "waiting for mmdebstrap".into())?;
     if status.success() {
         return Ok(());
     }
-    let last = said.len().saturating_sub(REPORTED_LINES);
-    Err(Error::new(format!("mmdebstrap failed ({status}):\n{}", said[last..].join("\n")))
+    Err(Error::new(format!("mmdebstrap failed ({status}):\n{}", said.join("\n")))
         .hint("see whether the mirror can be reached and has the suite and the packages"))
 }
 

@@ -25,6 +25,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Counted up when the way a layer is provisioned changes.
@@ -38,6 +39,21 @@ const VALIDATE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a growing log is looked at for the person who watches; nothing waits for it.
 const LOG_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The most bytes that a log of a build may have: a build that says more is ended, so that the disk stays free. A large one says some MB.
+pub const LOG_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// The most bytes of a log's end in which the reason of a failure is looked for.
+const REASON_LIMIT: u64 = 256 * 1024;
+
+/// The most bytes of a line that are told: what follows of it is in the log only.
+const LINE_LIMIT: usize = 16 * 1024;
+
+/// The most bytes of a log that are held at a time.
+const READ_AT_ONCE: usize = 64 * 1024;
+
+/// The output of the build node.
+const NODE_LOG: &str = "node.log";
 
 /// The most bytes of Puppet's reports of a pass: some thousand resources have a few MB.
 const REPORT_LIMIT: u64 = 16 * 1024 * 1024;
@@ -105,14 +121,16 @@ impl Provision<'_> {
     /// The layer, and whether it was there already: then Packer is not started.
     pub(crate) async fn run(&self) -> Result<(Provisioned, bool), Error> {
         let template = self.spec.template.to_str().unwrap_or_default().to_owned();
-        let files = self.commit.files(&[readable_folder(&template), PUPPET_FOLDER])?;
+        let (commit, folder) = (self.commit.clone(), readable_folder(&template).to_owned());
+        let files = Arc::new(blocking(move || commit.files(&[&folder, PUPPET_FOLDER])).await?);
         let Some(CommitFile::File { content, .. }) = files.get(&template) else {
             return Err(Error::new(format!("the commit {} has no file `{template}`", self.commit.id()))
                 .kind(ErrorKind::Invalid)
                 .hint("set `template` of the image's `packer` block to a file that was committed"));
         };
         let content = String::from_utf8_lossy(content).into_owned();
-        let key = self.key(&files)?;
+        let (base, spec, hashed) = (self.base.layer()?, self.spec.clone(), files.clone());
+        let key = blocking(move || Ok(key(base, &spec, &hashed))).await?;
         let lock_path = self.folder.join(format!("provision-{}.lock", key.hex()));
         let _lock = blocking(move || lock::take(&lock_path)).await?;
         if let Some(done) = read_record::<Provisioned>(self.folder, "provision", key)?
@@ -121,55 +139,19 @@ impl Provision<'_> {
             return Ok((done, true));
         }
         require_packer(&std::env::var("PATH").unwrap_or_default())?;
-        let work = self.prepare(key, &files)?;
+        let folder = self.work_folder(key);
+        let work = blocking(move || prepare(key, &folder, &files)).await?;
         let provisioned = self.provision(&work, &content).await.context(|| format!("provisioning with {template}"));
-        let removed = remove(&self.work_folder(key));
+        let folder = self.work_folder(key);
+        let removed = blocking(move || remove(&folder)).await;
         let provisioned = provisioned?;
         removed?;
         keep_record(self.folder, "provision", key, &provisioned)?;
         Ok((provisioned, false))
     }
 
-    fn key(&self, files: &BTreeMap<String, CommitFile>) -> Result<Digest, Error> {
-        let mut inputs = Inputs::new("provision", PROVISION_VERSION);
-        inputs.add("base", self.base.layer()?.hex().as_bytes());
-        inputs.add("template", self.spec.template.as_os_str().as_encoded_bytes());
-        for (name, value) in &self.spec.variables {
-            inputs.add("variable", name.as_bytes());
-            inputs.add("value", value.as_bytes());
-        }
-        for (path, file) in files {
-            inputs.add("path", path.as_bytes());
-            match file {
-                CommitFile::File { executable, content } => inputs.add(if *executable { "executable" } else { "file" }, content),
-                CommitFile::Link { target } => inputs.add("link", target.as_bytes()),
-            }
-        }
-        Ok(inputs.key())
-    }
-
     fn work_folder(&self, key: Digest) -> PathBuf {
         self.folder.join(WORK_FOLDER).join(key.short())
-    }
-
-    fn prepare(&self, key: Digest, files: &BTreeMap<String, CommitFile>) -> Result<Work, Error> {
-        let folder = self.work_folder(key);
-        remove(&folder)?;
-        let inside = |name: &str| folder.join(name);
-        let work = Work {
-            name: key.short(),
-            project: inside("project"),
-            given: inside("given"),
-            output: inside("output"),
-            upper: inside("upper"),
-        };
-        for made in [&work.project, &work.given, &work.output, &work.upper] {
-            fs::create_dir_all(made).context(|| format!("making {}", made.display()))?;
-        }
-        write_files(files, &work.project)?;
-        fs::write(work.given.join("remove.sh"), tools::REMOVE).context(|| "writing the script that removes the tools".into())?;
-        make_key(&work.given.join("key"))?;
-        Ok(work)
     }
 
     async fn provision(&self, work: &Work, template: &str) -> Result<Provisioned, Error> {
@@ -212,7 +194,7 @@ impl Provision<'_> {
             upper: work.upper.clone(),
             command: vec!["/bin/sh".into(), "-c".into(), start],
             files: BTreeMap::new(),
-            log: self.logs.join("node.log"),
+            log: self.logs.join(NODE_LOG),
         })
     }
 
@@ -231,11 +213,12 @@ impl Provision<'_> {
             Err(_) => command.extend(["-syntax-only".into(), self.spec.template.display().to_string()]),
         }
         let log = self.logs.join("validate.log");
-        let end = self.workbench.run(self.sandbox(work, "validate", command, None, log.clone(), VALIDATE_DEADLINE)).await?;
+        let request = self.sandbox(work, "validate", command, None, log.clone(), VALIDATE_DEADLINE);
+        let end = followed(self.workbench.run(request), vec![Tail::silent(&log)]).await?;
         if end == SandboxEnd::Exited(0) {
             return derived.map(drop);
         }
-        let said = packer::without_colours(&read_log(&log));
+        let said = packer::without_colours(&end_of(&log).await?);
         Err(Error::new(format!("`packer validate` refuses the template:\n{}", said.trim())).kind(ErrorKind::Invalid))
     }
 
@@ -249,8 +232,9 @@ impl Provision<'_> {
         command.push("/gapless/template.json".into());
         let log = self.logs.join("packer.log");
         let request = self.sandbox(work, "packer", command, Some(bench.into()), log.clone(), PACKER_DEADLINE);
-        let end = self.followed(self.workbench.run(request), &log).await?;
-        self.judge(end, &log)?;
+        let tails = vec![Tail::told_to(&log, self.listener), Tail::silent(&self.logs.join(NODE_LOG))];
+        let end = followed(self.workbench.run(request), tails).await?;
+        judge(end, &log).await?;
         if !derived.applies_puppet {
             return Ok((Vec::new(), None));
         }
@@ -271,21 +255,6 @@ impl Provision<'_> {
         })
         .await
         .context(|| format!("reading Puppet's reports of the {pass} pass"))
-    }
-
-    fn judge(&self, end: SandboxEnd, log: &Path) -> Result<(), Error> {
-        let output = read_log(log);
-        let how = match end {
-            SandboxEnd::Exited(0) => return Ok(()),
-            SandboxEnd::Exited(code) => format!("exit status {code}"),
-            SandboxEnd::Killed => "killed by a signal".into(),
-            SandboxEnd::DeadlinePassed => format!("not done after {} minutes", PACKER_DEADLINE.as_secs() / 60),
-        };
-        let errors = packer::errors(&output);
-        let said = if errors.is_empty() { last_lines(&output) } else { errors.join("\n") };
-        Err(Error::new(format!("Packer failed ({how}):\n{said}"))
-            .kind(ErrorKind::Invalid)
-            .hint(format!("the whole output is in {}", log.display())))
     }
 
     fn sandbox(
@@ -320,22 +289,6 @@ impl Provision<'_> {
         }
     }
 
-    /// Waits for a program, telling its lines as they come.
-    async fn followed(&self, run: impl Future<Output = Result<SandboxEnd, Error>>, log: &Path) -> Result<SandboxEnd, Error> {
-        let mut run = std::pin::pin!(run);
-        let mut tail = Tail::default();
-        let mut interval = tokio::time::interval(LOG_INTERVAL);
-        loop {
-            tokio::select! {
-                end = &mut run => {
-                    tail.tell(log, self.listener);
-                    return end;
-                }
-                _ = interval.tick() => tail.tell(log, self.listener),
-            }
-        }
-    }
-
     async fn pack(
         &self,
         work: &Work,
@@ -356,6 +309,39 @@ impl Provision<'_> {
         })
         .await
     }
+}
+
+fn key(base: Digest, spec: &PackerSpec, files: &BTreeMap<String, CommitFile>) -> Digest {
+    let mut inputs = Inputs::new("provision", PROVISION_VERSION);
+    inputs.add("base", base.hex().as_bytes());
+    inputs.add("template", spec.template.as_os_str().as_encoded_bytes());
+    for (name, value) in &spec.variables {
+        inputs.add("variable", name.as_bytes());
+        inputs.add("value", value.as_bytes());
+    }
+    for (path, file) in files {
+        inputs.add("path", path.as_bytes());
+        match file {
+            CommitFile::File { executable, content } => inputs.add(if *executable { "executable" } else { "file" }, content),
+            CommitFile::Link { target } => inputs.add("link", target.as_bytes()),
+        }
+    }
+    inputs.key()
+}
+
+/// Makes the folders of a provision, with all that Packer is given.
+fn prepare(key: Digest, folder: &Path, files: &BTreeMap<String, CommitFile>) -> Result<Work, Error> {
+    remove(folder)?;
+    let inside = |name: &str| folder.join(name);
+    let work =
+        Work { name: key.short(), project: inside("project"), given: inside("given"), output: inside("output"), upper: inside("upper") };
+    for made in [&work.project, &work.given, &work.output, &work.upper] {
+        fs::create_dir_all(made).context(|| format!("making {}", made.display()))?;
+    }
+    write_files(files, &work.project)?;
+    fs::write(work.given.join("remove.sh"), tools::REMOVE).context(|| "writing the script that removes the tools".into())?;
+    make_key(&work.given.join("key"))?;
+    Ok(work)
 }
 
 /// Says before anything is started that Packer is missing; a sandbox could only say that it found no such program.
@@ -399,8 +385,57 @@ fn make_key(path: &Path) -> Result<(), Error> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).context(|| format!("setting the mode of {}", path.display()))
 }
 
-fn read_log(path: &Path) -> String {
-    fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+async fn judge(end: SandboxEnd, log: &Path) -> Result<(), Error> {
+    let how = match end {
+        SandboxEnd::Exited(0) => return Ok(()),
+        SandboxEnd::Exited(code) => format!("exit status {code}"),
+        SandboxEnd::Killed => "killed by a signal".into(),
+        SandboxEnd::DeadlinePassed => format!("not done after {} minutes", PACKER_DEADLINE.as_secs() / 60),
+    };
+    let output = end_of(log).await?;
+    let errors = packer::errors(&output);
+    let said = if errors.is_empty() { last_lines(&output) } else { errors.join("\n") };
+    Err(Error::new(format!("Packer failed ({how}):\n{said}"))
+        .kind(ErrorKind::Invalid)
+        .hint(format!("the whole output is in {}", log.display())))
+}
+
+/// Waits for a program, following logs meanwhile. A log that becomes too long ends the program: that happens when its future is dropped.
+async fn followed(run: impl Future<Output = Result<SandboxEnd, Error>>, mut tails: Vec<Tail>) -> Result<SandboxEnd, Error> {
+    let mut run = std::pin::pin!(run);
+    let mut interval = tokio::time::interval(LOG_INTERVAL);
+    loop {
+        tokio::select! {
+            end = &mut run => {
+                look(tails).await?;
+                return end;
+            }
+            _ = interval.tick() => tails = look(tails).await?,
+        }
+    }
+}
+
+async fn look(mut tails: Vec<Tail>) -> Result<Vec<Tail>, Error> {
+    blocking(move || {
+        tails.iter_mut().try_for_each(Tail::look)?;
+        Ok(tails)
+    })
+    .await
+}
+
+/// The last [`REASON_LIMIT`] bytes of a log: Packer repeats its errors at its end. Nothing when there is no log.
+async fn end_of(log: &Path) -> Result<String, Error> {
+    let log = log.to_owned();
+    blocking(move || {
+        let mut end = Vec::new();
+        if let Ok(mut file) = File::open(&log) {
+            let length = file.metadata().context(|| format!("looking at {}", log.display()))?.len();
+            let read = file.seek(SeekFrom::Start(length.saturating_sub(REASON_LIMIT)));
+            read.and_then(|_| file.take(REASON_LIMIT).read_to_end(&mut end)).context(|| format!("reading {}", log.display()))?;
+        }
+        Ok(String::from_utf8_lossy(&end).into_owned())
+    })
+    .await
 }
 
 /// The end of an output, enough to hold its reason.
@@ -426,29 +461,74 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T,
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::new(format!("a part of the build ended early: {error}")))?
 }
 
-/// Reads what a log grew by.
-#[derive(Default)]
+/// Follows a log that other people's programs write: its length is limited, and so is what is held of it.
 struct Tail {
+    log: PathBuf,
+    listener: Option<Listener>,
     read: u64,
+    /// A line that has not ended yet; at most [`LINE_LIMIT`] bytes.
     rest: Vec<u8>,
+    /// The rest of a line that is too long is passed over.
+    skipping: bool,
 }
 
 impl Tail {
-    fn tell(&mut self, log: &Path, listener: &Listener) {
-        let Ok(mut file) = File::open(log) else { return };
-        let mut grown = Vec::new();
-        if file.seek(SeekFrom::Start(self.read)).and_then(|_| file.read_to_end(&mut grown)).is_err() {
-            return;
+    fn told_to(log: &Path, listener: &Listener) -> Self {
+        Self { listener: Some(listener.clone()), ..Self::silent(log) }
+    }
+
+    /// Only its length is looked at.
+    fn silent(log: &Path) -> Self {
+        Self { log: log.into(), listener: None, read: 0, rest: Vec::new(), skipping: false }
+    }
+
+    /// Tells the lines that came since the last time. Blocks the thread.
+    fn look(&mut self) -> Result<(), Error> {
+        let reading = || format!("reading {}", self.log.display());
+        let mut file = match File::open(&self.log) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.context(reading)?,
+        };
+        let length = file.metadata().context(reading)?.len();
+        if length > LOG_LIMIT {
+            return Err(Error::new(format!("the build is ended: its output {} has more than {LOG_LIMIT} bytes", self.log.display()))
+                .kind(ErrorKind::Invalid)
+                .hint("let the template's scripts say less, or write into a file of their own"));
         }
-        self.read += grown.len() as u64;
-        self.rest.extend(grown);
-        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            let shown = packer::parse(&line).map_or_else(|| Some(line.trim_end().to_owned()), |message| message.shown());
-            if let Some(text) = shown.filter(|text| !text.is_empty()) {
-                listener.line(Phase::Provision, text);
+        let Some(listener) = self.listener.clone() else { return Ok(()) };
+        file.seek(SeekFrom::Start(self.read)).context(reading)?;
+        let mut chunk = vec![0; READ_AT_ONCE];
+        while self.read < length {
+            let count = file.read(&mut chunk).context(|| format!("reading {}", self.log.display()))?;
+            if count == 0 {
+                break;
             }
+            self.read += count as u64;
+            self.take(&chunk[..count], &listener);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, grown: &[u8], listener: &Listener) {
+        for part in grown.split_inclusive(|byte| *byte == b'\n') {
+            let room = LINE_LIMIT.saturating_sub(self.rest.len());
+            if !self.skipping {
+                self.rest.extend(&part[..part.len().min(room)]);
+            }
+            let ended = part.ends_with(b"\n");
+            if (ended || part.len() > room) && !self.skipping {
+                self.tell(listener);
+            }
+            self.skipping = !ended && (self.skipping || part.len() > room);
+        }
+    }
+
+    fn tell(&mut self, listener: &Listener) {
+        let line = std::mem::take(&mut self.rest);
+        let line = String::from_utf8_lossy(&line);
+        let shown = packer::parse(&line).map_or_else(|| Some(line.trim_end().to_owned()), |message| message.shown());
+        if let Some(text) = shown.filter(|text| !text.is_empty()) {
+            listener.line(Phase::Provision, text);
         }
     }
 }
@@ -505,19 +585,57 @@ mod tests {
         let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let kept = told.clone();
         let listener = Listener::new(move |step| kept.lock().unwrap().push(step));
-        let mut tail = Tail::default();
-        tail.tell(&log, &listener);
+        let mut tail = Tail::told_to(&log, &listener);
+        tail.look().unwrap();
         let grown = ["1,,ui,say,==> one\n1,,ui,mess", "age,    two%!(PACKER_COMMA) still two\n1,,error-count,0\nnot Packer's\n"];
         let mut text = String::new();
         for part in grown {
             text.push_str(part);
             fs::write(&log, &text).unwrap();
-            tail.tell(&log, &listener);
+            tail.look().unwrap();
         }
         let lines: Vec<String> = told.lock().unwrap().iter().map(|step| format!("{step:?}")).collect();
         assert_eq!(
             lines,
             [r#"Line(Provision, "==> one")"#, r#"Line(Provision, "    two, still two")"#, r#"Line(Provision, "not Packer's")"#]
         );
+    }
+    #[test]
+    fn a_line_without_an_end_is_cut_and_the_next_one_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let kept = told.clone();
+        let listener = Listener::new(move |step| {
+            if let crate::progress::Step::Line(_, text) = step {
+                kept.lock().unwrap().push(text.len());
+            }
+        });
+        let mut tail = Tail::told_to(&log, &listener);
+        let mut text = vec![b'x'; 5 * READ_AT_ONCE];
+        fs::write(&log, &text).unwrap();
+        tail.look().unwrap();
+        assert!(tail.rest.len() <= LINE_LIMIT);
+        assert_eq!(*told.lock().unwrap(), [LINE_LIMIT]);
+        text.extend(b"yyy\nnext\n");
+        text.extend(vec![b'z'; LINE_LIMIT]);
+        text.extend(b"\nlast\n");
+        fs::write(&log, &text).unwrap();
+        tail.look().unwrap();
+        assert_eq!(*told.lock().unwrap(), [LINE_LIMIT, 4, LINE_LIMIT, 4]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_too_long_ends_the_program_and_only_its_end_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        // A log of holes: it takes no room, and would take all memory if it were read.
+        File::create(&log).unwrap().set_len(LOG_LIMIT + 1).unwrap();
+        let error = followed(std::future::pending(), vec![Tail::silent(&log)]).await.unwrap_err();
+        assert_eq!(error.error_kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("more than"), "{error}");
+        File::create(&log).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(end_of(&log).await.unwrap().len() as u64, REASON_LIMIT);
+        assert_eq!(end_of(&folder.path().join("none")).await.unwrap(), "");
     }
 }
