@@ -47,6 +47,15 @@ pub trait Platform: Send + Sync {
     /// When the world cannot be read. A proxy that does not answer is no error: it stands in the observation as `None`.
     async fn observe(&self, service: &ServiceName) -> Result<Observation, Error>;
 
+    /// The same look for whoever only tells what is: it is no mark for [`Platform::changed`], which belongs to the engine alone. A platform that keeps such a mark has to
+    /// answer this apart.
+    ///
+    /// # Errors
+    /// As [`Platform::observe`].
+    async fn peek(&self, service: &ServiceName) -> Result<Observation, Error> {
+        self.observe(service).await
+    }
+
     /// Waits until something may have changed since the last `observe` (a node's state, a check's result, a count that reached zero), at most `at_most`. It may
     /// return early without reason.
     async fn changed(&self, service: &ServiceName, at_most: Duration);

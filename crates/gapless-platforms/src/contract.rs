@@ -170,6 +170,23 @@ pub async fn late_effects_touch_nothing(scene: &dyn Scene) {
     stage.clear().await;
 }
 
+/// A look that only tells is no mark: what changed since the engine's own look is still a change after it.
+pub async fn peeking_takes_no_change_away(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    let service = &stage.declaration.service;
+    stage.ensure(FIRST, 2).await;
+    stage.route(1, [(FIRST.node(0), Weight::EQUAL)]).await;
+    stage.until("the member passes its checks", |seen| passes(seen, FIRST.node(0)) >= 1).await;
+    stage.route(2, []).await;
+    let peeked = stage.platform.peek(service).await.unwrap_or_else(|error| panic!("peeking: {error}"));
+    assert!(acknowledged(&peeked, 2), "a look that only tells sees something else: {peeked:?}");
+    let begun = scene.clock().now();
+    // Nothing is checked any more: only the change of the route, which is behind us, ends this.
+    stage.platform.changed(service, scene.patience()).await;
+    assert!(scene.clock().now().since(begun) < scene.patience() / 2, "the change was taken away by a look that only tells");
+    stage.clear().await;
+}
+
 /// What is observed is the world: another instance of the platform sees the same, and can go on with it.
 pub async fn observing_reads_the_world(scene: &dyn Scene) {
     let stage = Stage::new(scene, Script::Serves).await;

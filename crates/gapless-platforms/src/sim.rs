@@ -268,6 +268,10 @@ impl Platform for Sim {
         Ok(world.observe(service))
     }
 
+    async fn peek(&self, service: &ServiceName) -> Result<Observation, Error> {
+        Ok(self.world().observe(service))
+    }
+
     async fn changed(&self, service: &ServiceName, at_most: Duration) {
         let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner).get(service).copied().unwrap_or_default();
         let until = self.now().after(at_most);
