@@ -2,7 +2,7 @@
 
 use gapless_engine::error::Error;
 use gapless_wire::client::{ClientError, UnixClient};
-use gapless_wire::route::{Applied, DrainRequest, ProxyStatus, Snapshot, WorkerStatus};
+use gapless_wire::route::{Applied, DrainRequest, ProxyStatus, Snapshot, Worker, WorkerStatus};
 use hyper::{Method, StatusCode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -24,12 +24,12 @@ pub struct Proxies {
     holders: Vec<PathBuf>,
 }
 
-/// A worker, or a proxy whose workers are not known.
+/// A worker, or a proxy without one that takes new connections: its next worker may begin from an older snapshot, so as long as it has none it has acknowledged nothing (I2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerSeen {
-    /// `HOLDER#PID`, or the holder's socket alone when the holder does not answer.
+    /// `HOLDER#PID`, or the holder's socket alone for a proxy.
     pub name: String,
-    /// Its admin socket; `None` when the holder does not answer.
+    /// Its admin socket; `None` for a proxy.
     pub socket: Option<PathBuf>,
     /// It takes no new connections.
     pub leaving: bool,
@@ -59,21 +59,13 @@ impl Proxies {
         workers
     }
 
-    /// Every worker, not asked yet; a holder that does not answer stands for its own.
+    /// Every worker, not asked yet; a holder that does not answer, or has no worker that takes new connections, stands there itself.
     pub async fn workers(&self) -> Vec<WorkerSeen> {
         let mut asked = JoinSet::new();
         for holder in self.holders.clone() {
             asked.spawn(async move {
                 let answer = UnixClient::new(&holder).timeout(ASK_TIMEOUT).get::<ProxyStatus>("/v1/proxy").await;
-                let name = holder.display().to_string();
-                let Ok(proxy) = answer else { return vec![WorkerSeen { name, socket: None, leaving: false, status: None }] };
-                let seen = |worker: gapless_wire::route::Worker| WorkerSeen {
-                    name: format!("{name}#{}", worker.pid),
-                    socket: Some(worker.socket.into()),
-                    leaving: worker.leaving,
-                    status: None,
-                };
-                proxy.workers.into_iter().map(seen).collect()
+                workers_of(&holder.display().to_string(), answer.map(|proxy| proxy.workers).unwrap_or_default())
             });
         }
         asked.join_all().await.into_iter().flatten().collect()
@@ -82,7 +74,7 @@ impl Proxies {
     /// Every worker has applied the service's generation, or a later one. `latest` gives the newest snapshot that was decided.
     ///
     /// # Errors
-    /// When a proxy does not answer, or has a later generation than was ever decided here.
+    /// When a proxy does not answer, has no worker, or has a later generation than was ever decided here.
     pub async fn apply(&self, service: &str, generation: u64, latest: impl Fn() -> Snapshot) -> Result<(), Error> {
         self.tell_all("apply its route", |socket| {
             let snapshot = latest();
@@ -94,7 +86,7 @@ impl Proxies {
     /// Every worker knows that these nodes are to be drained.
     ///
     /// # Errors
-    /// When a proxy does not answer.
+    /// When a proxy does not answer or has no worker.
     pub async fn drain(&self, request: &DrainRequest) -> Result<(), Error> {
         self.tell_all("drain nodes", |socket| async move {
             let client = UnixClient::new(&socket).timeout(ASK_TIMEOUT);
@@ -107,7 +99,8 @@ impl Proxies {
         .await
     }
 
-    /// Tells every worker, until a listing shows none that was not told. A worker that failed and is listed no more had ended.
+    /// Tells every worker, until a listing shows none that was not told. A worker that failed and is listed no more had ended. A proxy without a worker keeps nobody
+    /// else from being told.
     async fn tell_all<F, T>(&self, what: &str, tell: F) -> Result<(), Error>
     where
         F: Fn(PathBuf) -> T,
@@ -116,9 +109,12 @@ impl Proxies {
         let mut told = BTreeSet::new();
         let mut failed = Error::new("its workers change too often");
         for _ in 0..LISTINGS {
-            let mut missing = false;
+            let (mut missing, mut absent) = (false, None);
             for worker in self.workers().await {
-                let Some(socket) = worker.socket else { return Err(unreachable(&worker.name)) };
+                let Some(socket) = worker.socket else {
+                    absent = Some(worker.name);
+                    continue;
+                };
                 if told.contains(&worker.name) {
                     continue;
                 }
@@ -129,16 +125,28 @@ impl Proxies {
                 }
             }
             if !missing {
-                return Ok(());
+                return absent.map_or(Ok(()), |holder| Err(without_worker(&holder)));
             }
         }
         Err(failed)
     }
 }
 
-fn unreachable(holder: &str) -> Error {
-    Error::new(format!("the proxy {holder} does not answer"))
-        .hint("start it again: `gapless proxy`; until then nothing it may still send requests to is destroyed")
+fn workers_of(holder: &str, workers: Vec<Worker>) -> Vec<WorkerSeen> {
+    let absent = workers.iter().all(|worker| worker.leaving);
+    let seen = |worker: Worker| WorkerSeen {
+        name: format!("{holder}#{}", worker.pid),
+        socket: Some(worker.socket.into()),
+        leaving: worker.leaving,
+        status: None,
+    };
+    let proxy = WorkerSeen { name: holder.to_string(), socket: None, leaving: false, status: None };
+    workers.into_iter().map(seen).chain(absent.then_some(proxy)).collect()
+}
+
+fn without_worker(holder: &str) -> Error {
+    Error::new(format!("the proxy {holder} has no worker that answers"))
+        .hint("if it does not run, start it again: `gapless proxy`; until then nothing it may still send requests to is destroyed")
 }
 
 async fn put(socket: &PathBuf, snapshot: &Snapshot, service: &str, generation: u64) -> Result<(), Error> {
@@ -173,5 +181,131 @@ pub async fn newer(revisions: &BTreeMap<PathBuf, u64>, at_most: Duration) {
     }
     if asked.join_next().await.is_none() {
         tokio::time::sleep(at_most).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::observe;
+    use bytes::Bytes;
+    use gapless_core::observation::Observation;
+    use gapless_core::route::Generation;
+    use gapless_wire::route::{SNAPSHOT_VERSION, ServiceRoute};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use std::convert::Infallible;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+    use tokio::net::UnixListener;
+
+    const SERVICE: &str = "hello/web";
+
+    /// A proxy on two sockets of a folder, whose workers and applied generation the test sets.
+    #[derive(Default)]
+    struct Fake {
+        workers: Mutex<Vec<Worker>>,
+        generation: Mutex<Option<u64>>,
+        drains: Mutex<u32>,
+    }
+
+    impl Fake {
+        fn start(folder: &Path, name: &str) -> (Arc<Self>, PathBuf) {
+            let fake = Arc::new(Self::default());
+            let (holder, worker) = (folder.join(format!("{name}.sock")), folder.join(format!("{name}-worker.sock")));
+            *fake.workers.lock().unwrap() = vec![Worker { pid: 1, socket: worker.display().to_string(), leaving: false }];
+            for socket in [&holder, &worker] {
+                tokio::spawn(listen(UnixListener::bind(socket).unwrap(), Arc::clone(&fake)));
+            }
+            (fake, holder)
+        }
+
+        fn answer(&self, path: &str, body: &[u8]) -> Vec<u8> {
+            let generations = || BTreeMap::from_iter(self.generation.lock().unwrap().map(|generation| (SERVICE.to_string(), generation)));
+            let answer = match path {
+                "/v1/proxy" => {
+                    let workers = self.workers.lock().unwrap().clone();
+                    serde_json::to_vec(&ProxyStatus { holder: 1, listening: Vec::new(), workers, replaced: 0 })
+                }
+                "/v1/snapshot" => {
+                    let snapshot: Snapshot = serde_json::from_slice(body).unwrap();
+                    *self.generation.lock().unwrap() = Some(snapshot.services[SERVICE].generation);
+                    serde_json::to_vec(&Applied { generations: generations() })
+                }
+                "/v1/drain" => {
+                    *self.drains.lock().unwrap() += 1;
+                    Ok(Vec::new())
+                }
+                _ => serde_json::to_vec(&WorkerStatus { generations: generations(), ..WorkerStatus::default() }),
+            };
+            answer.unwrap()
+        }
+    }
+
+    async fn listen(listener: UnixListener, fake: Arc<Fake>) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let fake = Arc::clone(&fake);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let fake = Arc::clone(&fake);
+                async move {
+                    let path = request.uri().path().to_string();
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(fake.answer(&path, &body)))))
+                }
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    }
+
+    fn snapshot(generation: u64) -> Snapshot {
+        let route = ServiceRoute { generation, host: "*".to_string(), members: BTreeMap::new(), retry: true, hold_ms: 0 };
+        Snapshot { version: SNAPSHOT_VERSION, services: BTreeMap::from([(SERVICE.to_string(), route)]) }
+    }
+
+    async fn is_acknowledged(proxies: &Proxies, generation: u64) -> bool {
+        let proxies = observe::generations(&proxies.look().await, &SERVICE.parse().unwrap());
+        Observation { nodes: BTreeMap::new(), proxies }.is_acknowledged(Generation(generation))
+    }
+
+    #[tokio::test]
+    async fn a_proxy_between_two_workers_has_acknowledged_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((a, holder_a), (b, holder_b)) = (Fake::start(folder.path(), "a"), Fake::start(folder.path(), "b"));
+        let proxies = Proxies::new(vec![holder_a.clone(), holder_b]);
+        let drain = DrainRequest { service: SERVICE.to_string(), nodes: Vec::new(), deadline_ms: 0 };
+        proxies.apply(SERVICE, 4, || snapshot(4)).await.unwrap();
+        assert!(is_acknowledged(&proxies, 4).await);
+
+        let workers = std::mem::take(&mut *a.workers.lock().unwrap());
+        let refused = proxies.apply(SERVICE, 5, || snapshot(5)).await.unwrap_err();
+        assert!(refused.to_string().contains("no worker"), "{refused}");
+        assert_eq!(refused.error_kind(), gapless_engine::error::ErrorKind::Failed, "it is tried again");
+        assert_eq!(*b.generation.lock().unwrap(), Some(5), "the other proxy was not told");
+        assert!(proxies.drain(&drain).await.is_err());
+        assert_eq!(*b.drains.lock().unwrap(), 1);
+        assert!(!is_acknowledged(&proxies, 5).await, "the proxy's next worker begins with generation 4");
+
+        let leaving = workers.iter().cloned().map(|worker| Worker { leaving: true, ..worker });
+        *a.workers.lock().unwrap() = leaving.collect();
+        assert!(proxies.apply(SERVICE, 5, || snapshot(5)).await.is_err(), "whoever comes after a leaving worker may not know it");
+        assert!(!is_acknowledged(&proxies, 5).await);
+
+        *a.workers.lock().unwrap() = workers;
+        proxies.apply(SERVICE, 5, || snapshot(5)).await.unwrap();
+        proxies.drain(&drain).await.unwrap();
+        assert!(is_acknowledged(&proxies, 5).await);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_does_not_run_has_acknowledged_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (b, holder) = Fake::start(folder.path(), "b");
+        let proxies = Proxies::new(vec![folder.path().join("a.sock"), holder]);
+        assert!(proxies.apply(SERVICE, 4, || snapshot(4)).await.is_err());
+        assert_eq!(*b.generation.lock().unwrap(), Some(4), "the other proxy was not told");
+        assert!(!is_acknowledged(&proxies, 4).await);
     }
 }
