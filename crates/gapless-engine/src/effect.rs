@@ -4,11 +4,72 @@ use crate::checkpoint::EffectContext;
 use crate::declaration::ServiceDeclaration;
 use crate::error::{Error, ErrorKind};
 use crate::platform::{Declarations, Platform};
-use gapless_core::effect::Effect;
+use gapless_core::effect::{Effect, EffectKind};
 use gapless_core::event::Failure;
+use gapless_core::node::GroupId;
 use gapless_core::release::ReleaseNumber;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
+use tracing::Instrument;
+
+/// The longest that nodes may take to be made: a large image is unpacked once on a slow disk, and nodes start.
+const ENSURE_GROUP_LIMIT: Duration = Duration::from_secs(300);
+
+/// The longest that the proxies may take to apply and persist a route.
+const ROUTE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The longest that the proxies may take to hear of a drain. They are not waited for to end it.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// The longest that nodes may take to be stopped and cleared away: a grace of seconds, then force, then what is on the disk.
+const DESTROY_NODES_LIMIT: Duration = Duration::from_secs(120);
+
+/// The longest that an effect may take before it counts as failed for now, and is sent again.
+pub(crate) fn limit(kind: EffectKind) -> Duration {
+    match kind {
+        EffectKind::EnsureGroup => ENSURE_GROUP_LIMIT,
+        EffectKind::Route | EffectKind::Notify => ROUTE_LIMIT,
+        EffectKind::Drain => DRAIN_LIMIT,
+        EffectKind::DestroyNodes => DESTROY_NODES_LIMIT,
+    }
+}
+
+/// Held by a delivery that is not broken off when its time is over.
+pub(crate) type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// Whose turn an effect takes: nodes of one group are not made twice at the same time, nor destroyed. `None`: it is broken off at its limit, because a receiver that is told
+/// again loses nothing by it, and a later route must not wait for one that hangs.
+pub(crate) fn turn_of(effect: &Effect) -> Option<(EffectKind, GroupId)> {
+    match effect {
+        Effect::EnsureGroup { group, .. } => Some((effect.kind(), *group)),
+        Effect::DestroyNodes { nodes } => nodes.first().map(|node| (effect.kind(), node.group)),
+        Effect::Route(_) | Effect::Drain { .. } | Effect::Notify(_) => None,
+    }
+}
+
+/// Carries an effect out, or says that it has not ended in time. What makes or destroys nodes is not broken off then, so that nothing is left half made: it goes on, and the
+/// next delivery for the same group waits for it. So at most one runs for each group, however often it is tried.
+pub(crate) async fn carry_out_in_time(
+    platform: Arc<dyn Platform>,
+    context: EffectContext,
+    declarations: Declarations,
+    turn: Option<Turn>,
+    limit: Duration,
+) -> Result<(), Error> {
+    let whole = async move {
+        let Some(turn) = turn else { return carry_out(&*platform, &context, &declarations).await };
+        let turn = turn.lock_owned().await;
+        let work = async move {
+            let _turn = turn;
+            carry_out(&*platform, &context, &declarations).await
+        };
+        let work = tokio::spawn(work.in_current_span());
+        work.await.unwrap_or_else(|error| Err(Error::new(format!("it broke off: {error}"))))
+    };
+    let late = |_| Err(Error::new(format!("it has not ended within {limit:?}")));
+    tokio::time::timeout(limit, whole).await.unwrap_or_else(late)
+}
 
 /// The releases whose declarations an effect needs.
 pub(crate) fn releases_of(effect: &Effect) -> BTreeSet<ReleaseNumber> {

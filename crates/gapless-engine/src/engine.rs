@@ -134,25 +134,46 @@ struct Handle {
     state: watch::Receiver<Arc<ServiceState>>,
     trouble: watch::Receiver<Option<Error>>,
     task: Option<JoinHandle<()>>,
+    /// Why there is no task: the journal does not tell what to do.
+    lost: Option<Error>,
+}
+
+impl Handle {
+    fn lost(error: Error) -> Self {
+        let (wishes, state) = (mpsc::channel(1).0, watch::channel(Arc::default()).1);
+        let trouble = watch::channel(Some(error.clone())).1;
+        Self { wishes, state, trouble, task: None, lost: Some(error) }
+    }
 }
 
 impl Engine {
     /// Reads every service's journal, replays it, and goes on where the last engine ended.
     ///
     /// # Errors
-    /// When a journal cannot be read, or says something else than this version decides.
+    /// When the services cannot be listed. A service whose own journal cannot be read, or says something else than this version decides, holds no other one up: it stays as it
+    /// is in the world, [`Engine::trouble`] says why, and wishes for it are refused.
     pub async fn start(parts: Parts) -> Result<Engine, Error> {
         let mut recovered = Vec::new();
         for service in recovery::services(&parts).await? {
-            let records = recovery::read(&parts, &service).await?;
-            let replayed = recovery::replay(&service, &records).context(|| format!("recovering {service}"))?;
-            recovered.push((service, replayed));
+            let replayed = match recovery::read(&parts, &service).await {
+                Ok(records) => recovery::replay(&service, &records),
+                Err(error) => Err(error),
+            };
+            recovered.push((service.clone(), replayed.context(|| format!("recovering {service}"))));
         }
+        let last = recovered.iter().filter_map(|(_, replayed)| replayed.as_ref().ok()).map(|replayed| replayed.at).max();
+        parts.clock.go_on_from(last.unwrap_or_default());
         let inner =
             Inner { parts, services: Mutex::default(), told: broadcast::Sender::new(TOLD_LIMIT), stopping: watch::Sender::new(false) };
         let mut services = BTreeMap::new();
         for (service, replayed) in recovered {
-            let handle = inner.begin(service.clone(), replayed);
+            let handle = match replayed {
+                Ok(replayed) => inner.begin(service.clone(), replayed),
+                Err(error) => {
+                    tracing::error!(%service, %error, "the service cannot be kept; the others are");
+                    Handle::lost(error)
+                }
+            };
             services.insert(service, handle);
         }
         *inner.lock() = services;
@@ -179,7 +200,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::declare`], and when there is no such service or release.
     pub async fn rollback(&self, service: &ServiceName, to: Option<ReleaseNumber>) -> Result<Declared, DeclareError> {
-        if self.state(service).is_none() {
+        if self.state(service).is_none() && self.lost(service).is_none() {
             return Err(DeclareError::Refused {
                 reason: format!("there is no service {service}"),
                 hint: "`gapless status` lists the services".to_string(),
@@ -203,6 +224,9 @@ impl Engine {
     /// What declaring this would do, if everything goes well. Nothing is changed or written.
     #[must_use]
     pub fn plan(&self, declaration: &ServiceDeclaration) -> Vec<Planned> {
+        if let Some(error) = self.lost(&declaration.service) {
+            return vec![Planned::Refused(lost(&declaration.service, &error))];
+        }
         let state = self.state(&declaration.service).unwrap_or_default();
         plan(&state, &declaration.to_core())
     }
@@ -220,7 +244,18 @@ impl Engine {
         self.inner.lock().get(service).and_then(|handle| handle.trouble.borrow().clone())
     }
 
-    /// Every service that was declared.
+    /// Why nothing can be done about a service in this life of the engine, if that is so: its journal is damaged, or another version wrote it.
+    fn lost(&self, service: &ServiceName) -> Option<Error> {
+        self.inner.lock().get(service).and_then(|handle| handle.lost.clone())
+    }
+
+    /// Every service whose journal cannot be used, with the reason.
+    #[must_use]
+    pub fn lost_services(&self) -> Vec<(ServiceName, Error)> {
+        self.inner.lock().iter().filter_map(|(name, handle)| Some((name.clone(), handle.lost.clone()?))).collect()
+    }
+
+    /// Every service that was declared, but those of [`Engine::lost_services`].
     #[must_use]
     pub fn services(&self) -> Vec<ServiceName> {
         let services = self.inner.lock();
@@ -293,7 +328,10 @@ impl Inner {
         }
         let mut services = self.lock();
         let handle = services.entry(service.clone()).or_insert_with(|| self.begin(service.clone(), recovery::Replayed::default()));
-        Ok(handle.wishes.clone())
+        match &handle.lost {
+            Some(error) => Err(lost(service, error).into()),
+            None => Ok(handle.wishes.clone()),
+        }
     }
 
     fn begin(&self, service: ServiceName, replayed: recovery::Replayed) -> Handle {
@@ -302,7 +340,15 @@ impl Inner {
         let (troubled, trouble) = watch::channel(None);
         let service = Service::new(self.parts.clone(), service, replayed, published, troubled, self.told.clone());
         let task = tokio::spawn(service.run(inbox, self.stopping.subscribe()));
-        Handle { wishes, state, trouble, task: Some(task) }
+        Handle { wishes, state, trouble, task: Some(task), lost: None }
+    }
+}
+
+/// Why a wish for a service without a journal that can be used is refused.
+fn lost(service: &ServiceName, error: &Error) -> Refusal {
+    Refusal {
+        reason: format!("nothing can be done about {service}: {error}"),
+        hint: error.hint_text().unwrap_or("`gapless doctor` says more; what is live goes on serving").to_string(),
     }
 }
 
@@ -325,4 +371,41 @@ pub fn story(records: &[(Sequence, JournalRecord)]) -> Vec<(Sequence, Instant, N
         }
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{self, Fake};
+
+    #[tokio::test]
+    async fn a_refused_first_declaration_leaves_nothing_that_looks() {
+        let fake = Arc::new(Fake::default());
+        let engine = Engine::start(fake.parts()).await.expect("it starts");
+        let refused = engine.declare(ServiceDeclaration { nodes: 0, ..fake::declaration(1) }).await;
+        assert!(matches!(refused, Err(DeclareError::Refused { .. })), "{refused:?}");
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fake.looks(), 0, "nothing was ever declared");
+        engine.declare(fake::declaration(1)).await.expect("it is sound");
+        while fake.looks() == 0 {
+            tokio::task::yield_now().await;
+        }
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn time_goes_on_from_the_last_record() {
+        let fake = Arc::new(Fake::default());
+        let engine = Engine::start(fake.parts()).await.expect("it starts");
+        engine.declare(fake::declaration(1)).await.expect("it is sound");
+        engine.stop().await;
+        let far = Instant(1 << 50);
+        fake.write_as_of(far);
+        let parts = Parts { clock: Arc::new(crate::clock::SystemClock::default()), ..fake.parts() };
+        let engine = Engine::start(parts.clone()).await.expect("it starts");
+        assert!(parts.clock.now() >= far);
+        engine.stop().await;
+    }
 }

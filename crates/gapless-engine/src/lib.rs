@@ -10,6 +10,8 @@ pub mod declaration;
 pub mod effect;
 pub mod engine;
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod images;
 pub mod inside;
 pub mod platform;

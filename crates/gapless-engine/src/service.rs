@@ -2,17 +2,18 @@
 
 use crate::checkpoint::{EffectContext, release_of};
 use crate::declaration::ServiceDeclaration;
-use crate::effect::{carry_out, failure, releases_of};
+use crate::effect::{Turn as EffectTurn, carry_out_in_time, failure, limit, releases_of, turn_of};
 use crate::engine::{Parts, Told};
 use crate::error::{Context, Error, ErrorKind};
 use crate::platform::Declarations;
 use crate::recovery::{self, Replayed, blocking};
 use crate::store::{JournalRecord, Sequence};
 use gapless_core::digest::Digest;
-use gapless_core::effect::{Effect, EffectId};
+use gapless_core::effect::{Effect, EffectId, EffectKind};
 use gapless_core::event::{Event, Failure};
-use gapless_core::invariant::{Violation, check};
+use gapless_core::invariant::check;
 use gapless_core::name::ServiceName;
+use gapless_core::node::GroupId;
 use gapless_core::release::ReleaseNumber;
 use gapless_core::rollout::{Refusal, Step, step};
 use gapless_core::service::ServiceState;
@@ -78,6 +79,10 @@ pub(crate) struct Service {
     declarations: BTreeMap<Digest, Arc<ServiceDeclaration>>,
     running: JoinSet<Ended>,
     tasks: HashMap<Id, EffectId>,
+    /// Who makes or destroys nodes of a group just now.
+    turns: BTreeMap<(EffectKind, GroupId), EffectTurn>,
+    /// The longest that an effect may take.
+    limit: fn(EffectKind) -> Duration,
     /// Events that must not be lost and are not in the journal yet, the oldest first.
     unwritten: VecDeque<Event>,
     /// The journal failed so that nobody knows whether its last record is there.
@@ -108,6 +113,8 @@ impl Service {
             declarations: BTreeMap::new(),
             running: JoinSet::new(),
             tasks: HashMap::new(),
+            turns: BTreeMap::new(),
+            limit,
             unwritten: if recovered { VecDeque::from([Event::Restarted]) } else { VecDeque::new() },
             in_doubt: false,
             pause: None,
@@ -134,7 +141,7 @@ impl Service {
     }
 
     async fn next_turn(&mut self, inbox: &mut mpsc::Receiver<Wish>, stopping: &mut watch::Receiver<bool>) -> Turn {
-        let until_look = wait_for_look(&self.parts, &self.name, &self.state, self.pause, self.look);
+        let until_look = wait_for_look(&self.parts, &self.name, &self.state, self.pause, self.look, self.knows_nothing());
         tokio::select! {
             biased;
             stopped = stopping.wait_for(|stopping| *stopping) => { drop(stopped); Turn::Stop }
@@ -142,6 +149,11 @@ impl Service {
             wish = inbox.recv() => wish.map_or(Turn::Stop, Turn::Wish),
             () = until_look => Turn::Look,
         }
+    }
+
+    /// Nothing was ever declared, as after a refused first declaration: there is nothing to look at until somebody wants something.
+    fn knows_nothing(&self) -> bool {
+        self.state.releases.is_empty() && !self.in_doubt
     }
 
     /// An outcome is not lost when the journal has no room for it: it waits.
@@ -208,17 +220,34 @@ impl Service {
             self.resolve_doubt().await?;
         }
         let now = self.parts.clock.now().max(self.at);
-        let Step { state, effects, refusal } = step(&self.state, &event, now);
-        if let Some(refusal) = refusal {
+        let decided = step(&self.state, &event, now);
+        if let Some(refusal) = decided.refusal {
             return Ok(Taken::Refused(refusal));
         }
-        if state == *self.state && effects.is_empty() {
+        if decided.state == *self.state && decided.effects.is_empty() && !self.belongs_to_a_rollout(&event) {
             return Ok(Taken::Unchanged(self.state.clone()));
         }
+        self.assert_sound(&event, now, &decided)?;
+        let Step { state, effects, .. } = decided;
         let record = Arc::new(JournalRecord { at: now, event, effects });
         let sequence = self.write(record.clone()).await?;
         self.act_on(sequence, &record, state).await;
         Ok(Taken::Changed(self.state.clone()))
+    }
+
+    /// A restart in a rollout is part of its story, also when nothing was under way.
+    fn belongs_to_a_rollout(&self, event: &Event) -> bool {
+        matches!(event, Event::Restarted) && self.state.rollout.is_some()
+    }
+
+    /// A step that breaks an invariant is not adopted as a whole: a state that believes in a part of it would send the rest with the next look. What is live goes on, the
+    /// service is in trouble until the world gives rise to another decision, and a person's wish is still taken.
+    fn assert_sound(&self, event: &Event, now: Instant, decided: &Step) -> Result<(), Error> {
+        check(&self.state, event, now, decided).map_err(|violation| {
+            tracing::error!(service = %self.name, %violation, "a decision was not adopted: this is a fault of gapless, please report it");
+            Error::new(format!("a decision was not adopted: {violation}"))
+                .hint("this is a fault of gapless, please report it; what is live goes on serving, and another release or a rollback can be asked for")
+        })
     }
 
     async fn write(&mut self, record: Arc<JournalRecord>) -> Result<Sequence, Error> {
@@ -251,21 +280,12 @@ impl Service {
         self.published.send_replace(self.state.clone());
         let to = self.state.rollout.as_ref().or(before.rollout.as_ref()).map(|rollout| rollout.to);
         let release = release_of(to, self.state.live);
-        let faulted = faulted(&before, record, &self.state);
         for (id, effect) in &record.effects {
-            match (effect, faulted.get(id)) {
-                (Effect::Notify(notice), _) => self.tell(sequence, record.at, notice, release),
-                (_, None) => self.begin(*id, effect.clone(), release).await,
-                (_, Some(violation)) => self.withhold(*id, violation),
+            match effect {
+                Effect::Notify(notice) => self.tell(sequence, record.at, notice, release),
+                _ => self.begin(*id, effect.clone(), release).await,
             }
         }
-    }
-
-    /// An effect that breaks an invariant is not sent. That is a fault of gapless, and it is written down as the effect's end.
-    fn withhold(&mut self, effect: EffectId, violation: &Violation) {
-        tracing::error!(service = %self.name, %effect, %violation, "an effect was withheld: this is a fault of gapless, please report it");
-        let failure = Failure { reason: format!("it was withheld: {violation}"), is_final: false };
-        self.unwritten.push_back(Event::EffectEnded { effect, result: Err(failure) });
     }
 
     fn tell(&self, sequence: Sequence, at: Instant, notice: &gapless_core::notice::Notice, release: Option<ReleaseNumber>) {
@@ -280,10 +300,11 @@ impl Service {
         let span =
             tracing::info_span!("effect", service = %self.name, release = %label(&self.name, release), %id, name = context.effect.name());
         let parts = self.parts.clone();
+        let (turn, limit) = (self.turn(&context.effect), (self.limit)(context.effect.kind()));
         let work = async move {
             parts.checkpoint.before(&context).await;
             let result = match declarations {
-                Ok(declarations) => carry_out(&*parts.platform, &context, &declarations).await,
+                Ok(declarations) => carry_out_in_time(parts.platform.clone(), context.clone(), declarations, turn, limit).await,
                 Err(error) => Err(error),
             };
             parts.checkpoint.after(&context).await;
@@ -291,6 +312,11 @@ impl Service {
         };
         let task = self.running.spawn(work.instrument(span));
         self.tasks.insert(task.id(), id);
+    }
+
+    fn turn(&mut self, effect: &Effect) -> Option<EffectTurn> {
+        self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Some(self.turns.entry(turn_of(effect)?).or_default().clone())
     }
 
     async fn declarations(&mut self, effect: &Effect) -> Result<Declarations, Error> {
@@ -330,8 +356,16 @@ impl Service {
 }
 
 /// Returns when the world should be looked at.
-async fn wait_for_look(parts: &Parts, name: &ServiceName, state: &ServiceState, pause: Option<Duration>, at_once: bool) {
+async fn wait_for_look(
+    parts: &Parts,
+    name: &ServiceName,
+    state: &ServiceState,
+    pause: Option<Duration>,
+    at_once: bool,
+    nothing_to_see: bool,
+) {
     match pause {
+        _ if nothing_to_see => std::future::pending().await,
         // Nothing tells when a disk has room again.
         Some(pause) => tokio::time::sleep(pause).await,
         None if at_once => {}
@@ -343,19 +377,6 @@ async fn wait_for_look(parts: &Parts, name: &ServiceName, state: &ServiceState, 
     }
 }
 
-/// The effects of a record that break an invariant, each on its own.
-fn faulted(before: &ServiceState, record: &JournalRecord, state: &ServiceState) -> BTreeMap<EffectId, Violation> {
-    let whole = Step { state: state.clone(), effects: record.effects.clone(), refusal: None };
-    if check(before, &record.event, record.at, &whole).is_ok() {
-        return BTreeMap::new();
-    }
-    let alone = |(id, effect): &(EffectId, Effect)| {
-        let step = Step { effects: vec![(*id, effect.clone())], ..whole.clone() };
-        check(before, &record.event, record.at, &step).err().map(|violation| (*id, violation))
-    };
-    record.effects.iter().filter_map(alone).collect()
-}
-
 /// A release, as it stands in log lines, tags and headers: `web-r7`.
 fn label(service: &ServiceName, release: Option<ReleaseNumber>) -> String {
     release.map_or_else(|| service.service().to_string(), |release| format!("{}-{release}", service.service()))
@@ -364,25 +385,94 @@ fn label(service: &ServiceName, release: Option<ReleaseNumber>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gapless_core::node::{GroupId, InstanceId};
-    use gapless_core::observation::Observation;
-    use gapless_core::route::{Generation, Route, Weight};
-    use std::collections::BTreeSet;
+    use crate::fake::{self, Fake};
+    use gapless_core::node::InstanceId;
+    use gapless_core::observation::{Condition, Health, NodeSeen, Observation};
+    use gapless_core::route::{Generation, Route};
+    use gapless_core::service::{Group, Rollout, Stage};
+    use gapless_core::{notice::RolloutKind, notice::RolloutNumber, release::Declaration};
 
-    #[test]
-    fn only_the_effect_that_breaks_an_invariant_is_withheld() {
-        let group = GroupId { release: ReleaseNumber(1), instance: InstanceId(1) };
-        let (named, unknown) = (group.node(0), group.node(7));
-        let route = Route { generation: Generation(3), members: BTreeMap::from([(named, Weight::EQUAL)]) };
-        let before = ServiceState { route, ..ServiceState::default() };
-        let destroy = |node| Effect::DestroyNodes { nodes: BTreeSet::from([node]) };
-        let effects = vec![(EffectId(1), destroy(named)), (EffectId(2), destroy(unknown))];
-        let mut state = ServiceState { pending: effects.iter().cloned().collect(), ..before.clone() };
-        state.next.effects = EffectId(2);
-        let proxies = BTreeMap::from([("one".to_string(), Some(Generation(3)))]);
-        let event = Event::Observed(Observation { nodes: BTreeMap::new(), proxies });
-        let record = JournalRecord { at: Instant(1), event, effects };
-        let faulted = faulted(&before, &record, &state);
-        assert_eq!(faulted.keys().collect::<Vec<_>>(), [&EffectId(1)], "{faulted:?}");
+    const GROUP: GroupId = GroupId { release: ReleaseNumber(1), instance: InstanceId(1) };
+
+    fn declaration() -> Declaration {
+        fake::declaration(1).to_core()
+    }
+
+    fn seen(generation: u64) -> Observation {
+        Observation { nodes: BTreeMap::new(), proxies: BTreeMap::from([("a".to_string(), Some(Generation(generation)))]) }
+    }
+
+    fn begin(fake: &Arc<Fake>, state: ServiceState) -> (Service, watch::Receiver<Option<Error>>) {
+        let (troubled, trouble) = watch::channel(None);
+        let published = watch::Sender::new(Arc::new(state.clone()));
+        let replayed = Replayed { state, last: Sequence(1), at: Instant(1) };
+        (Service::new(fake.parts(), fake::web(), replayed, published, troubled, broadcast::Sender::new(8)), trouble)
+    }
+
+    /// A state that the core never makes: a group that never had traffic, although requests run on its node.
+    #[tokio::test]
+    async fn a_step_that_breaks_an_invariant_is_not_adopted() {
+        let fake = Arc::new(Fake::default());
+        let route = Route { generation: Generation(3), members: BTreeMap::new() };
+        let state = ServiceState { route, groups: BTreeMap::from([(GROUP, Group::default())]), ..ServiceState::default() };
+        let busy = NodeSeen { condition: Condition::Running, image: Digest([1; 32]), health: Health::default(), requests_in_flight: 1 };
+        let mut world = seen(3);
+        world.nodes.insert(GROUP.node(0), busy);
+        fake.show(world);
+        let (mut service, trouble) = begin(&fake, state.clone());
+        for _ in 0..3 {
+            service.look().await;
+            assert_eq!(*service.state, state, "a state that believes what was not done does it with the next look");
+        }
+        let text = trouble.borrow().as_ref().map(ToString::to_string).unwrap_or_default();
+        assert!(text.contains("I2 is broken"), "{text}");
+        assert!(fake.journal().is_empty() && fake.carried_out().is_empty());
+    }
+
+    fn in_bake() -> ServiceState {
+        let rollout = Rollout {
+            number: RolloutNumber(1),
+            kind: RolloutKind::Deploy,
+            from: None,
+            to: GROUP,
+            stage: Stage::Bake { until: Instant(u64::MAX) },
+        };
+        let mut state = ServiceState { rollout: Some(rollout), ..ServiceState::default() };
+        state.releases.insert(GROUP.release, declaration());
+        state
+    }
+
+    #[tokio::test]
+    async fn a_restart_in_a_rollout_is_written_down_also_when_nothing_was_under_way() {
+        let fake = Arc::new(Fake::default());
+        let (mut service, _trouble) = begin(&fake, in_bake());
+        assert!(service.settle().await);
+        assert!(matches!(&fake.journal()[..], [JournalRecord { event: Event::Restarted, .. }]), "{:?}", fake.journal());
+        let (mut service, _trouble) = begin(&fake, ServiceState { rollout: None, ..in_bake() });
+        assert!(service.settle().await);
+        assert_eq!(fake.journal().len(), 1, "a restart at rest belongs to no story");
+    }
+
+    #[tokio::test]
+    async fn an_effect_that_hangs_fails_for_now_and_is_not_carried_out_twice_at_once() {
+        let fake = Arc::new(Fake::default());
+        fake.hang("EnsureGroup");
+        fake.hang("Route");
+        let (mut service, _trouble) = begin(&fake, in_bake());
+        service.limit = |_| Duration::from_millis(20);
+        let ensure = Effect::EnsureGroup { group: GROUP, size: 3 };
+        let route = Effect::Route(Route { generation: Generation(1), members: BTreeMap::new() });
+        for (id, effect) in [&ensure, &route, &ensure, &route].into_iter().enumerate() {
+            service.begin(EffectId(id as u64), effect.clone(), None).await;
+            let ended = service.running.join_next().await.expect("one runs").expect("it did not break off");
+            let failure = ended.1.expect_err("it hangs");
+            assert!(!failure.is_final && failure.reason.contains("has not ended within"), "{failure:?}");
+        }
+        assert_eq!(fake.carried_out(), ["EnsureGroup", "Route", "Route"], "the second EnsureGroup waits for the first one");
+        fake.release();
+        service.begin(EffectId(9), ensure, None).await;
+        let ended = service.running.join_next().await.expect("one runs").expect("it did not break off");
+        assert!(ended.1.is_ok(), "{ended:?}");
+        assert_eq!(fake.carried_out().len(), 4);
     }
 }

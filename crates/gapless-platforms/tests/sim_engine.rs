@@ -384,7 +384,7 @@ fn doctor_says_what_a_restart_would_do_and_does_nothing() {
 }
 
 #[test]
-fn a_journal_that_another_version_wrote_is_refused_by_its_place() {
+fn a_journal_that_another_version_wrote_is_refused_by_its_place_and_holds_no_other_service_up() {
     let scene = Scene::new(SimOptions::default());
     scene.plain_life(async |engine| scene.perform(&engine, Act::Deploy(1)).await);
     let place = |records: &[gapless_engine::store::JournalRecord]| records.iter().position(|record| !record.effects.is_empty());
@@ -394,11 +394,31 @@ fn a_journal_that_another_version_wrote_is_refused_by_its_place() {
         records[changed].effects.pop();
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let refused = runtime.block_on(Engine::start(scene.parts(Arc::new(NoCheckpoint)))).err().expect("it was taken");
-    let text = refused.to_string();
+    let text = runtime.block_on(refused_wishes(&scene));
     assert!(text.contains(&format!("record {} of the journal of hello/web", changed + 1)) && text.contains("version changed"), "{text}");
     let found = runtime.block_on(diagnose(&scene.parts(Arc::new(NoCheckpoint)))).expect("a diagnosis");
-    assert!(found[0].state.is_err(), "the doctor does not see it");
+    assert!(found.iter().all(|found| found.state.is_err() == (found.service == web())), "the doctor does not see it");
+}
+
+/// What the engine says of the service that it cannot keep.
+async fn refused_wishes(scene: &Scene) -> String {
+    let engine = Engine::start(scene.parts(Arc::new(NoCheckpoint))).await.expect("the engine starts all the same");
+    let before = scene.sim.picture(&web());
+    let text = engine.trouble(&web()).expect("it is in trouble").to_string();
+    for refused in [engine.declare(declaration(2)).await, engine.rollback(&web(), None).await] {
+        assert!(matches!(&refused, Err(DeclareError::Refused { reason, .. }) if reason.contains(&text)), "{refused:?}");
+    }
+    assert_eq!(engine.lost_services().len(), 1);
+    assert!(matches!(&engine.plan(&declaration(2))[..], [gapless_core::plan::Planned::Refused(_)]));
+    let mut other = declaration(1);
+    other.service = ServiceName::new("hello", "other").expect("a name");
+    engine.declare(other.clone()).await.expect("another service is declared");
+    while engine.state(&other.service).is_none_or(|state| state.live.is_none()) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(scene.sim.picture(&web()), before, "the service that cannot be kept was touched");
+    engine.stop().await;
+    text
 }
 
 #[test]
