@@ -3,16 +3,38 @@
 use crate::sync::lock;
 use gapless_wire::record::{KEPT_MS, SLICE_MS, Slice};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How many entries (a slice of one service and release) a core keeps at most: with many services this bounds memory before the age does, at some
 /// 50 MB.
 const ENTRY_LIMIT: usize = 100_000;
 
-/// Milliseconds since the Unix epoch.
+/// The record's clock: the wall's at the worker's start, and from then on the time that has passed. A wall clock that is set would tear a hole into the
+/// record, or count requests of different times in one slice.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    /// Since the Unix epoch.
+    wall_at_start: Duration,
+    start: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let wall_at_start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { wall_at_start, start: Instant::now() }
+    }
+
+    fn ms_at(&self, instant: Instant) -> u64 {
+        let since_epoch = self.wall_at_start + instant.saturating_duration_since(self.start);
+        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Milliseconds since the Unix epoch, by a clock that began with this process's first question and never goes back.
 pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    static CLOCK: OnceLock<Clock> = OnceLock::new();
+    CLOCK.get_or_init(Clock::start).ms_at(Instant::now())
 }
 
 /// How a request ended.
@@ -132,10 +154,14 @@ fn longest_gap(bits: u128) -> u64 {
     longest
 }
 
+/// What one core counted in the slice that begins at this instant.
+type Part = (u64, Arc<[Entry]>);
+
 /// One core's slices.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    over: VecDeque<(u64, Vec<Entry>)>,
+    /// Slices that are over never change, so whoever asks shares them: nothing is copied while requests wait for the lock.
+    over: VecDeque<Part>,
     entries: usize,
     at_ms: u64,
     open: Vec<Entry>,
@@ -147,7 +173,7 @@ impl Recorder {
     /// Enters a request that ended now. The clock is read under the recorder's lock, so that a slice that is over stays as it is.
     pub(crate) fn note(&mut self, ended: &Ended, now_ms: u64) {
         self.roll(now_ms);
-        // A clock that was set back must not open an old slice again.
+        // Total: an instant before the open slice counts at its beginning.
         let offset = now_ms.saturating_sub(self.at_ms).min(SLICE_MS - 1);
         let known = self.open.iter_mut().find(|entry| entry.service == ended.service && entry.release == ended.release);
         match known {
@@ -168,7 +194,7 @@ impl Recorder {
         let over = std::mem::take(&mut self.open);
         if !over.is_empty() {
             self.entries += over.len();
-            self.over.push_back((self.at_ms, over));
+            self.over.push_back((self.at_ms, over.into()));
         }
         self.at_ms = at_ms;
         while self.entries > ENTRY_LIMIT || self.over.front().is_some_and(|(old, _)| old + KEPT_MS < at_ms) {
@@ -178,9 +204,14 @@ impl Recorder {
         }
     }
 
-    fn slices(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        let open = self.open.iter().map(|entry| (self.at_ms, entry));
-        self.over.iter().flat_map(|(at_ms, entries)| entries.iter().map(|entry| (*at_ms, entry))).chain(open)
+    /// The slices from `since_ms` up to `until_ms`; of these only the open one is copied.
+    fn parts(&self, since_ms: u64, until_ms: u64) -> Vec<Part> {
+        let asked = since_ms..until_ms;
+        let mut parts: Vec<Part> = self.over.iter().filter(|(at_ms, _)| asked.contains(at_ms)).cloned().collect();
+        if asked.contains(&self.at_ms) && !self.open.is_empty() {
+            parts.push((self.at_ms, self.open.as_slice().into()));
+        }
+        parts
     }
 }
 
@@ -199,9 +230,12 @@ pub(crate) fn merged(recorders: &[Arc<Mutex<Recorder>>], since_ms: u64, until_ms
     let mut complete_from_ms = 0;
     let mut merged: BTreeMap<(u64, Arc<str>, Arc<str>), Entry> = BTreeMap::new();
     for recorder in recorders {
-        let recorder = lock(recorder);
-        complete_from_ms = complete_from_ms.max(recorder.complete_from_ms);
-        for (at_ms, entry) in recorder.slices().filter(|(at_ms, _)| (since_ms..until_ms).contains(at_ms)) {
+        let (parts, core_complete_from_ms) = {
+            let recorder = lock(recorder);
+            (recorder.parts(since_ms, until_ms), recorder.complete_from_ms)
+        };
+        complete_from_ms = complete_from_ms.max(core_complete_from_ms);
+        for (at_ms, entry) in parts.iter().flat_map(|(at_ms, entries)| entries.iter().map(|entry| (*at_ms, entry))) {
             match merged.entry((at_ms, entry.service.clone(), entry.release.clone())) {
                 std::collections::btree_map::Entry::Vacant(place) => {
                     place.insert(entry.clone());
@@ -250,6 +284,28 @@ mod tests {
     }
 
     #[test]
+    fn asking_copies_nothing_but_the_open_slice() {
+        let mut recorder = Recorder::default();
+        recorder.note(&ended("web-r1", None), 1000);
+        recorder.note(&ended("web-r1", None), 1100);
+        let parts = recorder.parts(0, u64::MAX);
+        assert_eq!(parts.iter().map(|(at_ms, _)| *at_ms).collect::<Vec<_>>(), [1000, 1100]);
+        assert!(Arc::ptr_eq(&parts[0].1, &recorder.over[0].1), "a slice that is over is shared");
+        recorder.note(&ended("web-r1", None), 1101);
+        assert_eq!((parts[1].1[0].requests, recorder.parts(1100, 1200)[0].1[0].requests), (1, 2), "the open one goes on");
+    }
+
+    #[test]
+    fn the_clock_is_the_walls_at_the_start_and_then_what_has_passed() {
+        let start = Instant::now();
+        let clock = Clock { wall_at_start: Duration::from_micros(1_700_000_000_000_900), start };
+        assert_eq!(clock.ms_at(start), 1_700_000_000_000);
+        assert_eq!(clock.ms_at(start + Duration::from_micros(100)), 1_700_000_000_001);
+        assert_eq!(clock.ms_at(start + Duration::from_secs(3600)), 1_700_003_600_000, "whatever the wall clock says by then");
+        assert!(now_ms() <= now_ms());
+    }
+
+    #[test]
     fn two_significant_digits_round_up() {
         let rounded: Vec<u64> = [0, 99, 100, 101, 999, 12_345].into_iter().map(two_digits).collect();
         assert_eq!(rounded, [0, 99, 100, 110, 1000, 13_000]);
@@ -261,7 +317,7 @@ mod tests {
         recorder.note(&ended("web-r1", None), 1000);
         recorder.note(&ended("web-r1", None), 2000);
         recorder.note(&ended("web-r1", None), 1150 + KEPT_MS);
-        assert_eq!(recorder.slices().count(), 2);
+        assert_eq!(recorder.parts(0, u64::MAX).len(), 2);
         let recorders = [Arc::new(Mutex::new(recorder)), Arc::default()];
         assert_eq!(merged(&recorders, 2000, 3000).complete_from_ms, 1100, "also to a question about later slices");
     }

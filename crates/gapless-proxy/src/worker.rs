@@ -178,7 +178,7 @@ pub(crate) struct Worker {
     /// This worker itself wrote the snapshot in force, synced it, and knows of nobody who wrote since.
     durable: Cell<bool>,
     began_ms: u64,
-    drops_before: u64,
+    drops_before: Option<u64>,
 }
 
 impl Worker {
@@ -197,7 +197,7 @@ impl Worker {
             cores.push(order);
             recorders.push(recorder);
         }
-        let drops_before = kernel::listen_drops().unwrap_or(0);
+        let drops_before = kernel::listen_drops();
         let (applying, problem) = (tokio::sync::Mutex::new(None), RefCell::new(None));
         Ok(Self {
             shared,
@@ -447,23 +447,30 @@ impl Worker {
     }
 
     /// Waits for the end of the slice in which it was asked, so that what is told is complete.
-    async fn record(&self, since_ms: u64) -> Record {
+    ///
+    /// # Errors
+    /// When it was broken off.
+    async fn record(&self, since_ms: u64) -> Result<Record, ProxyError> {
         let now = now_ms();
         let until_ms = now - now % SLICE_MS + SLICE_MS;
         while now_ms() < until_ms {
             tokio::time::sleep(Duration::from_millis(until_ms - now)).await;
         }
-        let record::Merged { slices, complete_from_ms } = record::merged(&self.recorders, since_ms, until_ms);
-        Record {
+        let recorders = self.recorders.clone();
+        let merged = blocking("merging the record", move || Ok(record::merged(&recorders, since_ms, until_ms))).await?;
+        let record::Merged { slices, complete_from_ms } = merged;
+        let listen_drops = kernel::drops_between(self.drops_before, kernel::listen_drops());
+        Ok(Record {
             worker: std::process::id(),
             began_ms: self.began_ms,
             complete_from_ms: complete_from_ms.max(self.began_ms),
             until_ms,
             slices,
-            listen_drops: kernel::listen_drops().unwrap_or(0).saturating_sub(self.drops_before),
+            listen_drops: listen_drops.unwrap_or(0),
+            listen_drops_unknown: listen_drops.is_none(),
             refused: self.shared.refused.load(Ordering::Relaxed),
             client_gone: self.shared.client_gone.load(Ordering::Relaxed),
-        }
+        })
     }
 }
 
@@ -533,7 +540,8 @@ async fn route(worker: Rc<Worker>, request: Request<Incoming>) -> Result<AdminAn
         }
         (&Method::GET, "/v1/record") => {
             let since = number(&request, "since")?.unwrap_or(0);
-            Ok(admin::json(StatusCode::OK, &worker.record(since).await))
+            let record = worker.record(since).await.map_err(|error| admin::refused(StatusCode::INTERNAL_SERVER_ERROR, &error))?;
+            Ok(admin::json(StatusCode::OK, &record))
         }
         (method, path) => Ok(admin::text(StatusCode::NOT_FOUND, &format!("a worker knows no {method} {path}"))),
     }

@@ -47,6 +47,9 @@ pub struct Record {
     /// What the worker's kernel counted since it began: connections that were dropped before they were accepted. The kernel counts them for all
     /// listening sockets of the host's network namespace together.
     pub listen_drops: u64,
+    /// The kernel's count could not be read, so `listen_drops` is 0 and says nothing.
+    #[serde(default)]
+    pub listen_drops_unknown: bool,
     /// Responses that were configured refusals (unknown host and the like), since the worker began: counted apart, in no slice.
     pub refused: u64,
     /// Clients that went away before their answer was complete, since the worker began: shown, not counted, in no slice.
@@ -66,7 +69,8 @@ pub struct Slice {
     pub requests: u64,
     /// Of these, how many the promise counts as failed, by [`cause`].
     pub failed: BTreeMap<String, u64>,
-    /// Of these, how many were sent again to another node.
+    /// Of these, how many were given to a further node after a try that came to nothing. It counts also when nothing of that try had left, because no
+    /// connection was to be had: the client waited for it, and a planned rollout must cause none.
     pub retried: u64,
     /// Of these, how many were held because no node was ready.
     pub held: u64,
