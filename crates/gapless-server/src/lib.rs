@@ -7,6 +7,7 @@
 mod api;
 mod build;
 pub mod git;
+mod hosts;
 pub mod parts;
 mod problem;
 pub mod project;
@@ -14,6 +15,7 @@ pub mod receipt;
 mod receipts;
 mod record;
 mod server;
+mod stories;
 pub mod story;
 
 pub use server::Server;

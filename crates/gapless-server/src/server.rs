@@ -3,16 +3,19 @@
 use crate::api;
 use crate::build::Builds;
 use crate::git;
+use crate::hosts::Hosts;
 use crate::parts::Parts;
 use crate::problem::Refused;
 use crate::project::{self, Project};
 use crate::receipt::SigningKey;
 use crate::receipts;
 use crate::record::RecordKeeper;
+use crate::stories::Stories;
 use gapless_core::name::ServiceName;
 use gapless_engine::error::{Context, Error};
 use gapless_engine::store::Artifact;
 use gapless_wire::api::{SERVER_SOCKET, ServerStatus};
+use gapless_wire::artifact::OCI_IMAGE;
 use hyper_util::rt::TokioIo;
 use rustix::fs::Mode;
 use std::future::Future;
@@ -22,9 +25,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// How long requests may still run when the server is told to stop. Streams of rollouts are among them, and their readers pick up again.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// The first pause after a connection could not be taken: without one, a process without free descriptors would do nothing else. It doubles up to [`ACCEPT_PAUSE_LIMIT`].
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest such pause: how long descriptors may be free again before a client is answered.
+const ACCEPT_PAUSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The server.
 pub struct Server {
@@ -32,6 +42,8 @@ pub struct Server {
     pub(crate) key: SigningKey,
     pub(crate) keeper: RecordKeeper,
     pub(crate) builds: Builds,
+    pub(crate) hosts: Hosts,
+    pub(crate) stories: Stories,
     pub(crate) stopping: watch::Sender<bool>,
     /// Counts up with every receipt that was stored.
     pub(crate) receipts_made: watch::Sender<u64>,
@@ -50,11 +62,14 @@ impl Server {
         let keeper = RecordKeeper::new(parts.proxies.clone());
         let started_ms = parts.clock.now().0;
         let builds = Builds::new(parts.state.join("builds"));
+        let stories = Stories::new(parts.engine.clone());
         Ok(Arc::new(Server {
             parts,
             key,
             keeper,
             builds,
+            hosts: Hosts::default(),
+            stories,
             stopping: watch::Sender::new(false),
             receipts_made: watch::Sender::new(0),
             started_ms,
@@ -68,21 +83,27 @@ impl Server {
     pub async fn run(self: Arc<Self>, until: impl Future<Output = ()>) -> Result<(), Error> {
         let listener = listen(&self.socket()).await?;
         let receipts = tokio::spawn(receipts::keep(self.clone()));
+        let mut conversations = JoinSet::new();
+        let mut failures = 0;
         tokio::pin!(until);
         loop {
             tokio::select! {
                 () = &mut until => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(tokio::spawn(converse(self.clone(), stream))),
-                    Err(error) => tracing::error!(%error, "a connection could not be taken"),
-                },
+                stream = accept(&listener, &mut failures) => drop(conversations.spawn(converse(self.clone(), stream))),
+                Some(_) = conversations.join_next() => {}
             }
         }
         drop(listener);
         let _ = std::fs::remove_file(self.socket());
         self.stopping.send_replace(true);
         self.parts.engine.stop().await;
-        let _ = tokio::time::timeout(STOP_GRACE, receipts).await;
+        let rest = async {
+            let _ = receipts.await;
+            while conversations.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(STOP_GRACE, rest).await.is_err() {
+            tracing::warn!("requests that have not ended are broken off");
+        }
         Ok(())
     }
 
@@ -134,6 +155,13 @@ impl Server {
         self.stored(move |records| records.artifacts(name.as_deref())).await.context(|| "reading the artifacts".to_string())
     }
 
+    /// The artifacts of one name that nodes can be made from here. Other kinds of the same name are numbered apart.
+    pub(crate) async fn images(&self, name: String) -> Result<Vec<Artifact>, Error> {
+        let mut artifacts = self.artifacts(Some(name)).await?;
+        artifacts.retain(|artifact| artifact.kind == OCI_IMAGE);
+        Ok(artifacts)
+    }
+
     /// A call to the store, where it holds nothing else up.
     pub(crate) async fn stored<T: Send + 'static>(
         &self,
@@ -165,10 +193,53 @@ async fn listen(path: &Path) -> Result<UnixListener, Error> {
     bound.context(context)
 }
 
+/// The next connection. `failures` counts how often in a row one could not be taken.
+async fn accept(listener: &UnixListener, failures: &mut u32) -> UnixStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                *failures = 0;
+                return stream;
+            }
+            Err(error) => {
+                let pause = accept_pause(*failures);
+                tracing::error!(%error, ?pause, "a connection could not be taken");
+                *failures = failures.saturating_add(1);
+                // Nothing tells when a descriptor is free again.
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+fn accept_pause(failures: u32) -> Duration {
+    ACCEPT_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(ACCEPT_PAUSE_LIMIT)
+}
+
+/// Answers on one connection. When the server stops, it ends with the answer that is on its way.
 async fn converse(server: Arc<Server>, stream: UnixStream) {
     let service = hyper::service::service_fn(|request| api::answer(server.clone(), request));
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = server.stopped() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a client went away");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_after_a_connection_that_could_not_be_taken_grows_to_its_limit() {
+        let pauses: Vec<u128> = [0, 1, 6, 7, 40, u32::MAX].into_iter().map(|failures| accept_pause(failures).as_millis()).collect();
+        assert_eq!(pauses, [10, 20, 640, 1_000, 1_000, 1_000]);
     }
 }

@@ -3,12 +3,15 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The kind of artifacts that nodes of the local platform are made from.
+pub const OCI_IMAGE: &str = "oci.image";
+
 /// A published artifact: a named, typed, numbered record of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
     /// `project/image`.
     pub name: String,
-    /// Such as `oci.image`.
+    /// Such as [`OCI_IMAGE`].
     pub kind: String,
     /// Counted up from 1 per name and kind, without gaps.
     pub version: u32,

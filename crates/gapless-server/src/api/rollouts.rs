@@ -11,9 +11,8 @@ use crate::story::{self, release_name};
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutNumber};
 use gapless_core::time::Instant;
+use gapless_engine::Told;
 use gapless_engine::error::Error;
-use gapless_engine::store::Sequence;
-use gapless_engine::{Told, engine};
 use gapless_wire::receipt::SignedReceipt;
 use gapless_wire::rollout::{Counts, Explanation, NodeCounts, RolloutLine, RolloutSummary};
 use hyper::Response;
@@ -32,7 +31,7 @@ pub(super) async fn list(call: &Call, service: &str) -> Result<Response<Answer>,
     let server = &call.server;
     let service = server.service(service)?;
     let mut found = Vec::new();
-    for account in Account::all(&server.parts.engine.journal(&service).await?) {
+    for account in Account::told(&server.stories.of(&service).await?) {
         found.push(summary(server, &service, &account).await?);
     }
     json(&found)
@@ -54,7 +53,7 @@ pub(super) async fn show(call: Call, service: &str, number: &str, noun: &str) ->
 }
 
 async fn account(server: &Server, service: &ServiceName, number: &str) -> Result<Account, Refused> {
-    let accounts = Account::all(&server.parts.engine.journal(service).await?);
+    let accounts = Account::told(&server.stories.of(service).await?);
     let count = accounts.len();
     let wanted = if number == "latest" { accounts.last().map(|account| account.rollout.0) } else { number.parse().ok() };
     accounts.into_iter().find(|account| Some(account.rollout.0) == wanted).ok_or_else(|| {
@@ -92,12 +91,13 @@ struct Stream {
     rollout: RolloutNumber,
     teller: Teller,
     started: Instant,
-    last: Sequence,
+    /// How many notices of the service's story it has seen.
+    seen: usize,
 }
 
 fn events(server: Arc<Server>, service: ServiceName, rollout: RolloutNumber) -> Response<Answer> {
     let (teller, response) = lines();
-    let mut stream = Stream { server, service, rollout, teller, started: Instant(0), last: Sequence(0) };
+    let mut stream = Stream { server, service, rollout, teller, started: Instant(0), seen: 0 };
     tokio::spawn(async move {
         if let Err(error) = stream.run().await {
             stream.teller.tell(&RolloutLine::Lost(problem(&error))).await;
@@ -137,23 +137,22 @@ impl Stream {
         }
     }
 
-    /// Tells what the journal has beyond what was told. `true`: the stream is over.
+    /// Tells what the story has beyond what was told. `true`: the stream is over.
     async fn catch_up(&mut self) -> Result<bool, Error> {
-        let journal = self.server.parts.engine.journal(&self.service).await?;
-        for (sequence, at, notice) in engine::story(&journal) {
-            if sequence > self.last && self.tell(at, &notice).await? {
+        let story = self.server.stories.of(&self.service).await?;
+        for (at, notice) in story.iter().skip(self.seen) {
+            if self.tell(*at, notice).await? {
                 return Ok(true);
             }
         }
-        self.last = journal.last().map_or(self.last, |(sequence, _)| *sequence);
+        self.seen = self.seen.max(story.len());
         Ok(false)
     }
 
     async fn news(&mut self, news: Result<Told, RecvError>) -> Result<bool, Error> {
         match news {
-            // A record may hold several notices, so the journal is read instead of counting them.
-            Ok(told) if told.service == self.service && told.sequence > self.last => self.catch_up().await,
-            Ok(_) => Ok(false),
+            Ok(told) if told.service != self.service => Ok(false),
+            Ok(_) => self.catch_up().await,
             Err(RecvError::Lagged(_)) => self.catch_up().await,
             Err(RecvError::Closed) => Err(Error::new("the engine has ended").hint("see the server's log")),
         }
@@ -224,7 +223,7 @@ impl Stream {
         let Some(group) = state.rollout.as_ref().filter(|rollout| rollout.number == self.rollout).map(|rollout| rollout.to) else {
             return NodeCounts::default();
         };
-        let Ok(seen) = self.server.parts.platform.observe(&self.service).await else { return NodeCounts::default() };
+        let Ok(seen) = self.server.parts.platform.peek(&self.service).await else { return NodeCounts::default() };
         let wanted = state.releases.get(&group.release).map_or(0, |declaration| declaration.nodes);
         services::count_nodes(&seen, group, wanted)
     }

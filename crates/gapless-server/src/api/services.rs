@@ -7,15 +7,14 @@ use crate::receipt::Account;
 use crate::receipts::ran;
 use crate::server::Server;
 use crate::story::{self, release_name};
-use gapless_core::effect::Effect;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
 use gapless_core::notice::Notice;
 use gapless_core::observation::{Condition, NodeSeen, Observation};
 use gapless_core::release::ReleaseNumber;
 use gapless_core::service::{self as core, ServiceState};
+use gapless_core::time::Instant;
 use gapless_engine::error::Error;
-use gapless_engine::store::{JournalRecord, Sequence};
 use gapless_wire::api::Problem;
 use gapless_wire::release::Release;
 use gapless_wire::rollout::{NodeCounts, Outcome};
@@ -48,7 +47,7 @@ pub(super) async fn releases(call: &Call, service: &str) -> Result<Response<Answ
     let server = &call.server;
     let service = server.service(service)?;
     let Some(state) = server.parts.engine.state(&service) else { return json(&Vec::<Release>::new()) };
-    let accounts = Account::all(&server.parts.engine.journal(&service).await?);
+    let accounts = Account::told(&server.stories.of(&service).await?);
     let mut found = Vec::new();
     for number in state.releases.keys() {
         found.push(release(server, &service, &state, *number, &accounts).await?);
@@ -90,9 +89,9 @@ async fn release(
 pub(crate) async fn status(server: &Server, service: &ServiceName) -> Result<ServiceStatus, Error> {
     let engine = &server.parts.engine;
     let state = engine.state(service).map(|state| (*state).clone()).unwrap_or_default();
-    let seen = server.parts.platform.observe(service).await?;
-    let journal = engine.journal(service).await?;
-    let accounts = Account::all(&journal);
+    let seen = server.parts.platform.peek(service).await?;
+    let story = server.stories.of(service).await?;
+    let accounts = Account::told(&story);
     let live = match state.live {
         Some(group) => Some(release(server, service, &state, group.release, &accounts).await?),
         None => None,
@@ -113,19 +112,18 @@ pub(crate) async fn status(server: &Server, service: &ServiceName) -> Result<Ser
         generation: state.route.generation.0,
         proxies: seen.proxies.iter().map(|(proxy, generation)| (proxy.clone(), generation.map(|generation| generation.0))).collect(),
         nodes: nodes(service, &state, &seen),
-        trouble: engine.trouble(service).map(|error| problem(&error)).or_else(|| failing(&state, &journal)),
+        trouble: engine.trouble(service).map(|error| problem(&error)).or_else(|| failing(&state, &story)),
     })
 }
 
 /// What is tried again just now, and why it failed last.
-fn failing(state: &ServiceState, journal: &[(Sequence, JournalRecord)]) -> Option<Problem> {
-    let told = journal.iter().rev().flat_map(|(_, record)| record.effects.iter().rev());
-    let failed = told.filter_map(|(_, effect)| match effect {
-        Effect::Notify(Notice::EffectFailed { effect, reason }) => Some((effect, reason)),
+fn failing(state: &ServiceState, story: &[(Instant, Notice)]) -> Option<Problem> {
+    let mut failed = story.iter().rev().filter_map(|(_, notice)| match notice {
+        Notice::EffectFailed { effect, reason } => Some((effect, reason)),
         _ => None,
     });
     let is_tried_again = |effect: &str| state.retries.keys().any(|kind| kind.name() == effect);
-    let (effect, reason) = failed.into_iter().find(|(effect, _)| is_tried_again(effect))?;
+    let (effect, reason) = failed.find(|(effect, _)| is_tried_again(effect))?;
     Some(Problem { what: format!("{effect} could not be carried out: {reason}"), place: None, hint: None })
 }
 

@@ -29,9 +29,9 @@ pub struct Account {
     pub ended: Option<(Instant, Outcome)>,
     /// Every fact from its start to its end, in order, also those of no rollout.
     pub facts: Vec<(Instant, Notice)>,
-    /// Requests in flight on all nodes at the look at the world in which the last proxy had acknowledged the new route.
+    /// Requests in flight on all nodes at the look at the world in which the last proxy had acknowledged the new route. Known from a journal only.
     pub in_flight_at_switch: Option<u64>,
-    /// How often the engine was started again in between.
+    /// How often the engine was started again in between. Known from a journal only.
     pub restarts: u32,
 }
 
@@ -55,8 +55,18 @@ impl Account {
                 account.restarts += u32::from(restarted);
             }
             for (_, at, notice) in engine::story(std::slice::from_ref(record)) {
-                take(&mut accounts, at, notice, &record.1.event);
+                take(&mut accounts, at, &notice, Some(&record.1.event));
             }
+        }
+        accounts
+    }
+
+    /// Every rollout of a story, in order: what people are told of it. A receipt needs [`Account::all`].
+    #[must_use]
+    pub fn told(story: &[(Instant, Notice)]) -> Vec<Account> {
+        let mut accounts = Vec::new();
+        for (at, notice) in story {
+            take(&mut accounts, *at, notice, None);
         }
         accounts
     }
@@ -94,8 +104,8 @@ impl Account {
     }
 }
 
-fn take(accounts: &mut Vec<Account>, at: Instant, notice: Notice, event: &Event) {
-    if let Notice::RolloutStarted { rollout, kind, from, to } = &notice {
+fn take(accounts: &mut Vec<Account>, at: Instant, notice: &Notice, event: Option<&Event>) {
+    if let Notice::RolloutStarted { rollout, kind, from, to } = notice {
         let (rollout, kind, from, to) = (*rollout, *kind, *from, *to);
         accounts.push(Account {
             rollout,
@@ -112,10 +122,10 @@ fn take(accounts: &mut Vec<Account>, at: Instant, notice: Notice, event: &Event)
     let of = notice.rollout();
     let belongs = |account: &&mut Account| if of.is_some() { of == Some(account.rollout) } else { account.ended.is_none() };
     for account in accounts.iter_mut().filter(belongs) {
-        if let (Notice::Shifted { .. }, Event::Observed(seen)) = (&notice, event) {
+        if let (Notice::Shifted { .. }, Some(Event::Observed(seen))) = (notice, event) {
             account.in_flight_at_switch = Some(seen.nodes.values().map(|node| u64::from(node.requests_in_flight)).sum());
         }
-        if let Notice::RolloutEnded { outcome, .. } = &notice {
+        if let Notice::RolloutEnded { outcome, .. } = notice {
             account.ended = Some((at, outcome.clone()));
         }
         account.facts.push((at, notice.clone()));
