@@ -1,7 +1,7 @@
 //! Declaring services from a commit, asking what that would do, and going back.
 
-use super::Call;
 use super::answer::{Answer, json};
+use super::{Call, to_its_end};
 use crate::problem::Refused;
 use crate::project::{Project, ServiceSettings};
 use crate::receipt::BuiltForThis;
@@ -16,9 +16,11 @@ use gapless_core::service::ServiceState;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::store::Artifact;
 use gapless_engine::{Declared, engine};
+use gapless_wire::artifact::OCI_IMAGE;
 use gapless_wire::rollout::{self as wire, ArtifactChoice, DeployRequest, Plan, RollbackRequest};
 use hyper::Response;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A service of a commit, ready to be declared.
 struct Wanted {
@@ -54,8 +56,18 @@ pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
 
 pub(super) async fn deploy(call: Call) -> Result<Response<Answer>, Refused> {
     let (server, request): (_, DeployRequest) = call.read().await?;
+    json(&to_its_end(declare(server, request)).await?)
+}
+
+/// Declares the services that a request names, one after the other.
+async fn declare(server: Arc<Server>, request: DeployRequest) -> Result<Vec<wire::Declared>, Refused> {
+    let all = wanted(&server, &request, Unbuilt::Refuse).await?;
+    let mut claims = Vec::new();
+    for Wanted { declaration, .. } in &all {
+        claims.push(server.hosts.claim(&server.parts.engine, &declaration.service, &declaration.host).await?);
+    }
     let mut answers: Vec<wire::Declared> = Vec::new();
-    for wanted in wanted(&server, &request, Unbuilt::Refuse).await? {
+    for wanted in all {
         let service = wanted.declaration.service.clone();
         let declared = server.parts.engine.declare(wanted.declaration).await.map_err(|error| after(&answers, error.into()))?;
         if request.built_for_this && declared.changed {
@@ -63,14 +75,26 @@ pub(super) async fn deploy(call: Call) -> Result<Response<Answer>, Refused> {
         }
         answers.push(answer(&service, declared));
     }
-    json(&answers)
+    Ok(answers)
 }
 
 pub(super) async fn rollback(call: Call, service: &str) -> Result<Response<Answer>, Refused> {
     let service = call.server.service(service)?;
     let (server, request): (_, RollbackRequest) = call.read().await?;
-    let declared = server.parts.engine.rollback(&service, request.to.map(ReleaseNumber)).await?;
-    json(&answer(&service, declared))
+    json(&to_its_end(go_back(server, service, request.to.map(ReleaseNumber))).await?)
+}
+
+async fn go_back(server: Arc<Server>, service: ServiceName, to: Option<ReleaseNumber>) -> Result<wire::Declared, Refused> {
+    let engine = &server.parts.engine;
+    let state = engine.state(&service).unwrap_or_default();
+    let mut claims = Vec::new();
+    // An earlier release may have answered a host that another service got since. One that never was is for the engine to refuse.
+    if let Some(release) = to.or(state.previous).filter(|release| state.releases.contains_key(release)) {
+        let host = engine.declaration(&service, release).await?.host;
+        claims.push(server.hosts.claim(engine, &service, &host).await?);
+    }
+    let declared = engine.rollback(&service, to).await?;
+    Ok(answer(&service, declared))
 }
 
 fn answer(service: &ServiceName, declared: engine::Declared) -> wire::Declared {
@@ -108,7 +132,7 @@ async fn wanted(server: &Server, request: &DeployRequest, unbuilt: Unbuilt) -> R
         let declaration = settings
             .declaration(&project.name, name, artifact.version, artifact.image)
             .map_err(|error| Refused::bad_request(error.to_string(), "rename it in gapless.hcl"))?;
-        host_is_free(server, &declaration).await?;
+        server.hosts.is_free(&server.parts.engine, &declaration.service, &declaration.host).await?;
         found.push(Wanted { declaration, artifact, unbuilt });
     }
     Ok(found)
@@ -125,7 +149,7 @@ fn chosen<'p>(project: &'p Project, service: Option<&str>) -> Result<Vec<(&'p St
 }
 
 async fn artifact(server: &Server, name: &str, commit: &str, choice: ArtifactChoice) -> Result<Artifact, Refused> {
-    let artifacts = server.artifacts(Some(name.to_string())).await?;
+    let artifacts = server.images(name.to_string()).await?;
     let of_commit = |artifact: &&Artifact| artifact.metadata.get("commit").map(String::as_str) == Some(commit);
     let found = match choice {
         ArtifactChoice::OfCommit => artifacts.iter().filter(of_commit).max_by_key(|artifact| artifact.version),
@@ -148,30 +172,16 @@ async fn artifact(server: &Server, name: &str, commit: &str, choice: ArtifactCho
 
 /// The artifact that a build would publish, as far as a plan needs it. Its image is not known before.
 async fn supposed(server: &Server, name: String) -> Result<Artifact, Refused> {
-    let artifacts = server.artifacts(Some(name.clone())).await?;
+    let artifacts = server.images(name.clone()).await?;
     let last = artifacts.iter().map(|artifact| artifact.version.0).max().unwrap_or(0);
     Ok(Artifact {
         name,
-        kind: String::new(),
+        kind: OCI_IMAGE.to_string(),
         version: ArtifactVersion(last + 1),
         image: Digest([0; 32]),
         published: server.parts.clock.now(),
         metadata: BTreeMap::new(),
     })
-}
-
-/// Two services cannot answer the same host: the proxy would have to choose.
-async fn host_is_free(server: &Server, declaration: &ServiceDeclaration) -> Result<(), Refused> {
-    let engine = &server.parts.engine;
-    for other in engine.services().into_iter().filter(|other| *other != declaration.service) {
-        let Some(state) = engine.state(&other) else { continue };
-        let Some(release) = state.live.map(|group| group.release).or(state.declared) else { continue };
-        if engine.declaration(&other, release).await?.host == declaration.host {
-            let what = format!("{} wants the host \"{}\", which {other} answers", declaration.service, declaration.host);
-            return Err(Refused::new(hyper::StatusCode::CONFLICT, what, "give it a host of its own in gapless.hcl"));
-        }
-    }
-    Ok(())
 }
 
 /// Which build a deploy belongs to, for its receipt. The deploy is decided by then: without this its receipt only says less.

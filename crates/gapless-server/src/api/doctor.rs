@@ -1,7 +1,7 @@
 //! The doctor: what is not as it should be, and what a restart would do.
 
-use super::Call;
 use super::answer::{Answer, json};
+use super::{Call, to_its_end};
 use crate::problem::Refused;
 use crate::server::Server;
 use gapless_engine::error::Error;
@@ -15,8 +15,11 @@ pub(super) async fn examine(call: &Call) -> Result<Response<Answer>, Refused> {
 
 pub(super) async fn treat(call: Call) -> Result<Response<Answer>, Refused> {
     let (server, wish): (_, Treatment) = call.read().await?;
-    let removed = if wish.remove_leftovers { server.parts.host.remove_leftovers().await? } else { Vec::new() };
-    json(&examination(&server, removed).await?)
+    let treated = async move {
+        let removed = if wish.remove_leftovers { server.parts.host.remove_leftovers().await? } else { Vec::new() };
+        Ok(examination(&server, removed).await?)
+    };
+    json(&to_its_end(treated).await?)
 }
 
 async fn examination(server: &Server, removed: Vec<String>) -> Result<Examination, Error> {

@@ -68,6 +68,15 @@ async fn dispatch(method: &Method, path: &[&str], call: Call) -> Result<Response
     }
 }
 
+/// Carries work that changes something to its end, also when the client goes away: what answers a request is dropped together with its connection.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Result<T, Refused>> + Send + 'static) -> Result<T, Refused> {
+    let broke_off = |error| {
+        let what = format!("the work broke off: {error}");
+        Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, what, "this is a fault of gapless: see the server's log, and report it"))
+    };
+    tokio::spawn(work).await.unwrap_or_else(broke_off)
+}
+
 fn full(project: &str, service: &str) -> String {
     format!("{project}/{service}")
 }
