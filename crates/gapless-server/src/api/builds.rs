@@ -53,18 +53,26 @@ fn chosen(project: &Project, image: Option<&str>) -> Result<Vec<(String, ImageSe
     Ok(found)
 }
 
+/// Closes the feed when the work on it ends, however it ends: its readers wait for that.
+struct Closing(Arc<Feed>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 async fn build_all(server: Arc<Server>, work: Work, feed: Arc<Feed>) {
+    let Closing(feed) = &Closing(feed);
     for (artifact, image) in work.images {
         let job = (work.repository.clone(), work.commit.clone(), artifact, image);
-        if let Err((build, error)) = build_one(&server, job, work.unless_built, &feed).await {
+        if let Err((build, error)) = build_one(&server, job, work.unless_built, feed).await {
             tracing::warn!(build, %error, "a build failed");
             feed.push(BuildLine::Failed { build, problem: problem(&error) });
-            feed.close();
             return;
         }
     }
     feed.push(BuildLine::Done);
-    feed.close();
 }
 
 async fn build_one(
@@ -88,8 +96,14 @@ async fn build_one(
         Arc::new(move |line| feed.push(line))
     };
     let job = BuildJob { number, repository, commit, artifact: artifact.clone(), image, workspace };
-    let built = server.parts.builder.build(job, sink).await;
+    // In a task of its own, so that a builder that breaks off is a build that failed, and ends as one.
+    let builder = server.parts.builder.clone();
+    let built = tokio::spawn(async move { builder.build(job, sink).await }).await;
     server.builds.close(number);
+    let broke_off = |error| {
+        Error::new(format!("the builder broke off: {error}")).hint("this is a fault of gapless: see the server's log, and report it")
+    };
+    let built = built.unwrap_or_else(|error| Err(broke_off(error)));
     let published = built.map_err(failed)?;
     let took_ms = published.published.0.max(begun.0) - begun.0;
     server.builds.remember(&published, took_ms);
@@ -99,6 +113,6 @@ async fn build_one(
 
 /// The newest artifact of this very commit.
 async fn built(server: &Server, artifact: &str, commit: &str) -> Result<Option<gapless_wire::artifact::Artifact>, Error> {
-    let artifacts = server.artifacts(Some(artifact.to_string())).await.context(|| format!("looking for an artifact of {commit}"))?;
+    let artifacts = server.images(artifact.to_string()).await.context(|| format!("looking for an artifact of {commit}"))?;
     Ok(artifacts.iter().rfind(|artifact| artifact.metadata.get("commit").map(String::as_str) == Some(commit)).map(wire))
 }
