@@ -6,10 +6,11 @@ use crate::story;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, RolloutNumber};
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
+use gapless_engine::Told;
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::store::Artifact;
 use gapless_wire::receipt::{Ran, SignedReceipt};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -27,50 +28,33 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a failed write of a receipt waits for the next try.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
+/// The rollouts without a stored receipt, in progress or ended, each with when it began, in milliseconds since the Unix epoch: what was counted since then is needed.
+type Owed = BTreeMap<(ServiceName, RolloutNumber), u64>;
+
 /// Reads the records and makes receipts until the server stops.
 pub(crate) async fn keep(server: Arc<Server>) {
     let mut told = server.parts.engine.watch();
-    let mut began = BTreeMap::new();
+    let mut owed = Owed::new();
     server.keeper.read().await;
-    let mut owed = make_missing(&server).await;
+    let mut again = make_missing(&server, &mut owed).await;
     loop {
         let pause = if is_busy(&server) { BUSY_READING } else { QUIET_READING };
         tokio::select! {
             () = server.stopped() => return,
             news = told.recv() => match news {
-                Ok(news) => owed |= after(&server, &news.service, &news.notice).await.is_err(),
-                Err(RecvError::Lagged(_)) => owed |= make_missing(&server).await,
+                Ok(news) => again = again.or(after(&server, &mut owed, &news).await),
+                Err(RecvError::Lagged(_)) => again = make_missing(&server, &mut owed).await,
                 Err(RecvError::Closed) => return,
             },
-            () = tokio::time::sleep(if owed { WRITE_AGAIN.min(pause) } else { pause }) => {
+            () = tokio::time::sleep(pause) => {
                 server.keeper.read().await;
-                server.keeper.forget(oldest(&server, &mut began).await);
-                if owed {
-                    owed = make_missing(&server).await;
+                server.keeper.forget(owed.values().min().copied());
+                if again.is_some_and(|again| again <= Instant::now()) {
+                    again = make_missing(&server, &mut owed).await;
                 }
             }
         }
     }
-}
-
-/// When the oldest of the rollouts in progress began, in milliseconds since the Unix epoch. `began` remembers what was looked up.
-async fn oldest(server: &Server, began: &mut BTreeMap<(ServiceName, RolloutNumber), u64>) -> Option<u64> {
-    let engine = &server.parts.engine;
-    let in_progress = |service: ServiceName| {
-        engine.state(&service).and_then(|state| state.rollout.as_ref().map(|rollout| rollout.number)).map(|rollout| (service, rollout))
-    };
-    let present: BTreeSet<_> = engine.services().into_iter().filter_map(in_progress).collect();
-    began.retain(|known, _| present.contains(known));
-    for (service, rollout) in present {
-        if began.contains_key(&(service.clone(), rollout)) {
-            continue;
-        }
-        let journal = engine.journal(&service).await.unwrap_or_default();
-        if let Some(account) = Account::all(&journal).into_iter().find(|account| account.rollout == rollout) {
-            began.insert((service, rollout), account.started.0);
-        }
-    }
-    began.values().min().copied()
 }
 
 fn is_busy(server: &Server) -> bool {
@@ -78,32 +62,62 @@ fn is_busy(server: &Server) -> bool {
     engine.services().iter().filter_map(|service| engine.state(service)).any(|state| state.rollout.is_some())
 }
 
-async fn after(server: &Server, service: &ServiceName, notice: &Notice) -> Result<(), Error> {
-    match notice {
-        Notice::RolloutEnded { rollout, .. } => make(server, service, *rollout).await.map(|_| ()).inspect_err(|error| {
-            tracing::error!(%service, %rollout, %error, "the receipt could not be made; it is tried again");
-        }),
-        _ => Ok(()),
+/// A rollout owes a receipt from its beginning until one is stored. Answers with when to try again, if it could not be made.
+async fn after(server: &Server, owed: &mut Owed, news: &Told) -> Option<Instant> {
+    match news.notice {
+        Notice::RolloutStarted { rollout, .. } => {
+            owed.insert((news.service.clone(), rollout), news.at.0);
+            None
+        }
+        Notice::RolloutEnded { rollout, .. } => match make(server, &news.service, rollout).await {
+            Ok(()) => {
+                owed.remove(&(news.service.clone(), rollout));
+                None
+            }
+            Err(error) => {
+                tracing::error!(service = %news.service, %rollout, %error, "the receipt could not be made; it is tried again");
+                Some(Instant::now() + WRITE_AGAIN)
+            }
+        },
+        _ => None,
     }
 }
 
-/// Makes the receipts of all ended rollouts that have none. `true`: some could not be made.
-async fn make_missing(server: &Server) -> bool {
+/// Makes the receipts of all ended rollouts that have none, and looks up who owes one. Answers with when to try again, if some could not be made.
+async fn make_missing(server: &Server, owed: &mut Owed) -> Option<Instant> {
     let mut failed = false;
     for service in server.parts.engine.services() {
-        let Ok(journal) = server.parts.engine.journal(&service).await else { return true };
-        for account in Account::all(&journal).iter().filter(|account| account.ended.is_some()) {
-            match stored(server, &service, account.rollout).await {
-                Ok(Some(_)) => {}
-                Ok(None) => failed |= write(server, &service, account).await.is_err(),
-                Err(error) => {
-                    tracing::error!(%service, rollout = %account.rollout, %error, "a receipt could not be read");
-                    failed = true;
-                }
-            }
+        failed |= make_missing_of(server, &service, owed)
+            .await
+            .inspect_err(|error| {
+                tracing::error!(%service, %error, "a receipt could not be made; it is tried again");
+            })
+            .is_err();
+    }
+    failed.then(|| Instant::now() + WRITE_AGAIN)
+}
+
+async fn make_missing_of(server: &Server, service: &ServiceName, owed: &mut Owed) -> Result<(), Error> {
+    let accounts = Account::all(&server.parts.engine.journal(service).await?);
+    let mut made = Ok(());
+    for account in &accounts {
+        let name = (service.clone(), account.rollout);
+        // Whatever comes of it, nothing that its receipt needs may be forgotten before it is stored.
+        owed.insert(name.clone(), account.started.0);
+        if account.ended.is_none() {
+            continue;
+        }
+        let done = match stored(server, service, account.rollout).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => write(server, service, account).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => drop(owed.remove(&name)),
+            Err(error) => made = Err(error.context(format!("the receipt of rollout {}", account.rollout))),
         }
     }
-    failed
+    made
 }
 
 /// The receipt of a rollout as it was stored, if it was.
@@ -156,7 +170,7 @@ async fn write(server: &Server, service: &ServiceName, account: &Account) -> Res
 /// What a release ran.
 pub(crate) async fn ran(server: &Server, service: &ServiceName, release: ReleaseNumber) -> Result<Ran, Error> {
     let declaration = server.parts.engine.declaration(service, release).await?;
-    let artifacts = server.artifacts(Some(declaration.artifact_name.clone())).await?;
+    let artifacts = server.images(declaration.artifact_name.clone()).await?;
     let artifact = artifacts.into_iter().find(|artifact| artifact.version == declaration.artifact_version);
     Ok(Ran {
         release: story::release_name(service, release),
