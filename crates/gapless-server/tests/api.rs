@@ -2,7 +2,10 @@
 
 mod support;
 
+use gapless_core::digest::Digest;
 use gapless_core::release::ArtifactVersion;
+use gapless_core::time::Instant;
+use gapless_engine::store::{NewArtifact, Records};
 use gapless_platforms::sim::Behaviour;
 use gapless_server::receipt::verify;
 use gapless_wire::api::{Problem, ServerStatus, path};
@@ -12,12 +15,18 @@ use gapless_wire::client::ClientError;
 use gapless_wire::doctor::{Examination, Treatment};
 use gapless_wire::log::Log;
 use gapless_wire::receipt::SignedReceipt;
+use gapless_wire::record::{KEPT_MS, Record};
 use gapless_wire::release::Release;
 use gapless_wire::rollout::{Declared, DeployRequest, Explanation, Fact, Outcome, Plan, RollbackRequest, RolloutLine, RolloutSummary};
 use gapless_wire::service::ServiceStatus;
 use hyper::{Method, StatusCode};
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use support::{PROJECT, Scene};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 const SERVICE: &str = "hello/web";
 
@@ -246,4 +255,180 @@ async fn only_its_owner_opens_the_socket_and_a_second_listener_is_refused() {
     assert!(found.findings.is_empty() && found.removed.is_empty());
     let treated: Examination = scene.client.send(Method::POST, path::DOCTOR, &Treatment { remove_leftovers: true }).await.expect("treated");
     assert_eq!(treated.removed, ["a mount"]);
+}
+
+/// Asks again and again until there is an answer; without one after a generous time the test fails.
+async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asking).await.unwrap_or_else(|_| panic!("waited in vain until {what}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_could_not_be_stored_finds_all_it_needs_a_quarter_of_an_hour_later() {
+    let scene = Scene::new().await;
+    scene.store.refuse_receipts.store(true, Ordering::SeqCst);
+    deploy(&scene).await;
+    let of_rollouts = path::of_service(SERVICE, "rollouts");
+    let ended = until("the rollout ends", async || {
+        let rollouts: Vec<RolloutSummary> = scene.client.get(&of_rollouts).await.expect("rollouts");
+        rollouts[0].ended_ms
+    });
+    ended.await;
+    scene.wishes.ahead_ms.store(KEPT_MS + 120_000, Ordering::SeqCst);
+    let forgotten = until("what is old is forgotten", async || {
+        let records: Vec<Record> = scene.client.get("/v1/record?since=0").await.expect("records");
+        records.iter().any(|record| record.complete_from_ms > record.began_ms).then_some(())
+    });
+    forgotten.await;
+    scene.store.refuse_receipts.store(false, Ordering::SeqCst);
+    let receipt =
+        until("the receipt is made", async || scene.client.get::<SignedReceipt>(&path::of_rollout(SERVICE, 1, "receipt")).await.ok());
+    let receipt = receipt.await.receipt;
+    assert_eq!(receipt.incomplete, Vec::<String>::new());
+    let measured = receipt.measured.expect("measured");
+    assert!(measured.requests >= 10 && measured.before.count >= 5_000, "{measured:?}");
+}
+
+/// The project with a second service.
+fn two_services() -> String {
+    let web = &PROJECT[PROJECT.find("service").expect("a service")..];
+    format!("{PROJECT}\n{}", web.replace("service \"web\"", "service \"two\"").replace("\"localhost\"", "\"two.localhost\""))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_does_not_cut_a_deploy_in_half() {
+    let scene = Scene::new().await;
+    scene.commit(&two_services());
+    build(&scene, true).await;
+    scene.wishes.hold.send_replace(true);
+    let body = serde_json::to_string(&request(&scene)).expect("json");
+    let mut client = UnixStream::connect(scene.state().join("server.sock")).await.expect("connected");
+    let head = format!("POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", path::DEPLOYS, body.len());
+    client.write_all(format!("{head}{body}").as_bytes()).await.expect("written");
+    scene.wishes.held.subscribe().wait_for(|held| *held > 0).await.expect("held");
+    drop(client);
+    // Whoever is answered now was accepted after the server could see the other go.
+    for _ in 0..10 {
+        scene.client.get::<ServerStatus>(path::SERVER).await.expect("answered");
+    }
+    scene.wishes.hold.send_replace(false);
+    let both = until("both services are declared", async || {
+        let services: Vec<ServiceStatus> = scene.client.get(path::SERVICES).await.expect("services");
+        (services.len() == 2).then_some(())
+    });
+    both.await;
+    for service in ["hello/two", "hello/web"] {
+        let remembered = async || scene.store.value(&format!("built/{service}/v1")).expect("a value");
+        until("the build is remembered", remembered).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_belongs_to_one_service_whether_it_is_live_or_only_declared() {
+    let scene = Scene::new().await;
+    let refused = async |host: &str| {
+        scene.commit(&PROJECT.replace("\"hello\"", "\"other\"").replace("localhost", host));
+        build(&scene, true).await;
+        refusal(scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await.expect_err("refused"))
+    };
+    deploy(&scene).await;
+    follow(&scene, 1).await;
+    scene.sim.behave(ArtifactVersion(2), Behaviour { status: 500, ..Behaviour::default() });
+    scene.commit(&PROJECT.replace("localhost", "second"));
+    deploy(&scene).await;
+    assert_eq!(end(&follow(&scene, 2).await).0, Outcome::Rejected);
+    for host in ["localhost", "second"] {
+        let (status, problem) = refused(host).await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(problem.what.contains("which hello/web answers"), "{problem:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_takes_no_host_that_another_service_got_since() {
+    let scene = Scene::new().await;
+    deploy(&scene).await;
+    follow(&scene, 1).await;
+    scene.commit(&PROJECT.replace("localhost", "second"));
+    deploy(&scene).await;
+    follow(&scene, 2).await;
+    scene.commit(&PROJECT.replace("\"hello\"", "\"other\""));
+    assert_eq!(deploy(&scene).await.service, "other/web");
+    let back = scene.client.send::<_, Declared>(Method::POST, &path::of_service(SERVICE, "rollback"), &RollbackRequest { to: None }).await;
+    let (status, problem) = refusal(back.expect_err("refused"));
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(problem.what.contains("which other/web answers"), "{problem:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_of_another_kind_is_not_what_nodes_are_made_from() {
+    let scene = Scene::new().await;
+    let commit = scene.commit(PROJECT);
+    let machine_image = NewArtifact {
+        name: SERVICE.into(),
+        kind: "amazon.ami".into(),
+        image: Digest([9; 32]),
+        published: Instant(1),
+        metadata: BTreeMap::from([("commit".to_string(), commit.clone()), ("ami".to_string(), "ami-1".to_string())]),
+    };
+    scene.store.publish(machine_image).expect("published");
+    let refused = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await;
+    assert_eq!(refusal(refused.expect_err("refused")).0, StatusCode::NOT_FOUND);
+    assert_eq!(deploy(&scene).await.release, "web-r1");
+    let releases: Vec<Release> = scene.client.get(&path::of_service(SERVICE, "releases")).await.expect("releases");
+    assert!(releases[0].version == 1 && releases[0].layers.contains_key("layer.base"), "{releases:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_that_breaks_off_is_a_build_that_failed() {
+    let scene = Scene::new().await;
+    scene.commit(&PROJECT.replace("image \"web\" {}", "image \"web\" {\n  base {\n    suite = \"panics\"\n  }\n}"));
+    let lines = tokio::time::timeout(Duration::from_secs(30), build(&scene, false)).await.expect("the stream ends");
+    let Some(BuildLine::Failed { build: 1, problem }) = lines.last() else { panic!("{lines:?}") };
+    assert!(problem.what.contains("broke off"), "{problem:?}");
+    let log: Log = scene.client.get(&path::build_log(1)).await.expect("log");
+    assert!(!log.running && log.text.contains("broke off"), "{}", log.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_ends_its_conversations() {
+    let mut scene = Scene::new().await;
+    let mut client = UnixStream::connect(scene.state().join("server.sock")).await.expect("connected");
+    client.write_all(format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", path::SERVER).as_bytes()).await.expect("written");
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).await.expect("answered");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    scene.stop().await;
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut rest)).await;
+    read.expect("a conversation outlived its server").expect("it ended in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_story_is_read_from_its_journal_once() {
+    let scene = Scene::new().await;
+    deploy(&scene).await;
+    follow(&scene, 1).await;
+    let asked = async || {
+        scene.client.get::<ServiceStatus>(&path::service(SERVICE)).await.expect("status");
+        scene.client.get::<Vec<RolloutSummary>>(&path::of_service(SERVICE, "rollouts")).await.expect("rollouts");
+        follow(&scene, 1).await.len()
+    };
+    asked().await;
+    let before = scene.store.journal_reads.load(Ordering::SeqCst);
+    for _ in 0..5 {
+        asked().await;
+    }
+    assert_eq!(scene.store.journal_reads.load(Ordering::SeqCst), before);
+    scene.commit(PROJECT);
+    deploy(&scene).await;
+    let story = end(&follow(&scene, 2).await);
+    assert_eq!((story.0, story.2.receipt.rollout), (Outcome::Live, 2), "what is told is added");
 }

@@ -1,9 +1,11 @@
 //! A server over the simulated platform, with a project in a real repository and a proxy that only tells a record.
 
+mod store;
+
 use async_trait::async_trait;
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
-use gapless_engine::checkpoint::NoCheckpoint;
+use gapless_engine::checkpoint::{Checkpoint, EffectContext};
 use gapless_engine::clock::Clock;
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::store::{Artifact, NewArtifact, Records};
@@ -11,7 +13,6 @@ use gapless_engine::{Engine, Parts as EngineParts};
 use gapless_platforms::sim::{Sim, SimOptions, SimTime};
 use gapless_server::Server;
 use gapless_server::parts::{BuildJob, BuildSink, Builder, Host, Parts};
-use gapless_store::MemoryStore;
 use gapless_wire::build::BuildLine;
 use gapless_wire::client::UnixClient;
 use gapless_wire::doctor::Finding;
@@ -28,10 +29,15 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use store::TestStore;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+
+/// How long before the scene the proxy began, in milliseconds: longer than what a receipt compares with.
+const BEFORE_MS: u64 = 5 * 60_000;
 
 pub const PROJECT: &str = r#"project "hello" {}
 
@@ -54,10 +60,36 @@ service "web" {
 }
 "#;
 
+/// What a test asks of the world around the server.
+#[derive(Default)]
+pub struct Wishes {
+    /// How far the proxy's clock is ahead, in milliseconds.
+    pub ahead_ms: AtomicU64,
+    /// The engine decides nothing as long as this is true.
+    pub hold: watch::Sender<bool>,
+    /// How many decisions were held.
+    pub held: watch::Sender<u32>,
+}
+
+#[async_trait]
+impl Checkpoint for Wishes {
+    async fn before(&self, _context: &EffectContext) {}
+
+    async fn after(&self, _context: &EffectContext) {}
+
+    async fn decide(&self, _service: &ServiceName) {
+        if *self.hold.borrow() {
+            self.held.send_modify(|held| *held += 1);
+        }
+        let _ = self.hold.subscribe().wait_for(|hold| !*hold).await;
+    }
+}
+
 /// Everything that a test has.
 pub struct Scene {
     pub sim: Sim,
-    pub store: Arc<MemoryStore>,
+    pub wishes: Arc<Wishes>,
+    pub store: Arc<TestStore>,
     pub client: UnixClient,
     pub project: PathBuf,
     folder: TempDir,
@@ -73,9 +105,10 @@ impl Scene {
         let sim = Sim::new(SimOptions { time: SimTime::Real, ..SimOptions::default() });
         let state = folder.path().join("state");
         std::fs::create_dir(&state).expect("folder");
-        proxy(&state.join("proxy.sock"), &state.join("worker.sock"), now_ms());
+        let wishes = Arc::new(Wishes::default());
+        proxy(&state.join("proxy.sock"), &state.join("worker.sock"), now_ms() - BEFORE_MS, wishes.clone());
         let client = UnixClient::new(state.join("server.sock"));
-        let mut scene = Scene { sim, store: Arc::new(MemoryStore::new()), client, project, folder, running: None };
+        let mut scene = Scene { sim, wishes, store: Arc::new(TestStore::default()), client, project, folder, running: None };
         scene.commit(PROJECT);
         scene.start().await;
         scene
@@ -116,7 +149,7 @@ impl Scene {
             records: self.store.clone(),
             platform: platform.clone(),
             clock: clock.clone(),
-            checkpoint: Arc::new(NoCheckpoint),
+            checkpoint: self.wishes.clone(),
         };
         let parts = Parts {
             engine: Engine::start(engine).await.expect("engine"),
@@ -150,9 +183,9 @@ pub fn now_ms() -> u64 {
     u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("time").as_millis()).expect("time")
 }
 
-/// Publishes an image without making one. An image with the base suite `broken` cannot be built.
+/// Publishes an image without making one. An image with the base suite `broken` cannot be built; with `panics`, the builder breaks off.
 struct FakeBuilder {
-    store: Arc<MemoryStore>,
+    store: Arc<TestStore>,
     clock: Arc<dyn Clock>,
 }
 
@@ -164,6 +197,7 @@ impl Builder for FakeBuilder {
         if job.image.base.suite == "broken" {
             return Err(Error::new("mmdebstrap says: no such suite").kind(ErrorKind::Invalid).hint("name a suite that the mirror has"));
         }
+        assert!(job.image.base.suite != "panics", "the builder panics, as it was told to");
         let mut image = [0; 32];
         image[0] = u8::try_from(job.number).expect("few builds");
         let metadata =
@@ -197,7 +231,7 @@ impl Host for FakeHost {
 }
 
 /// A proxy of one worker, which answered 10 small GETs of `hello/web` in each slice since `began_ms`.
-fn proxy(holder: &Path, worker: &Path, began_ms: u64) {
+fn proxy(holder: &Path, worker: &Path, began_ms: u64, wishes: Arc<Wishes>) {
     let status = ProxyStatus {
         holder: 1,
         listening: Vec::new(),
@@ -205,12 +239,12 @@ fn proxy(holder: &Path, worker: &Path, began_ms: u64) {
         replaced: 0,
     };
     answer_with(holder, move |_| serde_json::to_vec(&status).expect("json"));
-    answer_with(worker, move |query| serde_json::to_vec(&record(query, began_ms)).expect("json"));
+    answer_with(worker, move |query| serde_json::to_vec(&record(query, began_ms, wishes.ahead_ms.load(Ordering::SeqCst))).expect("json"));
 }
 
-fn record(query: &str, began_ms: u64) -> Record {
+fn record(query: &str, began_ms: u64, ahead_ms: u64) -> Record {
     let since: u64 = query.strip_prefix("since=").and_then(|since| since.parse().ok()).expect("since");
-    let until_ms = now_ms() / 100 * 100;
+    let until_ms = (now_ms() + ahead_ms) / 100 * 100;
     let first = since.max(began_ms) / 100 * 100;
     let slice = |at_ms| Slice {
         at_ms,

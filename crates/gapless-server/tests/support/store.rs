@@ -1,0 +1,71 @@
+//! A store in memory that counts, and refuses what a test asks it to refuse.
+
+use gapless_core::digest::Digest;
+use gapless_core::name::ServiceName;
+use gapless_core::notice::RolloutNumber;
+use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::error::{Error, ErrorKind};
+use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
+use gapless_store::MemoryStore;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+#[derive(Default)]
+pub struct TestStore {
+    kept: MemoryStore,
+    /// There is no room for receipts.
+    pub refuse_receipts: AtomicBool,
+    /// How often a journal was read.
+    pub journal_reads: AtomicU32,
+}
+
+impl Journal for TestStore {
+    fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
+        self.kept.append(service, record)
+    }
+
+    fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
+        self.journal_reads.fetch_add(1, Ordering::SeqCst);
+        self.kept.read(service)
+    }
+
+    fn services(&self) -> Result<Vec<ServiceName>, Error> {
+        self.kept.services()
+    }
+}
+
+impl Records for TestStore {
+    fn publish(&self, artifact: NewArtifact) -> Result<Artifact, Error> {
+        self.kept.publish(artifact)
+    }
+
+    fn artifacts(&self, name: Option<&str>) -> Result<Vec<Artifact>, Error> {
+        self.kept.artifacts(name)
+    }
+
+    fn put_declaration(&self, content: Digest, declaration: &ServiceDeclaration) -> Result<(), Error> {
+        self.kept.put_declaration(content, declaration)
+    }
+
+    fn declaration(&self, content: Digest) -> Result<ServiceDeclaration, Error> {
+        self.kept.declaration(content)
+    }
+
+    fn put_receipt(&self, service: &ServiceName, rollout: RolloutNumber, receipt: &str) -> Result<(), Error> {
+        if self.refuse_receipts.load(Ordering::SeqCst) {
+            return Err(Error::new("no room for receipts").kind(ErrorKind::NoRoom));
+        }
+        self.kept.put_receipt(service, rollout, receipt)
+    }
+
+    fn receipt(&self, service: &ServiceName, rollout: RolloutNumber) -> Result<String, Error> {
+        self.kept.receipt(service, rollout)
+    }
+
+    fn value(&self, name: &str) -> Result<Option<String>, Error> {
+        self.kept.value(name)
+    }
+
+    fn put_value(&self, name: &str, value: &str) -> Result<(), Error> {
+        self.kept.put_value(name, value)
+    }
+}
