@@ -43,7 +43,8 @@ impl Round<'_> {
         self.members.extend(able.iter().map(|node| (*node, Weight::EQUAL)));
         let trial = self.policy_of(group, |policy| policy.progress_deadline).unwrap_or_default();
         let deadline = self.pass.now.after(trial);
-        let rest: Vec<NodeId> = self.pass.state.wanted_nodes(group).filter(|node| !able.contains(node)).collect();
+        let with_traffic = |node: &NodeId| self.members.get(node) == Some(&Weight::EQUAL);
+        let rest: Vec<NodeId> = self.pass.state.wanted_nodes(group).filter(|node| !with_traffic(node)).collect();
         self.pass.state.joining.extend(rest.into_iter().map(|node| (node, deadline)));
     }
 

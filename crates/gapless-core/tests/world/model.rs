@@ -213,11 +213,22 @@ impl World {
     /// The worker is gone, and its requests with it; later one comes back with the route from its disk.
     pub fn make_absent(&mut self, name: &str, absent: bool) {
         self.requests.retain(|request| request.proxy != name || !absent);
-        if let Some(proxy) = self.proxies.get_mut(name) {
+        if let Some(proxy) = self.proxies.get_mut(name).filter(|proxy| proxy.absent != absent) {
             (proxy.absent, proxy.unreachable) = (absent, absent);
             proxy.health.clear();
             proxy.cut_at.clear();
         }
+    }
+
+    /// Every fault ends: proxies answer and are quick, nodes that hang answer.
+    pub fn repair(&mut self) {
+        for name in self.proxies.keys().cloned().collect::<Vec<_>>() {
+            if self.proxies[&name].absent {
+                self.make_absent(&name, false);
+            }
+            self.proxies.entry(name).and_modify(|proxy| (proxy.unreachable, proxy.slow) = (false, 0));
+        }
+        self.nodes.values_mut().for_each(|node| node.hung = false);
     }
 
     /// It comes back with the route before the last one.

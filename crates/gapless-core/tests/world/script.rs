@@ -75,7 +75,8 @@ impl Story {
         self.command(&words).unwrap_or_else(|problem| panic!("`{line}`: {problem}\n{}", self.engine.log.join("\n")));
     }
 
-    fn finish(&mut self) {
+    /// What must be so at the end of a story.
+    pub fn finish(&mut self) {
         let counts = self.engine.world.counts.clone();
         let summary = self.engine.summary();
         self.engine.log.push(format!("end: {summary}"));
