@@ -100,7 +100,7 @@ async fn diagnose_service(parts: &Parts, service: ServiceName) -> Diagnosis {
     let pending = replayed.state.pending.iter().map(|(id, effect)| (*id, effect.clone())).collect();
     let now = parts.clock.now().max(replayed.at);
     let Step { state: restarted, effects: mut would_do, .. } = step(&replayed.state, &Event::Restarted, now);
-    let unseen = match parts.platform.observe(&service).await {
+    let unseen = match parts.platform.peek(&service).await {
         Ok(seen) => {
             would_do.extend(step(&restarted, &Event::Observed(seen), now).effects);
             None

@@ -28,7 +28,7 @@ pub struct LocalHost {
 #[async_trait]
 impl Host for LocalHost {
     async fn logs(&self, service: &ServiceName, node: Option<&str>) -> Result<Vec<Log>, Error> {
-        let alive = self.platform.observe(service).await?.nodes;
+        let alive = self.platform.peek(service).await?.nodes;
         let names = match node {
             Some(name) => vec![name.parse::<NodeId>().map_err(|error| Error::new(error.to_string()).kind(ErrorKind::Invalid))?],
             None => self.platform.outputs(service)?,
