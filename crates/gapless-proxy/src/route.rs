@@ -409,6 +409,7 @@ mod tests {
         // Twice the generation in force; odd while a change is under way.
         let phase = AtomicU64::new(0);
         let claims = AtomicU64::new(0);
+        let begun = std::time::Instant::now();
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
@@ -428,13 +429,17 @@ mod tests {
                 put(generation);
                 phase.store(2 * generation, Ordering::SeqCst);
                 let old = names[((generation + 1) % 2) as usize];
-                while routes.status()["hello/web"].contains_key(old) {
+                // On a busy machine too, there is one judged claim for each change.
+                while routes.status()["hello/web"].contains_key(old) || claims.load(Ordering::SeqCst) < generation {
+                    if begun.elapsed() > Duration::from_secs(60) {
+                        phase.store(u64::MAX, Ordering::SeqCst);
+                        panic!("the old node keeps its requests, or nobody claims");
+                    }
                     std::thread::yield_now();
                 }
             }
             phase.store(u64::MAX, Ordering::SeqCst);
         });
-        assert!(claims.load(Ordering::SeqCst) > 1000, "too few claims to prove anything");
     }
 
     #[test]
