@@ -113,8 +113,10 @@ fn who_is_not_root_or_lacks_a_tool_is_told_what_to_do() {
         assert_says(&said, &[&format!("`apt-get install {package}`")]);
     }
     assert!(!folder.join("state").exists(), "nothing was begun");
-    let said = fails(Command::new(&program).arg("build").arg("--state").arg(folder.join("state")).env("PATH", &folder));
-    assert_says(&said, &["the program `git` is missing", "`apt-get install git`"]);
+    let build = || fails(Command::new(&program).arg("build").arg("--state").arg(folder.join("state")).env("PATH", &folder));
+    assert_says(&build(), &["the program `setpriv` could not be started", "apt-get install util-linux"]);
+    std::os::unix::fs::symlink("/usr/bin/setpriv", folder.join("setpriv")).expect("giving one of the two");
+    assert_says(&build(), &["the program `git` could not be started", "apt-get install git"]);
     let doctor = Command::new(&program).args(["doctor", "--state"]).arg(&folder).env("PATH", &folder).output().expect("running the doctor");
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     for package in ["packer", "mmdebstrap", "openssh-client", "git"] {
