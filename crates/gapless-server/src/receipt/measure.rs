@@ -90,26 +90,30 @@ fn missing_of(window: Window, proxy: &ProxyRecord) -> Vec<String> {
     if workers.iter().all(|one| covered_from(&one.record) > window.from_ms) {
         missing.push(format!("no record of the proxy {name} reaches back to the rollout's start"));
     }
-    missing.extend(workers.iter().filter_map(|one| missing_of_worker(window, one)));
+    missing.extend(workers.iter().flat_map(|one| missing_of_worker(window, one)));
     if workers.iter().all(|one| one.record.until_ms < window.until_ms) {
         missing.push(format!("no record of the proxy {name} reaches to the rollout's end"));
     }
     missing
 }
 
-fn missing_of_worker(window: Window, one: &Recorded) -> Option<String> {
-    let Record { worker, began_ms, until_ms, .. } = one.record;
+fn missing_of_worker(window: Window, one: &Recorded) -> Vec<String> {
+    let Record { worker, began_ms, until_ms, listen_drops_unknown, .. } = one.record;
     let from = covered_from(&one.record);
+    let mut missing = Vec::new();
     if from > began_ms.max(window.from_ms) {
-        return Some(format!("what the proxy's worker {worker} counted before {from} is no longer kept"));
+        missing.push(format!("what the proxy's worker {worker} counted before {from} is no longer kept"));
     }
-    if until_ms >= window.until_ms {
-        return None;
+    if until_ms < window.until_ms && one.lives {
+        missing.push(format!("the proxy's worker {worker} was read up to {until_ms} only"));
     }
-    Some(match one.lives {
-        true => format!("the proxy's worker {worker} was read up to {until_ms} only"),
-        false => format!("the proxy's worker {worker} ended; what it counted after {until_ms} is lost"),
-    })
+    if until_ms < window.until_ms && !one.lives {
+        missing.push(format!("the proxy's worker {worker} ended; what it counted after {until_ms} is lost"));
+    }
+    if listen_drops_unknown {
+        missing.push(format!("the proxy's worker {worker} could not read the kernel's count of dropped connections"));
+    }
+    missing
 }
 
 fn totals(slices: &[&Slice]) -> Measured {

@@ -188,3 +188,12 @@ fn slices_that_a_worker_has_dropped_make_the_measure_incomplete() {
     dropped.record.complete_from_ms = 900;
     assert_eq!(why(vec![dropped]), Vec::<String>::new());
 }
+
+#[test]
+fn a_count_of_the_kernel_that_could_not_be_read_is_said() {
+    let window = Window { from_ms: 1_000, shifted_ms: None, until_ms: 2_000 };
+    let mut blind = recorded(0, 3_000, Vec::new());
+    blind.record.listen_drops_unknown = true;
+    let (_, why) = measure("hello/web", window, &[proxy(vec![blind])]);
+    assert_eq!(why, ["the proxy's worker 7 could not read the kernel's count of dropped connections"]);
+}
