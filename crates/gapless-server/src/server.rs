@@ -130,9 +130,17 @@ impl Server {
         }
     }
 
+    /// A service whose journal cannot be used, by its full name, and why.
+    pub(crate) fn lost(&self, name: &str) -> Option<(ServiceName, Error)> {
+        self.parts.engine.lost_services().into_iter().find(|(service, _)| service.to_string() == name)
+    }
+
     /// A service that was declared, by its full name.
     pub(crate) fn service(&self, name: &str) -> Result<ServiceName, Refused> {
         let unknown = || crate::problem::unknown_service(name, &self.parts.engine);
+        if let Some((_, error)) = self.lost(name) {
+            return Err(error.into());
+        }
         let service: ServiceName = name.parse().map_err(|_| unknown())?;
         self.parts.engine.state(&service).map(|_| service).ok_or_else(unknown)
     }

@@ -432,3 +432,23 @@ async fn a_story_is_read_from_its_journal_once() {
     let story = end(&follow(&scene, 2).await);
     assert_eq!((story.0, story.2.receipt.rollout), (Outcome::Live, 2), "what is told is added");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_a_damaged_journal_says_so_and_the_others_are_as_they_are() {
+    let mut scene = Scene::new().await;
+    scene.commit(&two_services());
+    build(&scene, true).await;
+    scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await.expect("declared");
+    follow(&scene, 1).await;
+    scene.stop().await;
+    *scene.store.damaged.lock().expect("whole") = Some("hello/two".parse().expect("a name"));
+    scene.start().await;
+    let services: Vec<ServiceStatus> = scene.client.get(path::SERVICES).await.expect("services");
+    let troubled = |service: &ServiceStatus| (service.service.clone(), service.trouble.is_some());
+    let troubled: BTreeMap<String, bool> = services.iter().map(troubled).collect();
+    assert_eq!(troubled, BTreeMap::from([("hello/two".to_string(), true), (SERVICE.to_string(), false)]));
+    let alone: ServiceStatus = scene.client.get(&path::service("hello/two")).await.expect("status");
+    assert!(alone.trouble.expect("trouble").what.contains("damaged"));
+    let releases = scene.client.get::<Vec<Release>>(&path::of_service("hello/two", "releases")).await;
+    assert!(refusal(releases.expect_err("refused")).1.what.contains("damaged"));
+}

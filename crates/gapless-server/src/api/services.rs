@@ -20,18 +20,41 @@ use gapless_wire::release::Release;
 use gapless_wire::rollout::{NodeCounts, Outcome};
 use gapless_wire::service::{NodeStatus, RolloutStatus, ServiceStatus, Stage};
 use hyper::Response;
+use std::collections::BTreeMap;
 
 pub(super) async fn list(call: &Call) -> Result<Response<Answer>, Refused> {
     let mut found = Vec::new();
     for service in call.server.parts.engine.services() {
         found.push(status(&call.server, &service).await?);
     }
+    found.extend(call.server.parts.engine.lost_services().iter().map(|(service, error)| lost(service, error)));
     json(&found)
 }
 
 pub(super) async fn show(call: &Call, service: &str) -> Result<Response<Answer>, Refused> {
+    if let Some((lost_service, error)) = call.server.lost(service) {
+        return json(&lost(&lost_service, &error));
+    }
     let service = call.server.service(service)?;
     json(&status(&call.server, &service).await?)
+}
+
+/// A service whose journal cannot be used: nothing is known of it but that.
+fn lost(service: &ServiceName, error: &Error) -> ServiceStatus {
+    ServiceStatus {
+        service: service.to_string(),
+        host: String::new(),
+        live: None,
+        declared: None,
+        previous: None,
+        pinned: false,
+        undo_until_ms: None,
+        rollout: None,
+        generation: 0,
+        proxies: BTreeMap::new(),
+        nodes: Vec::new(),
+        trouble: Some(problem(error)),
+    }
 }
 
 pub(super) async fn logs(call: &Call, service: &str) -> Result<Response<Answer>, Refused> {

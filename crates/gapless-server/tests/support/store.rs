@@ -7,6 +7,7 @@ use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
 use gapless_store::MemoryStore;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 #[derive(Default)]
@@ -14,6 +15,8 @@ pub struct TestStore {
     kept: MemoryStore,
     /// There is no room for receipts.
     pub refuse_receipts: AtomicBool,
+    /// The journal of this service is damaged.
+    pub damaged: Mutex<Option<ServiceName>>,
     /// How often a journal was read.
     pub journal_reads: AtomicU32,
 }
@@ -25,6 +28,9 @@ impl Journal for TestStore {
 
     fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
         self.journal_reads.fetch_add(1, Ordering::SeqCst);
+        if self.damaged.lock().expect("whole").as_ref() == Some(service) {
+            return Err(Error::new("record 3 is damaged").kind(ErrorKind::Corrupt));
+        }
         self.kept.read(service)
     }
 
