@@ -417,7 +417,7 @@ mod tests {
                         let before = phase.load(Ordering::SeqCst);
                         let claim = claim(&routes).unwrap();
                         let after = phase.load(Ordering::SeqCst);
-                        if before == after && before % 2 == 0 {
+                        if before == after && before.is_multiple_of(2) {
                             assert_eq!(claim.node.name, names[(before / 2 % 2) as usize]);
                             claims.fetch_add(1, Ordering::SeqCst);
                         }

@@ -508,8 +508,8 @@ async fn relay(newer: &Path, snapshot: &Snapshot) -> Result<(), AdminAnswer> {
     }
 }
 
-fn number(request: &Request<Incoming>, name: &str) -> Result<Option<u64>, AdminAnswer> {
-    admin::number(request, name).map_err(|error| admin::refused(StatusCode::BAD_REQUEST, &error))
+fn bad_request(error: ProxyError) -> AdminAnswer {
+    admin::refused(StatusCode::BAD_REQUEST, &error)
 }
 
 async fn answer(worker: Rc<Worker>, request: Request<Incoming>) -> AdminAnswer {
@@ -534,12 +534,12 @@ async fn route(worker: Rc<Worker>, request: Request<Incoming>) -> Result<AdminAn
             Ok(admin::text(StatusCode::NO_CONTENT, ""))
         }
         (&Method::GET, "/v1/status") => {
-            let after = number(&request, "after")?.unwrap_or(0);
-            let wait = Duration::from_millis(number(&request, "wait_ms")?.unwrap_or(0)).min(STATUS_WAIT_LIMIT);
+            let after = admin::number(&request, "after").map_err(bad_request)?.unwrap_or(0);
+            let wait = Duration::from_millis(admin::number(&request, "wait_ms").map_err(bad_request)?.unwrap_or(0)).min(STATUS_WAIT_LIMIT);
             Ok(admin::json(StatusCode::OK, &worker.status(after, wait).await))
         }
         (&Method::GET, "/v1/record") => {
-            let since = number(&request, "since")?.unwrap_or(0);
+            let since = admin::number(&request, "since").map_err(bad_request)?.unwrap_or(0);
             let record = worker.record(since).await.map_err(|error| admin::refused(StatusCode::INTERNAL_SERVER_ERROR, &error))?;
             Ok(admin::json(StatusCode::OK, &record))
         }

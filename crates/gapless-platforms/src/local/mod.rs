@@ -106,6 +106,8 @@ impl fmt::Debug for LocalPlatform {
     }
 }
 
+type GroupLocks = BTreeMap<(ServiceName, GroupId), Arc<tokio::sync::Mutex<()>>>;
+
 struct Shared {
     ground: Ground,
     nodes: Nodes,
@@ -115,7 +117,7 @@ struct Shared {
     routes: Routes,
     treatment: Treatment,
     /// One change at a time for each group, so that an effect that is delivered twice at once does its work once.
-    groups: Mutex<BTreeMap<(ServiceName, GroupId), Arc<tokio::sync::Mutex<()>>>>,
+    groups: Mutex<GroupLocks>,
     /// The engine's last look at each service.
     looked: Mutex<BTreeMap<ServiceName, Looked>>,
     /// Counts ends of nodes.

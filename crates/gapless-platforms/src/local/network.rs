@@ -314,7 +314,7 @@ fn remove_links_and(helpers: &Helpers, links: &[String], then: &str) -> Result<(
     }
     let _ = write!(commands, "link del group {group}\n{then}");
     let result = helpers.run(Command::new("ip").args(["-force", "-batch", "-"]), &commands);
-    if links.iter().any(|link| present(link)) { result.map(drop).context(|| format!("removing {links:?}")) } else { Ok(()) }
+    if links.iter().any(present) { result.map(drop).context(|| format!("removing {links:?}")) } else { Ok(()) }
 }
 
 /// A group number that no other removal uses at the same time: it is made of the name of a link that is removed once.

@@ -169,6 +169,7 @@ mod tests {
         assert!(!process.is_alive());
         assert_eq!(process.end(), Some(End::Exited(7)));
         assert_eq!(process.end(), None);
+        assert!(child.wait().is_err(), "its end was taken");
     }
 
     #[test]

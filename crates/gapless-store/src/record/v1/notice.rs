@@ -11,24 +11,63 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
 pub(super) enum Notice {
-    RolloutStarted { rollout: u32, kind: RolloutKind, from: Option<u32>, to: u32 },
-    NodesBooted { rollout: u32, group: String },
-    GatePassed { rollout: u32, group: String },
-    ShiftBegan { rollout: u32, generation: u64, way_back: bool },
-    Shifted { rollout: u32, generation: u64 },
-    BakeBegan { rollout: u32, until: u64 },
-    DrainBegan { rollout: u32, nodes: Vec<String>, deadline: u64 },
-    Drained { rollout: u32, cut: u32 },
-    Rejecting { rollout: u32, reason: Rejection },
+    RolloutStarted {
+        rollout: u32,
+        kind: RolloutKind,
+        from: Option<u32>,
+        to: u32,
+    },
+    NodesBooted {
+        rollout: u32,
+        group: String,
+    },
+    GatePassed {
+        rollout: u32,
+        group: String,
+    },
+    ShiftBegan {
+        rollout: u32,
+        generation: u64,
+        way_back: bool,
+    },
+    Shifted {
+        rollout: u32,
+        generation: u64,
+    },
+    BakeBegan {
+        rollout: u32,
+        until: u64,
+    },
+    DrainBegan {
+        rollout: u32,
+        nodes: Vec<String>,
+        deadline: u64,
+    },
+    Drained {
+        rollout: u32,
+        cut: u32,
+    },
+    Rejecting {
+        rollout: u32,
+        reason: Rejection,
+    },
     RolloutEnded {
         rollout: u32,
         outcome: Outcome,
         #[serde(default = "settled")]
         settled: bool,
     },
-    NodeLost { node: String, why: String },
-    NodeReplaced { node: String },
-    EffectFailed { effect: String, reason: String },
+    NodeLost {
+        node: String,
+        why: String,
+    },
+    NodeReplaced {
+        node: String,
+    },
+    EffectFailed {
+        effect: String,
+        reason: String,
+    },
 }
 
 /// Records that do not say it were written before a rollout could be told to have ended unsettled.
@@ -77,9 +116,7 @@ impl From<&core::Notice> for Notice {
             }
             N::Drained { rollout, cut } => Notice::Drained { rollout: rollout.0, cut },
             N::Rejecting { rollout, reason } => Notice::Rejecting { rollout: rollout.0, reason: reason.into() },
-            N::RolloutEnded { rollout, outcome, settled } => {
-                Notice::RolloutEnded { rollout: rollout.0, outcome: outcome.into(), settled }
-            }
+            N::RolloutEnded { rollout, outcome, settled } => Notice::RolloutEnded { rollout: rollout.0, outcome: outcome.into(), settled },
             N::NodeLost { node, why } => Notice::NodeLost { node: node.to_string(), why },
             N::NodeReplaced { node } => Notice::NodeReplaced { node: node.to_string() },
             N::EffectFailed { effect, reason } => Notice::EffectFailed { effect, reason },
