@@ -289,6 +289,12 @@ pub fn assert_no_failure(recording: &Recording, least: u64) {
     assert_eq!(report.samples_dropped, 0);
 }
 
+/// Waits until the witness has seen the service at rest for two seconds, so that a rollout is held against something.
+pub async fn steady(witness: &Witness, rate: u32) {
+    let enough = u64::from(rate) * 2;
+    witness.progress().wait_for(|progress| progress.requests >= enough).await.expect("the witness runs");
+}
+
 /// Waits until something is so.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
     let begun = Instant::now();

@@ -1,6 +1,6 @@
 //! Rollouts under load: planned ones, a rejected one, and the ways back.
 
-use crate::installation::{Installation, ServerSettings, assert_no_failure};
+use crate::installation::{Installation, ServerSettings, assert_no_failure, steady};
 use crate::project::Project;
 use gapless_load::Witness;
 use gapless_wire::build::BuildLine;
@@ -30,12 +30,6 @@ async fn live(installation: &Installation, rollout: Option<u32>) -> Option<Recei
     let ended = installation.ended(SERVICE, rollout.expect("a rollout")).await;
     assert_eq!(ended.outcome, Outcome::Live, "{:?}", ended.reason);
     ended.receipt
-}
-
-/// Waits until the witness has seen the service at rest for a while, so that a rollout is held against something.
-async fn steady(witness: &Witness) {
-    let enough = u64::from(RATE) * 2;
-    witness.progress().wait_for(|progress| progress.requests >= enough).await.expect("the witness runs");
 }
 
 async fn stop(witness: Witness) -> gapless_load::Recording {
@@ -89,7 +83,7 @@ async fn inside_the_bake_window_the_way_back_is_one_route() {
     let first = project.commit("Version 1");
     live(&installation, installation.declare(&project, &first).await.rollout).await;
     let witness = installation.witness("localhost", RATE).await;
-    steady(&witness).await;
+    steady(&witness, RATE).await;
     let old: Vec<String> = installation.status(SERVICE).await.nodes.into_iter().map(|node| node.name).collect();
 
     let second = edit_version(&project, "1", "2");

@@ -1,6 +1,6 @@
 //! A project that shares nothing with the bundled one: another server, port, check and Puppet module. No line of Rust knows it.
 
-use crate::installation::{Installation, ServerSettings, assert_no_failure};
+use crate::installation::{Installation, ServerSettings, assert_no_failure, steady};
 use crate::project::Project;
 use gapless_load::{Check, ClassPlan, Plan, Target};
 
@@ -34,6 +34,7 @@ async fn init_build_deploy_and_rollback_by_the_command_line_alone() {
     let mut plan = Plan::new(Target::address(installation.address, "books.test"), classes);
     plan.rate_per_second = RATE;
     let witness = installation.witness_of(&plan).await;
+    steady(&witness, RATE).await;
 
     project.edit("app/index.html", "Edition 1", "Edition 2");
     project.commit("Edition 2");

@@ -16,7 +16,7 @@ const WAIT: &str = "wait for it to end, or see `gapless status`: until its gate 
 
 const GO_BACK: &str = "bring the proxy back that has not acknowledged the route (`gapless explain` tells what it answers), or give the traffic back with `gapless rollback`";
 
-const NAME_IT: &str = "bring the proxy back that has not acknowledged the route (`gapless explain` tells what it answers), or name the release to go to: `gapless rollback --to`";
+const NAME_IT: &str = "bring the proxy back that has not acknowledged the route (`gapless explain` tells what it answers), or name the release to go to, such as `gapless rollback r3`";
 
 const BRING_BACK: &str = "bring the proxy back that has not acknowledged the route: `gapless explain` tells what it answers";
 

@@ -11,4 +11,4 @@ mod sqlite;
 
 pub use lock::StateLock;
 pub use memory::MemoryStore;
-pub use sqlite::SqliteStore;
+pub use sqlite::{DATABASE_FILE, SqliteStore};

@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The database's name in the state folder.
-const DATABASE_FILE: &str = "gapless.db";
+pub const DATABASE_FILE: &str = "gapless.db";
 
 /// How long a call waits for a process that still holds the database: a server that was just killed.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

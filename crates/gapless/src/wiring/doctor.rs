@@ -1,12 +1,18 @@
 //! What the doctor looks at: the machine, leftovers, images, proxies.
 
 use super::installation;
+use gapless_core::name::ServiceName;
+use gapless_core::node::GroupId;
+use gapless_core::service::{ServiceState, Stage};
 use gapless_engine::error::Error;
+use gapless_engine::recovery::replay;
+use gapless_engine::store::Journal;
 use gapless_images::unpack::ImageStore;
 use gapless_platforms::local::leftovers::{Leftover, Leftovers};
 use gapless_platforms::local::requirements;
+use gapless_store::{DATABASE_FILE, SqliteStore, StateLock};
 use gapless_wire::client::UnixClient;
-use gapless_wire::doctor::{Examination, Finding};
+use gapless_wire::doctor::{Examination, Finding, RestartPlan};
 use gapless_wire::route::{ProxyStatus, WorkerStatus};
 use std::path::Path;
 use std::time::Duration;
@@ -17,16 +23,17 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// The runtime that is looked for when no server says which one it uses.
 const USUAL_RUNTIME: &str = "runc";
 
-/// Looks without a server: at the machine, and at what installations left on it.
+/// Looks without a server: at the machine, at what installations left on it, and into the journal.
 pub fn examine(state: &Path, fix: bool) -> Result<Examination, Error> {
     let mut found = Examination { findings: machine(USUAL_RUNTIME), ..Examination::default() };
     found.findings.push(Finding {
         kind: "server".into(),
         what: format!("no server runs on {}", state.display()),
-        why: "what it decided last, and what a restart would do, only a server can tell".into(),
+        why: "traffic goes on, but nothing is built, moved or replaced".into(),
         hint: Some("start it: `systemctl start gapless-server`, or `gapless server`".into()),
         removable: false,
     });
+    read_journal(state, &mut found)?;
     if let Some(id) = installation::existing_id(state)? {
         if fix {
             found.removed.extend(remove_leftovers(&id, state)?);
@@ -44,6 +51,43 @@ pub fn examine(state: &Path, fix: bool) -> Result<Examination, Error> {
         }
     }
     Ok(found)
+}
+
+/// What the server decided last, as its journal has it.
+fn read_journal(state: &Path, found: &mut Examination) -> Result<(), Error> {
+    if !state.join(DATABASE_FILE).exists() {
+        return Ok(());
+    }
+    let store = SqliteStore::open(StateLock::acquire(state)?)?;
+    for service in store.services()? {
+        let replayed = store.read(&service).and_then(|records| replay(&service, &records));
+        match replayed {
+            Ok(replayed) => found.restart.push(restart(&service, &replayed.state)),
+            Err(error) => found.findings.push(Finding {
+                kind: "journal".into(),
+                what: service.to_string(),
+                why: error.to_string(),
+                hint: error.hint_text().map(str::to_string),
+                removable: false,
+            }),
+        }
+    }
+    Ok(())
+}
+
+/// What a start would go on with. Which effects that takes follows from a look at the world, which only a server has.
+fn restart(service: &ServiceName, state: &ServiceState) -> RestartPlan {
+    let release = |group: GroupId| format!("{}-{}", service.service(), group.release);
+    let next = match (&state.rollout, state.live) {
+        (Some(rollout), _) => {
+            let done = if matches!(rollout.stage, Stage::Undo { .. }) { "undo" } else { "finish or undo" };
+            format!("look at the world, and {done} rollout {} to {}", rollout.number, release(rollout.to))
+        }
+        (None, Some(live)) => format!("look at the world, and keep {} live", release(live)),
+        (None, None) => "look at the world: nothing is live".to_string(),
+    };
+    let pending = state.pending.iter().map(|(id, effect)| format!("{id} {}", effect.name())).collect();
+    RestartPlan { service: service.to_string(), pending, next: vec![next] }
 }
 
 /// What this machine lacks.
