@@ -49,7 +49,7 @@ pub fn measure(service: &str, window: Window, proxies: &[ProxyRecord]) -> (Optio
     if !recorded.iter().any(|record| record.until_ms >= window.from_ms) {
         return (None, missing);
     }
-    let slices: Vec<&Slice> = recorded.iter().flat_map(|record| &record.slices).filter(|slice| slice.service == service).collect();
+    let slices: Vec<&Slice> = recorded.iter().flat_map(|record| &record.slices).filter(|slice| concerns(slice, service)).collect();
     let between = |from: u64, until: u64| {
         let (from, until) = (floor(from), floor(until));
         slices.iter().copied().filter(move |slice| (from..=until).contains(&slice.at_ms)).collect::<Vec<_>>()
@@ -66,6 +66,11 @@ pub fn measure(service: &str, window: Window, proxies: &[ProxyRecord]) -> (Optio
         if window.shifted_ms.is_some() { quantiles(&between(shifted + SLICE_MS, window.until_ms)) } else { Quantiles::default() };
     measured.listen_drops = recorded.iter().map(|record| record.listen_drops).sum();
     (Some(measured), missing)
+}
+
+/// A slice without a service holds what a worker without routes had to refuse: any service may have lost it, so every receipt counts it.
+fn concerns(slice: &Slice, service: &str) -> bool {
+    slice.service == service || slice.service.is_empty()
 }
 
 fn floor(at_ms: u64) -> u64 {

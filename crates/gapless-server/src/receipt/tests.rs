@@ -197,3 +197,14 @@ fn a_count_of_the_kernel_that_could_not_be_read_is_said() {
     let (_, why) = measure("hello/web", window, &[proxy(vec![blind])]);
     assert_eq!(why, ["the proxy's worker 7 could not read the kernel's count of dropped connections"]);
 }
+
+#[test]
+fn what_a_worker_without_routes_refused_is_counted_by_every_service() {
+    let window = Window { from_ms: 1_000, shifted_ms: None, until_ms: 2_000 };
+    let mut lost = slice(1_500, "", 2, (0, 0), 0);
+    lost.service = String::new();
+    lost.latencies = Vec::new();
+    lost.failed = [("no-routes".to_string(), 2)].into();
+    let (measured, _) = measure("hello/web", window, &[proxy(vec![recorded(0, 3_000, vec![lost])])]);
+    assert_eq!(measured.map(|measured| (measured.requests, measured.failed)), Some((2, 2)));
+}
