@@ -230,7 +230,7 @@ fn check_arguments(suite: &str, spec: &BaseSpec) -> Result<(), Error> {
     if spec.snapshot.is_some() && spec.mirror.is_none() {
         return Err(Error::new("the image's `base` block names a snapshot, but no mirror that keeps it")
             .kind(ErrorKind::Invalid)
-            .hint("add the mirror, such as mirror = \"http://snapshot.debian.org/archive/debian\""));
+            .hint("add the mirror that keeps it: mirror = \"http://…\", for Debian the address of its snapshot archive"));
     }
     match spec.mirror.as_ref().filter(|mirror| !mirror.contains("://") || !plain(mirror, ":/.-_~+%")) {
         Some(mirror) => refuse("mirror", mirror),

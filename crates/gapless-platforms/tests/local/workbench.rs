@@ -34,8 +34,8 @@ fn sandbox(installation: &Installation, name: &str, script: &str) -> SandboxRequ
         command: ["/bin/sh", "-c", script].map(str::to_string).to_vec(),
         environment: BTreeMap::from([("GREETING".to_string(), "hello".to_string())]),
         readable: BTreeMap::from([(PathBuf::from("/image"), installation.image())]),
-        writable: BTreeMap::from([(PathBuf::from("/work"), writable)]),
-        working_directory: PathBuf::from("/work"),
+        writable: BTreeMap::from([(PathBuf::from("/made"), writable)]),
+        working_directory: PathBuf::from("/made"),
         bench: None,
         log: installation.folder.path().join(format!("{name}.log")),
         deadline: Duration::from_secs(20),
@@ -137,8 +137,8 @@ async fn a_sandbox_is_an_ordinary_user_that_sees_only_what_it_was_given() {
     fs::set_permissions(installation.state().join("key"), fs::Permissions::from_mode(0o644)).unwrap();
     let key = installation.state().join("key").display().to_string();
     let script = format!(
-        "echo $GREETING; id -u; grep -q root /image/etc/passwd && echo readable; echo new > /work/new && echo writable; echo x > /image/x || echo sealed\n\
-         cat {key} || echo hidden; ls /root /var /home; cat /etc/shadow || echo no-accounts; grep CapEff /proc/self/status; chown 0 /work/new || echo no-owner; exit 3"
+        "echo $GREETING; id -u; grep -q root /image/etc/passwd && echo readable; echo new > /made/new && echo writable; echo x > /image/x || echo sealed\n\
+         cat {key} || echo hidden; ls /root /var /home; cat /etc/shadow || echo no-accounts; grep CapEff /proc/self/status; chown 0 /made/new || echo no-owner; exit 3"
     );
     let (end, output) = run(&platform, sandbox(&installation, "look", &script)).await;
     assert_eq!(end, SandboxEnd::Exited(3), "{output}");
