@@ -15,7 +15,7 @@ setup: ## Install what is missing on this machine (Debian packages; needs root)
 	@packaging/setup $(MAKECMDGOALS)
 
 build: setup
-	@cargo build --package gapless --bin gapless
+	@cargo build --locked --package gapless --bin gapless
 
 demo: build ## Show the product's main job on real tools, under load, with a receipt at the end
 	@$(GAPLESS) demo $(DEMO)
@@ -25,11 +25,13 @@ naive: build ## The same, beside what plain create-before-destroy loses
 
 lint: setup ## Format, clippy
 	@cargo fmt --all --check
-	@cargo clippy --workspace --all-targets --quiet -- --deny warnings
+	@cargo clippy --locked --workspace --all-targets --quiet -- --deny warnings
 
 test: lint ## Pass all tests
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo test --workspace --doc --quiet && cargo nextest run --workspace --no-fail-fast; \
+		cargo test --locked --workspace --doc --quiet && cargo nextest run --locked --workspace --no-fail-fast; \
 	else \
-		cargo test --workspace --no-fail-fast; \
+		cargo test --locked --workspace --exclude gapless --no-fail-fast && \
+		cargo test --locked --package gapless --bins && \
+		cargo test --locked --package gapless --test system -- --test-threads=1; \
 	fi
