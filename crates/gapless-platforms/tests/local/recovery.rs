@@ -7,6 +7,8 @@ use gapless_core::observation::Condition;
 use gapless_engine::platform::Platform;
 use gapless_engine::workbench::Workbench;
 use gapless_platforms::local::leftovers::Leftovers;
+use gapless_platforms::local::names::RUNTIME_FOLDER;
+use gapless_platforms::local::platform_folder;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,34 +32,59 @@ fn start(installation: &Installation) -> Child {
     child
 }
 
-/// Kills a maker after a while, and lets the next platform finish. Gives whether the kill came before the end.
-async fn kill_after(delay: Duration) -> bool {
+/// How much of an installation there is: files and folders of its platform, on the disk and in `/run`, but not inside of root file systems.
+fn traces(installation: &Installation) -> usize {
+    fn below(folder: &Path, depth: usize) -> usize {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| 1 + if depth > 0 { below(&entry.path(), depth - 1) } else { 0 }).sum()
+    }
+    below(&platform_folder(&installation.state()), 2) + below(&Path::new(RUNTIME_FOLDER).join(&installation.id), 1)
+}
+
+/// How much there is when a maker has opened its platform, and when it has made its group.
+fn traces_of_a_whole_making() -> (usize, usize) {
+    let installation = Installation::new();
+    let mut maker = start(&installation);
+    let opened = traces(&installation);
+    assert!(maker.wait().unwrap().success());
+    (opened, traces(&installation))
+}
+
+/// Kills a maker once there is so much of its group, and lets the next platform finish. Gives whether the kill came before the end.
+async fn kill_at(enough: usize) -> bool {
     let service: ServiceName = "hello/web".parse().unwrap();
     let installation = Installation::new();
     let mut maker = start(&installation);
-    std::thread::sleep(delay);
+    while traces(&installation) < enough && maker.try_wait().unwrap().is_none() {
+        std::hint::spin_loop();
+    }
     let in_time = maker.try_wait().unwrap().is_none();
     maker.kill().unwrap();
     maker.wait().unwrap();
 
     let platform = installation.open().await;
     let before = platform.observe(&service).await.unwrap();
-    assert!(before.nodes.values().all(|node| !matches!(node.condition, Condition::Exited { .. })), "after {delay:?}: {before:?}");
+    assert!(before.nodes.values().all(|node| !matches!(node.condition, Condition::Exited { .. })), "at {enough}: {before:?}");
     platform.ensure_group(Arc::new(serving()), group(1), 2).await.unwrap();
     let seen = platform.observe(&service).await.unwrap();
-    assert_eq!(seen.nodes.len(), 2, "after {delay:?}: {seen:?}");
-    assert!(seen.nodes.values().all(|node| node.condition == Condition::Running), "after {delay:?}: {seen:?}");
-    assert_eq!(installation.leftovers().find().unwrap(), vec![], "after {delay:?}");
+    assert_eq!(seen.nodes.len(), 2, "at {enough}: {seen:?}");
+    assert!(seen.nodes.values().all(|node| node.condition == Condition::Running), "at {enough}: {seen:?}");
+    assert_eq!(installation.leftovers().find().unwrap(), vec![], "at {enough}");
     platform.destroy_nodes(&service, &seen.nodes.into_keys().collect()).await.unwrap();
-    assert_eq!(installation.leftovers().find().unwrap(), vec![], "after {delay:?}");
+    assert_eq!(installation.leftovers().find().unwrap(), vec![], "at {enough}");
     in_time
 }
 
+/// How many places of a making are tried.
+const PLACES: usize = 9;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_whose_maker_was_killed_is_completed() {
+    let (opened, made) = traces_of_a_whole_making();
+    assert!(made > opened + PLACES, "a making leaves too few traces: {opened} and {made}");
     let mut in_time = 0;
-    for milliseconds in [0, 8, 16, 24, 35, 50, 70, 90, 120] {
-        in_time += usize::from(kill_after(Duration::from_millis(milliseconds)).await);
+    for place in 0..PLACES {
+        in_time += usize::from(kill_at(opened + (made - opened) * place / PLACES).await);
     }
     assert!(in_time >= 5, "only {in_time} kills came in the middle");
 }
