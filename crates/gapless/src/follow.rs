@@ -6,9 +6,11 @@ use gapless_wire::api::path;
 use gapless_wire::artifact::Artifact;
 use gapless_wire::build::BuildLine;
 use gapless_wire::client::{Lines, UnixClient};
-use gapless_wire::rollout::{Counts, Declared, Fact, Outcome, RolloutLine, Step};
+use gapless_wire::receipt::SignedReceipt;
+use gapless_wire::rollout::{Counts, Declared, Fact, Outcome, Reason, RolloutLine, Step};
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -98,14 +100,115 @@ fn show_build_line(progress: &Progress, line: &BuildLine) {
     }
 }
 
+/// What was declared and how it ended. As JSON it is one object: the fields of [`Declared`] and, beside them, those of [`End`].
+#[derive(Debug, Serialize)]
+pub struct Followed {
+    #[serde(flatten)]
+    declared: Declared,
+    #[serde(flatten)]
+    end: End,
+    #[serde(skip)]
+    trouble: Option<Trouble>,
+}
+
+/// How a rollout ended. Everything is `None` when it was not waited for, or when nothing changed.
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct End {
+    /// `Live` also while the old release is kept warm; `undo_until_ms` says until when.
+    outcome: Option<Outcome>,
+    /// Why, when it was rejected.
+    reason: Option<Reason>,
+    /// How long it took until the release had all the traffic, in milliseconds.
+    live_after_ms: Option<u64>,
+    /// Until when the old release is kept warm, in milliseconds since the Unix epoch. It is `None` when the rollout is over.
+    undo_until_ms: Option<u64>,
+    /// What the proxies counted while it was followed.
+    counts: Option<Counts>,
+    /// The receipt. It is signed when the rollout is over, so there is none yet while `undo_until_ms` is there.
+    receipt: Option<Box<SignedReceipt>>,
+}
+
+impl Followed {
+    /// A declaration that was not waited for.
+    pub fn not_waited_for(declared: Declared) -> Self {
+        Self { declared, end: End::default(), trouble: None }
+    }
+
+    /// The full name of its service.
+    pub fn service(&self) -> &str {
+        &self.declared.service
+    }
+
+    /// Whether the rollout goes on and nobody saw how it ends.
+    pub fn is_open(&self) -> bool {
+        self.declared.rollout.is_some() && self.end.outcome.is_none()
+    }
+
+    /// Tells a person how it ended: on standard output, or on standard error when that is for JSON.
+    pub fn tell(&self, json: bool, name_the_service: bool) {
+        match self.line(name_the_service) {
+            Some(line) if json => eprintln!("{line}"),
+            Some(line) => println!("{line}"),
+            None => {}
+        }
+    }
+
+    fn line(&self, name_the_service: bool) -> Option<String> {
+        let Declared { service, release, rollout, .. } = &self.declared;
+        match (rollout, self.end.line()) {
+            (None, _) => Some(format!("{service}: nothing changed, {release} is what is declared")),
+            (Some(_), Some(line)) if name_the_service => Some(format!("{service}: {line}")),
+            (Some(_), line) => line,
+        }
+    }
+
+    /// The exit status: a rejected rollout is a failure.
+    ///
+    /// # Errors
+    ///
+    /// Why the rollout could not be followed to its end.
+    pub fn result(self) -> Result<ExitCode, Trouble> {
+        match (self.trouble, self.end.outcome) {
+            (Some(trouble), _) => Err(trouble),
+            (None, Some(Outcome::Rejected)) => Ok(ExitCode::FAILURE),
+            (None, Some(Outcome::Live) | None) => Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+impl End {
+    /// `live 0.9 s · 4,312 requests · 0 failed · undo until 14:32`, or why it was rejected.
+    fn line(&self) -> Option<String> {
+        let (requests, failed) = self.counts.as_ref().map_or((0, 0), |counts| (counts.requests, counts.failed));
+        let counted = format!("{} requests · {} failed", show::count(requests), show::count(failed));
+        match self.outcome? {
+            Outcome::Live => {
+                let undo = self.undo_until_ms.map_or(String::new(), |until| format!(" · undo until {}", show::time_of_day(until)));
+                Some(format!("live {} · {counted}{undo}", show::span(self.live_after_ms.unwrap_or(0))))
+            }
+            Outcome::Rejected => {
+                let why = self.reason.as_ref().map_or("for an unknown reason", |reason| &reason.text);
+                Some(format!("rejected: {why}\nwhat was live is live, untouched · {counted}"))
+            }
+        }
+    }
+}
+
 /// Follows a rollout that was declared, to its end or to its bake window.
-pub async fn rollout(client: &UnixClient, declared: &Declared) -> Result<ExitCode, Trouble> {
-    let Some(number) = declared.rollout else {
-        println!("{}: nothing changed, {} is what is declared", declared.service, declared.release);
-        return Ok(ExitCode::SUCCESS);
+pub async fn rollout(client: &UnixClient, declared: Declared) -> Followed {
+    let (end, trouble) = match declared.rollout {
+        Some(number) => match end(client, &declared.service, number).await {
+            Ok(end) => (end, None),
+            Err(trouble) => (End::default(), Some(trouble)),
+        },
+        None => (End::default(), None),
     };
-    let events = path::of_rollout(&declared.service, number, "events");
-    let mut lines = client.lines(Method::GET, &events, &()).await?;
+    Followed { declared, end, trouble }
+}
+
+/// The end of a rollout; an empty one if the person went away.
+async fn end(client: &UnixClient, service: &str, number: u32) -> Result<End, Trouble> {
+    let mut lines = client.lines(Method::GET, &path::of_rollout(service, number, "events"), &()).await?;
     let progress = Progress::new();
     let mut seen = Seen::default();
     loop {
@@ -114,16 +217,14 @@ pub async fn rollout(client: &UnixClient, declared: &Declared) -> Result<ExitCod
             _ = tokio::signal::ctrl_c() => {
                 drop(progress);
                 eprintln!("detached: the rollout goes on; `gapless status` picks up again");
-                return Ok(ExitCode::SUCCESS);
+                return Ok(End::default());
             }
         };
         let Some(line) = line else {
             return Err(Trouble::new("the server told no end of the rollout", "the rollout goes on; `gapless status` picks up again"));
         };
         if let Some(end) = seen.take(line, &progress)? {
-            drop(progress);
-            println!("{}", end.text);
-            return Ok(if end.good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(end);
         }
     }
 }
@@ -133,13 +234,7 @@ pub async fn rollout(client: &UnixClient, declared: &Declared) -> Result<ExitCod
 struct Seen {
     started_ms: u64,
     shifted_ms: Option<u64>,
-    counts: Counts,
-}
-
-/// The last line.
-struct End {
-    text: String,
-    good: bool,
+    counts: Option<Counts>,
 }
 
 impl Seen {
@@ -151,29 +246,31 @@ impl Seen {
                 Ok(None)
             }
             RolloutLine::Counts(counts) => {
-                progress.now(self.live_line(&counts));
-                self.counts = counts;
+                progress.now(live_line(&counts));
+                self.counts = Some(counts);
                 Ok(None)
             }
-            RolloutLine::Baking { until_ms, counts } => {
-                self.counts = counts;
-                Ok(Some(End { text: self.last_line(None, Some(until_ms)), good: true }))
-            }
-            RolloutLine::End { outcome: Outcome::Live, receipt, .. } => {
-                let switch = receipt.and_then(|receipt| receipt.receipt.switch_ms);
-                Ok(Some(End { text: self.last_line(switch, None), good: true }))
-            }
-            RolloutLine::End { outcome: Outcome::Rejected, reason, .. } => {
-                let why = reason.map_or_else(|| "for an unknown reason".to_string(), |reason| reason.text);
-                let text = format!(
-                    "rejected: {why}\nwhat was live is live, untouched · {} requests · {} failed",
-                    show::count(self.counts.requests),
-                    show::count(self.counts.failed)
-                );
-                Ok(Some(End { text, good: false }))
+            RolloutLine::Baking { until_ms, counts } => Ok(Some(End {
+                outcome: Some(Outcome::Live),
+                live_after_ms: self.shifted_after_ms(),
+                undo_until_ms: Some(until_ms),
+                counts: Some(counts),
+                ..End::default()
+            })),
+            RolloutLine::End { outcome, reason, receipt } => {
+                let live_after_ms = match outcome {
+                    Outcome::Live => receipt.as_ref().and_then(|signed| signed.receipt.switch_ms).or_else(|| self.shifted_after_ms()),
+                    Outcome::Rejected => None,
+                };
+                let counts = self.counts.take();
+                Ok(Some(End { outcome: Some(outcome), reason, live_after_ms, undo_until_ms: None, counts, receipt }))
             }
             RolloutLine::Lost(problem) => Err(problem.into()),
         }
+    }
+
+    fn shifted_after_ms(&self) -> Option<u64> {
+        self.shifted_ms.map(|at| at.saturating_sub(self.started_ms))
     }
 
     fn step(&mut self, step: &Step) {
@@ -183,46 +280,41 @@ impl Seen {
             _ => {}
         }
     }
+}
 
-    fn live_line(&self, counts: &Counts) -> String {
-        let total: u64 = counts.split.values().sum();
-        let share = |part: u64| part * 100 / total.max(1);
-        let split: Vec<String> = counts.split.iter().map(|(release, part)| format!("{release} {} %", share(*part))).collect();
-        let nodes = match counts.nodes.wanted {
-            0 => String::new(),
-            wanted => format!(" · nodes {}/{wanted} running, {} passing", counts.nodes.running, counts.nodes.passing),
-        };
-        format!("{} requests · {} failed{nodes} · {}", show::count(counts.requests), show::count(counts.failed), split.join(" · "))
-    }
-
-    /// `live 0.9 s · 4,312 requests · 0 failed · undo until 14:32`.
-    fn last_line(&self, switch_ms: Option<u64>, undo_until_ms: Option<u64>) -> String {
-        let took = switch_ms.or_else(|| self.shifted_ms.map(|at| at.saturating_sub(self.started_ms))).unwrap_or(0);
-        let undo = undo_until_ms.map_or(String::new(), |until| format!(" · undo until {}", show::time_of_day(until)));
-        format!(
-            "live {} · {} requests · {} failed{undo}",
-            show::span(took),
-            show::count(self.counts.requests),
-            show::count(self.counts.failed)
-        )
-    }
+/// What is going on, for a terminal.
+fn live_line(counts: &Counts) -> String {
+    let total: u64 = counts.split.values().sum();
+    let share = |part: u64| part * 100 / total.max(1);
+    let split: Vec<String> = counts.split.iter().map(|(release, part)| format!("{release} {} %", share(*part))).collect();
+    let nodes = match counts.nodes.wanted {
+        0 => String::new(),
+        wanted => format!(" · nodes {}/{wanted} running, {} passing", counts.nodes.running, counts.nodes.passing),
+    };
+    format!("{} requests · {} failed{nodes} · {}", show::count(counts.requests), show::count(counts.failed), split.join(" · "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
-    #[test]
-    fn the_last_line_says_it_all() {
-        let counts = Counts { requests: 4_312, ..Counts::default() };
-        let seen = Seen { started_ms: 1_000, shifted_ms: Some(1_940), counts };
-        assert_eq!(seen.last_line(None, None), "live 0.9 s · 4,312 requests · 0 failed");
-        assert!(seen.last_line(None, Some(60_000)).starts_with("live 0.9 s · 4,312 requests · 0 failed · undo until "));
+    fn declared(rollout: Option<u32>) -> Declared {
+        Declared { service: "hello/web".into(), release: "web-r7".into(), rollout, changed: rollout.is_some() }
     }
 
-    #[test]
-    fn a_rejection_ends_badly_and_says_why() {
-        let reason = gapless_wire::rollout::Reason {
+    fn followed(mut seen: Seen, line: RolloutLine) -> Followed {
+        let end = seen.take(line, &Progress { bar: None }).ok().flatten().expect("an end");
+        Followed { declared: declared(Some(4)), end, trouble: None }
+    }
+
+    fn shifted() -> Seen {
+        let counts = Counts { requests: 4_312, ..Counts::default() };
+        Seen { started_ms: 1_000, shifted_ms: Some(1_940), counts: Some(counts) }
+    }
+
+    fn rejected() -> RolloutLine {
+        let reason = Reason {
             kind: "gate-failed".into(),
             text: "GET /healthz on node r3-i3-n0 failed 4 times in a row: status 500".into(),
             node: None,
@@ -231,12 +323,56 @@ mod tests {
             times: None,
             output: None,
         };
-        let line = RolloutLine::End { outcome: Outcome::Rejected, reason: Some(reason), receipt: None };
-        let end = Seen::default().take(line, &Progress { bar: None }).ok().flatten().expect("an end");
-        assert!(!end.good);
+        RolloutLine::End { outcome: Outcome::Rejected, reason: Some(reason), receipt: None }
+    }
+
+    fn written(followed: &Followed) -> Value {
+        serde_json::to_value(followed).expect("JSON")
+    }
+
+    #[test]
+    fn the_last_line_says_it_all() {
+        let live = followed(shifted(), RolloutLine::End { outcome: Outcome::Live, reason: None, receipt: None });
+        assert_eq!(live.line(false).as_deref(), Some("live 0.9 s · 4,312 requests · 0 failed"));
+        assert_eq!(live.line(true).as_deref(), Some("hello/web: live 0.9 s · 4,312 requests · 0 failed"));
+        let baking = followed(shifted(), RolloutLine::Baking { until_ms: 60_000, counts: shifted().counts.unwrap_or_default() });
+        let line = baking.line(false).unwrap_or_default();
+        assert!(line.starts_with("live 0.9 s · 4,312 requests · 0 failed · undo until "), "{line}");
+    }
+
+    #[test]
+    fn a_rejection_ends_badly_and_says_why() {
+        let rejected = followed(Seen::default(), rejected());
         assert_eq!(
-            end.text,
-            "rejected: GET /healthz on node r3-i3-n0 failed 4 times in a row: status 500\nwhat was live is live, untouched · 0 requests · 0 failed"
+            rejected.line(false).as_deref(),
+            Some(
+                "rejected: GET /healthz on node r3-i3-n0 failed 4 times in a row: status 500\nwhat was live is live, untouched · 0 requests · 0 failed"
+            )
         );
+        assert_eq!(rejected.result(), Ok(ExitCode::FAILURE));
+    }
+
+    #[test]
+    fn json_is_what_was_declared_and_how_it_ended() {
+        let json = written(&followed(shifted(), RolloutLine::Baking { until_ms: 60_000, counts: shifted().counts.unwrap_or_default() }));
+        assert_eq!((&json["service"], &json["rollout"], &json["outcome"]), (&json!("hello/web"), &json!(4), &json!("live")));
+        assert_eq!((&json["live_after_ms"], &json["undo_until_ms"]), (&json!(940), &json!(60_000)));
+        assert_eq!(json["counts"]["requests"], 4_312);
+        let json = written(&followed(Seen::default(), rejected()));
+        assert_eq!((&json["outcome"], &json["reason"]["kind"]), (&json!("rejected"), &json!("gate-failed")));
+        assert_eq!((&json["live_after_ms"], &json["counts"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn json_has_no_outcome_when_nobody_waited_or_nothing_changed() {
+        let no_end =
+            json!({"outcome": null, "reason": null, "live_after_ms": null, "undo_until_ms": null, "counts": null, "receipt": null});
+        for (rollout, line) in [(Some(4), None), (None, Some("hello/web: nothing changed, web-r7 is what is declared"))] {
+            let mut expected = json!({"service": "hello/web", "release": "web-r7", "rollout": rollout, "changed": rollout.is_some()});
+            expected.as_object_mut().expect("an object").extend(no_end.as_object().expect("an object").clone());
+            let followed = Followed::not_waited_for(declared(rollout));
+            assert_eq!(written(&followed), expected);
+            assert_eq!((followed.line(true).as_deref(), followed.is_open()), (line, rollout.is_some()));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `gapless deploy`: from a commit to traffic.
 
 use crate::client::Connection;
-use crate::follow;
+use crate::follow::{self, Followed};
 use crate::show;
 use crate::trouble::Trouble;
 use clap::Args;
@@ -88,22 +88,48 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
     if artifact == ArtifactChoice::OfCommit {
         match build(&client, &request).await? {
             Some(built) => request.built_for_this = built,
-            None => return Ok(ExitCode::SUCCESS),
+            None => return detached(arguments.json),
         }
     }
     let declared: Vec<Declared> = client.send(Method::POST, path::DEPLOYS, &request).await?;
+    let all = follow_all(&client, declared, arguments).await;
     if arguments.json {
-        show::json(&declared)?;
+        show::json(&all)?;
     }
     let mut worst = ExitCode::SUCCESS;
-    for declared in &declared {
-        if arguments.no_wait {
-            eprintln!("{}: {} is on its way; `gapless status` tells", declared.service, declared.release);
-        } else if follow::rollout(&client, declared).await? != ExitCode::SUCCESS {
+    for followed in all {
+        if followed.result()? != ExitCode::SUCCESS {
             worst = ExitCode::FAILURE;
         }
     }
     Ok(worst)
+}
+
+/// The person went away before anything was declared.
+fn detached(json: bool) -> Result<ExitCode, Trouble> {
+    if json {
+        show::json(&[(); 0])?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Follows one after the other. Once one was left before its end, the others are not waited for either.
+async fn follow_all(client: &UnixClient, all: Vec<Declared>, arguments: &Arguments) -> Vec<Followed> {
+    let several = all.len() > 1;
+    let mut wait = !arguments.no_wait;
+    let mut seen = Vec::new();
+    for declared in all {
+        let followed = if wait || declared.rollout.is_none() {
+            follow::rollout(client, declared).await
+        } else {
+            eprintln!("{}: {} is on its way; `gapless status` tells", declared.service, declared.release);
+            Followed::not_waited_for(declared)
+        };
+        followed.tell(arguments.json, several);
+        wait &= !followed.is_open();
+        seen.push(followed);
+    }
+    seen
 }
 
 /// Builds what the commit has no artifact of. `Some(true)`: something was built; `None`: the person went away.

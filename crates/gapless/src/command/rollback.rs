@@ -1,7 +1,7 @@
 //! `gapless rollback`: back to an earlier release.
 
 use crate::client::{Connection, service};
-use crate::follow;
+use crate::follow::{self, Followed};
 use crate::show;
 use crate::trouble::Trouble;
 use clap::Args;
@@ -39,14 +39,17 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
     let service = service(&client, arguments.service.as_deref()).await?;
     let wish = RollbackRequest { to: arguments.release };
     let declared: Declared = client.send(Method::POST, &path::of_service(&service, "rollback"), &wish).await?;
-    if arguments.json {
-        show::json(&declared)?;
-    }
-    if arguments.no_wait {
+    let followed = if arguments.no_wait && declared.rollout.is_some() {
         eprintln!("{}: {} is on its way back; `gapless status` tells", declared.service, declared.release);
-        return Ok(ExitCode::SUCCESS);
+        Followed::not_waited_for(declared)
+    } else {
+        follow::rollout(&client, declared).await
+    };
+    followed.tell(arguments.json, false);
+    if arguments.json {
+        show::json(&followed)?;
     }
-    follow::rollout(&client, &declared).await
+    followed.result()
 }
 
 #[cfg(test)]
