@@ -26,5 +26,7 @@ mod fault_input;
 mod fault_process;
 #[path = "system/rollout.rs"]
 mod rollout;
+#[path = "system/scaffold.rs"]
+mod scaffold;
 #[path = "system/second_project.rs"]
 mod second_project;

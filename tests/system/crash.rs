@@ -2,6 +2,7 @@
 
 use crate::installation::{Installation, ServerSettings, assert_no_failure};
 use crate::project::Project;
+use gapless_wire::receipt::Receipt;
 use gapless_wire::rollout::Outcome;
 
 const SERVICE: &str = "hello/web";
@@ -9,6 +10,17 @@ const RATE: u32 = 200;
 
 /// Every effect of a blue/green rollout with a bake window of zero, in order.
 const EFFECTS: &[&str] = &["EnsureGroup:1", "Route:1", "Route:2", "Drain:1", "DestroyNodes:1"];
+
+/// What the proxies count of a rollout whose server was killed: the nodes were always ready, so nothing was sent again or waited.
+fn assert_unnoticed(receipt: Option<Receipt>, place: &str) {
+    let receipt = receipt.unwrap_or_else(|| panic!("no receipt after a kill at {place}"));
+    let Some(measured) = receipt.measured else {
+        assert!(!receipt.incomplete.is_empty(), "after a kill at {place} nothing was measured, and the receipt does not say why");
+        return;
+    };
+    assert!(measured.requests > 0, "no request was measured after a kill at {place}: {:?}", receipt.incomplete);
+    assert_eq!((measured.failed, measured.retried, measured.held), (0, 0, 0), "after a kill at {place}: {measured:#?}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_may_be_killed_before_and_after_each_effect() {
@@ -38,6 +50,7 @@ async fn the_server_may_be_killed_before_and_after_each_effect() {
 
         let ended = installation.ended(SERVICE, declared.rollout.expect("a rollout")).await;
         assert_eq!(ended.outcome, Outcome::Live, "after a kill at {place}: {:?}", ended.reason);
+        assert_unnoticed(ended.receipt, &place);
         let status = installation.status(SERVICE).await;
         assert_eq!(status.live.map(|release| release.name), Some(declared.release), "after a kill at {place}");
         assert_eq!(status.nodes.len(), 3, "after a kill at {place}: {:#?}", status.nodes);

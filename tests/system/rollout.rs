@@ -17,7 +17,7 @@ fn edit_version(project: &Project, from: &str, to: &str) -> String {
     project.commit(&format!("Version {to}"))
 }
 
-/// What a planned rollout must say of itself.
+/// What a planned rollout must say of itself; a rejected one too.
 fn assert_planned(receipt: Option<Receipt>) {
     let receipt = receipt.expect("a receipt");
     let measured = receipt.measured.expect("measured requests");
@@ -62,6 +62,7 @@ async fn a_rollout_a_rejected_one_and_both_ways_back_lose_nothing() {
     let rejected = installation.declare(&project, &third).await;
     let ended = installation.ended(SERVICE, rejected.rollout.expect("a rollout")).await;
     assert_eq!(ended.outcome, Outcome::Rejected);
+    assert_planned(ended.receipt);
     let reason = ended.reason.expect("a reason");
     assert_eq!(reason.check.as_deref(), Some("GET /healthz"), "{reason:?}");
     assert_eq!(reason.result.as_deref(), Some("status 500"), "{reason:?}");
