@@ -42,15 +42,22 @@ async fn init_build_deploy_and_rollback_by_the_command_line_alone() {
     assert!(text.contains("r2"), "{text}");
     command("deploy", &[]);
     assert!(installation.status("shelf/books").await.live.is_some_and(|release| release.name == "books-r2"));
+    json("an unchanged deploy", &command("deploy", &["--json"]));
 
     command("rollback", &[]);
     assert!(installation.status("shelf/books").await.live.is_some_and(|release| release.name == "books-r1"));
     for listing in ["status", "releases", "artifacts", "receipt", "explain"] {
-        let text = command(listing, &["--json"]);
-        serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|error| panic!("{listing} --json: {error}\n{text}"));
+        json(listing, &command(listing, &["--json"]));
     }
+    json("rollback", &command("rollback", &["--json"]));
+    assert!(installation.status("shelf/books").await.live.is_some_and(|release| release.name == "books-r2"));
 
     assert_no_failure(&witness.stop().await.expect("the witness's recording"), 100);
+}
+
+/// What `--json` printed is one document and nothing beside.
+fn json(name: &str, text: &str) {
+    serde_json::from_str::<serde_json::Value>(text).unwrap_or_else(|error| panic!("{name} --json: {error}\n{text}"));
 }
 
 fn init(installation: &Installation) {
