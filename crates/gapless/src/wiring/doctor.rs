@@ -33,7 +33,10 @@ pub fn examine(state: &Path, fix: bool) -> Result<Examination, Error> {
         hint: Some("start it: `systemctl start gapless-server`, or `gapless server`".into()),
         removable: false,
     });
-    read_journal(state, &mut found)?;
+    // A journal that cannot be read is one thing more to tell, and no reason to leave the rest as it is.
+    if let Err(error) = read_journal(state, &mut found) {
+        found.findings.push(unreadable(state.display().to_string(), &error));
+    }
     if let Some(id) = installation::existing_id(state)? {
         if fix {
             found.removed.extend(remove_leftovers(&id, state)?);
@@ -63,16 +66,14 @@ fn read_journal(state: &Path, found: &mut Examination) -> Result<(), Error> {
         let replayed = store.read(&service).and_then(|records| replay(&service, &records));
         match replayed {
             Ok(replayed) => found.restart.push(restart(&service, &replayed.state)),
-            Err(error) => found.findings.push(Finding {
-                kind: "journal".into(),
-                what: service.to_string(),
-                why: error.to_string(),
-                hint: error.hint_text().map(str::to_string),
-                removable: false,
-            }),
+            Err(error) => found.findings.push(unreadable(service.to_string(), &error)),
         }
     }
     Ok(())
+}
+
+fn unreadable(what: String, error: &Error) -> Finding {
+    Finding { kind: "journal".into(), what, why: error.to_string(), hint: error.hint_text().map(str::to_string), removable: false }
 }
 
 /// What a start would go on with. Which effects that takes follows from a look at the world, which only a server has.
@@ -159,4 +160,18 @@ pub async fn proxy(socket: &Path) -> Vec<Finding> {
         }
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_journal_is_told_and_stops_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        std::fs::write(state.path().join(DATABASE_FILE), "no database").unwrap();
+        let found = examine(state.path(), false).unwrap();
+        assert!(found.findings.iter().any(|finding| finding.kind == "journal"), "{found:?}");
+        assert!(found.findings.iter().any(|finding| finding.kind == "server"), "{found:?}");
+    }
 }
