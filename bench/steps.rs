@@ -11,6 +11,7 @@ use gapless_core::release::{ArtifactVersion, Declaration};
 use gapless_core::rollout::step;
 use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant as Clock};
 
 fn declaration(version: u8, nodes: u32) -> Declaration {
@@ -22,9 +23,18 @@ fn declaration(version: u8, nodes: u32) -> Declaration {
         progress_deadline: second * 60,
         drain_deadline: second * 30,
         bake: Duration::ZERO,
+        ..Policy::default()
     };
     let digest = Digest([version; 32]);
-    Declaration { content: digest, artifact: ArtifactVersion(version.into()), image: digest, nodes, policy }
+    Declaration {
+        content: digest,
+        artifact: ArtifactVersion(version.into()),
+        image: digest,
+        nodes,
+        policy,
+        serves: true,
+        tasks: BTreeSet::new(),
+    }
 }
 
 /// A world in which everything that was asked for is done at once.
@@ -62,7 +72,7 @@ impl Eager {
                 self.seen.proxies.insert("a".into(), Some(route.generation));
             }
             Effect::DestroyNodes { nodes } => self.seen.nodes.retain(|node, _| !nodes.contains(node)),
-            Effect::Drain { .. } => {}
+            Effect::Drain { .. } | Effect::RunTask { .. } | Effect::Analyse { .. } => {}
             Effect::Notify(_) => return false,
         }
         true
@@ -73,7 +83,7 @@ fn main() {
     for nodes in [100, 1_000, 10_000, 100_000] {
         let mut world = Eager::default();
         for version in 1..=2 {
-            world.feed(&Event::Declared(declaration(version, nodes)));
+            world.feed(&Event::declared(declaration(version, nodes)));
             while world.feed(&Event::Observed(world.seen.clone())) {}
         }
         println!("{nodes:>7} nodes: slowest step {:?}", world.slowest);

@@ -1,8 +1,11 @@
 //! What the core wants done.
 
+use crate::analysis::AnalysisPolicy;
 use crate::node::{GroupId, NodeId};
 use crate::notice::Notice;
+use crate::release::ReleaseNumber;
 use crate::route::Route;
+use crate::time::Instant;
 use alloc::collections::BTreeSet;
 use core::fmt;
 use core::time::Duration;
@@ -43,8 +46,60 @@ pub enum Effect {
         /// Nodes that are drained, or never had traffic, or died.
         nodes: BTreeSet<NodeId>,
     },
+    /// A task of a release was run to its end and ended well. It is run once for a group: a receiver that is told again answers with what came of it.
+    RunTask {
+        /// The group whose release it belongs to.
+        group: GroupId,
+        /// Which task.
+        task: Task,
+        /// From its start.
+        deadline: Duration,
+    },
+    /// Compare what two releases answered since then. It ends with [`crate::event::Event::Analysed`].
+    Analyse {
+        /// The release that is live.
+        old: ReleaseNumber,
+        /// The release that is tried.
+        new: ReleaseNumber,
+        /// What ended before does not count.
+        since: Instant,
+        /// What is allowed.
+        policy: AnalysisPolicy,
+    },
     /// Tell people and records.
     Notify(Notice),
+}
+
+/// Something that is run once for a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Task {
+    /// In a node of the new image, before any other of its nodes is made: a migration.
+    ReleaseCommand,
+    /// When the new nodes passed the gate, before they get traffic.
+    BeforeShift,
+    /// When the new nodes have the traffic, before the old ones are given up.
+    AfterShift,
+}
+
+impl Task {
+    /// Every task, in the order in which they are run.
+    pub const ALL: [Task; 3] = [Task::ReleaseCommand, Task::BeforeShift, Task::AfterShift];
+
+    /// The task's name, for people, logs and node names.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::ReleaseCommand => "release-command",
+            Task::BeforeShift => "before-shift",
+            Task::AfterShift => "after-shift",
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The kinds of effects.
@@ -58,11 +113,26 @@ pub enum EffectKind {
     Drain,
     /// [`Effect::DestroyNodes`].
     DestroyNodes,
+    /// [`Effect::RunTask`].
+    RunTask,
+    /// [`Effect::Analyse`].
+    Analyse,
     /// [`Effect::Notify`].
     Notify,
 }
 
 impl EffectKind {
+    /// Every kind, in order.
+    pub const ALL: [EffectKind; 7] = [
+        EffectKind::EnsureGroup,
+        EffectKind::Route,
+        EffectKind::Drain,
+        EffectKind::DestroyNodes,
+        EffectKind::RunTask,
+        EffectKind::Analyse,
+        EffectKind::Notify,
+    ];
+
     /// The kind's name, for people and logs.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -71,6 +141,8 @@ impl EffectKind {
             EffectKind::Route => "Route",
             EffectKind::Drain => "Drain",
             EffectKind::DestroyNodes => "DestroyNodes",
+            EffectKind::RunTask => "RunTask",
+            EffectKind::Analyse => "Analyse",
             EffectKind::Notify => "Notify",
         }
     }
@@ -85,6 +157,8 @@ impl Effect {
             Effect::Route(_) => EffectKind::Route,
             Effect::Drain { .. } => EffectKind::Drain,
             Effect::DestroyNodes { .. } => EffectKind::DestroyNodes,
+            Effect::RunTask { .. } => EffectKind::RunTask,
+            Effect::Analyse { .. } => EffectKind::Analyse,
             Effect::Notify(_) => EffectKind::Notify,
         }
     }

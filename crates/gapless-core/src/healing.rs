@@ -149,7 +149,7 @@ impl Round<'_> {
         let calm = now >= self.pass.state.healing.not_before.after(REPLACE_CALM);
         let tries = if calm { 0 } else { self.pass.state.healing.tries };
         let not_before = now.after(doubled(REPLACE_FIRST, tries, REPLACE_LONGEST));
-        self.pass.state.healing = Healing { tries: tries.saturating_add(1), not_before };
+        self.pass.state.healing = Healing { tries: tries.saturating_add(1), not_before, stopped: false };
     }
 
     /// Every group has been grown to its size.

@@ -66,7 +66,7 @@ pub fn check(before: &ServiceState, event: &Event, now: Instant, step: &Step) ->
                 capacity_stays(before, event, step, route)?;
             }
             Effect::DestroyNodes { nodes } => destroyed_only_when_unreachable(before, event, now, step, nodes)?,
-            Effect::EnsureGroup { .. } | Effect::Drain { .. } | Effect::Notify(_) => {}
+            Effect::EnsureGroup { .. } | Effect::Drain { .. } | Effect::RunTask { .. } | Effect::Analyse { .. } | Effect::Notify(_) => {}
         }
     }
     Ok(())
@@ -80,7 +80,7 @@ fn broken(invariant: Invariant, evidence: String) -> Result<(), Violation> {
 fn declared_again_does_nothing(before: &ServiceState, event: &Event, step: &Step) -> Result<(), Violation> {
     let unchanged = step.effects.is_empty() && step.state == *before;
     let live = before.live_release().filter(|live| before.declared == Some(*live) && before.rollout.is_none());
-    let is_so_already = matches!((event, live.and_then(|live| before.declaration(live))), (Event::Declared(wanted), Some(known)) if known.content == wanted.content);
+    let is_so_already = matches!((event, live.and_then(|live| before.declaration(live))), (Event::Declared { declaration: wanted, .. }, Some(known)) if known.content == wanted.content);
     if (step.refusal.is_some() || is_so_already) && !unchanged {
         return broken(
             Invariant::I6,

@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+pub mod analysis;
 pub mod digest;
 pub mod effect;
 pub mod event;

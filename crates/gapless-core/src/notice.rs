@@ -1,8 +1,10 @@
 //! Facts that people and receipts are told: the story of a rollout.
 
+use crate::analysis::Judgement;
+use crate::effect::Task;
 use crate::node::{GroupId, NodeId};
 use crate::observation::Evidence;
-use crate::release::ReleaseNumber;
+use crate::release::{ArtifactVersion, ReleaseNumber};
 use crate::route::Generation;
 use crate::time::Instant;
 use alloc::collections::BTreeSet;
@@ -26,6 +28,8 @@ pub enum RolloutKind {
     Deploy,
     /// An earlier release was asked for.
     Rollback,
+    /// The live release's artifact was revoked: its nodes leave for the newest good release.
+    Eviction,
 }
 
 /// How a rollout ended.
@@ -75,6 +79,34 @@ pub enum Rejection {
     },
     /// Somebody wanted the old release back before every proxy had acknowledged the new one.
     TakenBack,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// A later declaration took its place.
+    Superseded,
+    /// A task of the release did not end well.
+    TaskFailed {
+        /// Which task.
+        task: Task,
+        /// Its status and last output, or why it could not be run.
+        reason: String,
+    },
+    /// The new group's answers were worse than the old one's.
+    AnalysisFailed {
+        /// The numbers.
+        evidence: String,
+    },
+    /// The comparison of the two groups' answers came to no verdict in time.
+    Inconclusive {
+        /// What was missing last.
+        evidence: String,
+    },
+    /// The new release's artifact was revoked.
+    Revoked,
+    /// A service that should move together with this one could not.
+    PartnerFailed {
+        /// Which one, and why.
+        reason: String,
+    },
 }
 
 /// One fact of the story, in the order in which they happen.
@@ -161,6 +193,117 @@ pub enum Notice {
         /// next one: its nodes still run or drain, and leave beside the next rollout.
         settled: bool,
     },
+    /// A task of the release begins.
+    TaskBegan {
+        /// The rollout.
+        rollout: RolloutNumber,
+        /// Which task.
+        task: Task,
+    },
+    /// A task of the release ended well.
+    TaskEnded {
+        /// The rollout.
+        rollout: RolloutNumber,
+        /// Which task.
+        task: Task,
+    },
+    /// A step of the canary: the route that gives the new group this share was decided.
+    CanaryStepBegan {
+        /// The rollout.
+        rollout: RolloutNumber,
+        /// Which step, from 1.
+        step: u32,
+        /// The new group's share, in percent.
+        percent: u8,
+        /// The route's generation.
+        generation: Generation,
+    },
+    /// The answers of the two groups were compared.
+    Analysed {
+        /// The rollout.
+        rollout: RolloutNumber,
+        /// The verdict and its evidence.
+        judgement: Judgement,
+    },
+    /// Somebody promoted the canary's step.
+    Promoted {
+        /// The rollout.
+        rollout: RolloutNumber,
+    },
+    /// Somebody paused the rollout.
+    Paused {
+        /// The rollout.
+        rollout: RolloutNumber,
+    },
+    /// Somebody resumed the rollout.
+    Resumed {
+        /// The rollout.
+        rollout: RolloutNumber,
+        /// How long it was paused, in milliseconds: its deadlines are later by so much.
+        after: u64,
+    },
+    /// A batch of a rolling rollout: so many new nodes have traffic now, and so many old ones have it still.
+    BatchJoined {
+        /// The rollout.
+        rollout: RolloutNumber,
+        /// New nodes with traffic.
+        new: u32,
+        /// Old nodes with traffic.
+        old: u32,
+    },
+    /// The old nodes leave before there are new ones: from now until [`Notice::Shifted`] or [`Notice::RolloutEnded`] nothing answers.
+    OutageBegan {
+        /// The rollout.
+        rollout: RolloutNumber,
+    },
+    /// The new nodes were given up, and nodes of the old release are made again.
+    Restoring {
+        /// The rollout.
+        rollout: RolloutNumber,
+        /// The group that takes the old one's place.
+        group: GroupId,
+    },
+    /// The new nodes passed the gate and wait for the services that move together with this one.
+    PartnersAwaited {
+        /// The rollout.
+        rollout: RolloutNumber,
+    },
+    /// A release waits: for the end of the rollout in progress, or of a freeze window.
+    Queued {
+        /// The release.
+        release: ReleaseNumber,
+        /// The end of the freeze window that it waits for, if it does.
+        frozen_until: Option<Instant>,
+    },
+    /// A release that waited will not be tried: a later declaration took its place, or the live release was declared again.
+    Dequeued {
+        /// The release.
+        release: ReleaseNumber,
+    },
+    /// Somebody gave the service another number of nodes.
+    Scaled {
+        /// Before.
+        from: u32,
+        /// From now on.
+        to: u32,
+    },
+    /// Versions of the artifact were revoked, or given free again.
+    RevocationsChanged {
+        /// All that are revoked now.
+        artifacts: BTreeSet<ArtifactVersion>,
+    },
+    /// The live release is revoked, and there is no good one to go to: its nodes go on until one is declared.
+    NothingToEvictTo {
+        /// The live release.
+        live: ReleaseNumber,
+    },
+    /// Nodes of the live group die again and again: no more are made until somebody asks for it.
+    CrashLoop {
+        /// The group.
+        group: GroupId,
+        /// Replacements in a row that did not help.
+        tries: u32,
+    },
     /// A node of the live group died by itself; it leaves the routes and a new one is made.
     NodeLost {
         /// Which node.
@@ -196,8 +339,27 @@ impl Notice {
             | Notice::DrainBegan { rollout, .. }
             | Notice::Drained { rollout, .. }
             | Notice::Rejecting { rollout, .. }
+            | Notice::TaskBegan { rollout, .. }
+            | Notice::TaskEnded { rollout, .. }
+            | Notice::CanaryStepBegan { rollout, .. }
+            | Notice::Analysed { rollout, .. }
+            | Notice::Promoted { rollout }
+            | Notice::Paused { rollout }
+            | Notice::Resumed { rollout, .. }
+            | Notice::BatchJoined { rollout, .. }
+            | Notice::OutageBegan { rollout }
+            | Notice::Restoring { rollout, .. }
+            | Notice::PartnersAwaited { rollout }
             | Notice::RolloutEnded { rollout, .. } => Some(*rollout),
-            Notice::NodeLost { .. } | Notice::NodeReplaced { .. } | Notice::EffectFailed { .. } => None,
+            Notice::Queued { .. }
+            | Notice::Dequeued { .. }
+            | Notice::Scaled { .. }
+            | Notice::RevocationsChanged { .. }
+            | Notice::NothingToEvictTo { .. }
+            | Notice::CrashLoop { .. }
+            | Notice::NodeLost { .. }
+            | Notice::NodeReplaced { .. }
+            | Notice::EffectFailed { .. } => None,
         }
     }
 }

@@ -44,7 +44,7 @@ impl Pass {
             }
             // What counts is what the proxies acknowledge in the next observation.
             Effect::Route(_) => return,
-            Effect::Notify(_) => {}
+            Effect::RunTask { .. } | Effect::Analyse { .. } | Effect::Notify(_) => {}
         }
         self.state.retries.remove(&kind);
     }

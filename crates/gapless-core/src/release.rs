@@ -1,7 +1,9 @@
 //! Releases: one service at one artifact version and one declaration.
 
 use crate::digest::Digest;
+use crate::effect::Task;
 use crate::policy::Policy;
+use alloc::collections::BTreeSet;
 use core::fmt;
 
 /// The number of a release, counted up from 1 per service, independent of the artifact's version. Written `r7`.
@@ -38,4 +40,8 @@ pub struct Declaration {
     pub nodes: u32,
     /// How the service moves from one release to the next.
     pub policy: Policy,
+    /// Whether its nodes answer requests, behind the proxies. A worker has no port and is in no proxy's route.
+    pub serves: bool,
+    /// What is run once for the release, beside its nodes.
+    pub tasks: BTreeSet<Task>,
 }

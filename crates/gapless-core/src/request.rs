@@ -154,6 +154,7 @@ fn busy(state: &ServiceState) -> Option<(String, &'static str)> {
             Some((reason, hint))
         }
         Stage::Bake { .. } | Stage::Retire | Stage::Undo { .. } => None,
+        _ => Some((format!("rollout {number} is in progress"), WAIT)),
     }
 }
 
@@ -241,7 +242,7 @@ impl Pass {
         self.state.next.rollouts += 1;
         let number = RolloutNumber(self.state.next.rollouts);
         self.state.healing = Healing::default();
-        self.state.rollout = Some(Rollout { number, kind, from, to, stage });
+        self.state.rollout = Some(Rollout::new(number, kind, from, to, stage));
         let from = from.map(|group| group.release);
         self.notify(Notice::RolloutStarted { rollout: number, kind, from, to: to.release });
     }

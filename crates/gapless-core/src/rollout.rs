@@ -42,8 +42,18 @@ pub struct Refusal {
 #[must_use]
 pub fn step(state: &ServiceState, event: &Event, now: Instant) -> Step {
     match event {
-        Event::Declared(declaration) => request::declare(state, declaration, now),
-        Event::RollbackRequested { to } => request::roll_back(state, *to, now),
+        Event::Declared { declaration, .. } => request::declare(state, declaration, now),
+        Event::RollbackRequested { to, .. } => request::roll_back(state, *to, now),
+        Event::Paused
+        | Event::Resumed
+        | Event::Cancelled
+        | Event::Promoted
+        | Event::RetryRequested
+        | Event::Scaled { .. }
+        | Event::Revoked { .. }
+        | Event::PartnersReady
+        | Event::PartnersFailed { .. }
+        | Event::Analysed { .. } => Pass::new(state, now).step(),
         Event::EffectEnded { effect, result } => outcome::effect_ended(state, *effect, result, now),
         Event::Observed(seen) => Round::new(state, seen, now).follow(),
         Event::Restarted => restarted(state, now),

@@ -31,6 +31,12 @@ impl Weight {
     pub const PROBED: Weight = Weight(0);
     /// An equal share of the traffic.
     pub const EQUAL: Weight = Weight(100);
+
+    /// Whether a member with this weight gets traffic.
+    #[must_use]
+    pub fn has_traffic(self) -> bool {
+        self > Weight::PROBED
+    }
 }
 
 /// The route of a service: its members at a generation.

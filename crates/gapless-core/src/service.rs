@@ -1,9 +1,11 @@
 //! The state of one service, as far as the core decides on it.
 
-use crate::effect::{Effect, EffectId, EffectKind};
+use crate::digest::Digest;
+use crate::effect::{Effect, EffectId, EffectKind, Task};
+use crate::name::ServiceName;
 use crate::node::{GroupId, InstanceId, NodeId};
 use crate::notice::{Rejection, RolloutKind, RolloutNumber};
-use crate::release::{Declaration, ReleaseNumber};
+use crate::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use crate::route::{Generation, Route};
 use crate::time::Instant;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -12,7 +14,7 @@ use core::time::Duration;
 /// Everything the core remembers of one service. It holds no history and no time but armed deadlines: equal states decide equally.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServiceState {
-    /// Every release that was ever declared, with what the core needs of its declaration.
+    /// The releases that are kept, with what the core needs of their declarations: what is wanted, live or on its way, and those that a rollback may go to.
     pub releases: BTreeMap<ReleaseNumber, Declaration>,
     /// The release that the declarer wants. A rollback by hand does not change it.
     pub declared: Option<ReleaseNumber>,
@@ -26,6 +28,16 @@ pub struct ServiceState {
     pub served: BTreeSet<ReleaseNumber>,
     /// The rollout in progress.
     pub rollout: Option<Rollout>,
+    /// The release that is tried next.
+    pub queued: Option<Queued>,
+    /// How the last rollout ended that was to move together with others.
+    pub together: Option<TogetherEnd>,
+    /// How many nodes somebody wanted, if that is not what the declaration says.
+    pub scaled: Option<u32>,
+    /// Versions of the artifact that may not run.
+    pub revoked: BTreeSet<ArtifactVersion>,
+    /// Releases to which an eviction was tried in vain.
+    pub evicted_in_vain: BTreeSet<ReleaseNumber>,
     /// Every group that may still have nodes.
     pub groups: BTreeMap<GroupId, Group>,
     /// The route that was decided last.
@@ -83,6 +95,8 @@ pub struct Healing {
     pub tries: u32,
     /// The next replacement comes no sooner.
     pub not_before: Instant,
+    /// It is a crash loop: no more replacements until somebody asks for them.
+    pub stopped: bool,
 }
 
 /// When a kind of effect may be tried again.
@@ -120,20 +134,85 @@ pub struct Rollout {
     pub to: GroupId,
     /// How far it has come.
     pub stage: Stage,
+    /// Tasks of the release that ended well.
+    pub done: BTreeSet<Task>,
+    /// The services that move together with it.
+    pub together: Option<Together>,
+    /// Since when it is paused, if it is.
+    pub paused: Option<Instant>,
+    /// The old group left before the new one was made.
+    pub vacated: bool,
+}
+
+impl Rollout {
+    /// A rollout at its beginning.
+    #[must_use]
+    pub fn new(number: RolloutNumber, kind: RolloutKind, from: Option<GroupId>, to: GroupId, stage: Stage) -> Self {
+        Self { number, kind, from, to, stage, done: BTreeSet::new(), together: None, paused: None, vacated: false }
+    }
+}
+
+/// A release that waits for its turn.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Queued {
+    /// The release.
+    pub release: ReleaseNumber,
+    /// It does not wait for the end of a freeze window.
+    pub urgent: bool,
+    /// The end of the freeze window that it waits for.
+    pub not_before: Option<Instant>,
+    /// The services that move together with it.
+    pub together: Option<Together>,
+}
+
+/// Services whose releases shift together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Together {
+    /// The same for all of them, and never used before.
+    pub id: Digest,
+    /// The other ones.
+    pub with: BTreeSet<ServiceName>,
+}
+
+/// How a rollout ended that was to move together with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TogetherEnd {
+    /// As in [`Together`].
+    pub id: Digest,
+    /// Whether its release went live.
+    pub live: bool,
 }
 
 /// How far a rollout has come. What is done inside a stage follows from what is seen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// The new nodes are created, started and checked. Nothing has touched the old group.
+    /// The old group leaves before anything of the new one is made: out of the routes, drained, destroyed.
+    Vacate,
+    /// The release command runs. No other node of the new group exists.
+    Command,
+    /// The new nodes are created, started and checked; then what has to be done before the shift. Nothing has touched the old group.
     Prepare {
         /// All nodes must have passed the gate by then.
         deadline: Instant,
         /// All nodes have been seen running.
         booted: bool,
     },
+    /// The new nodes passed the gate; the services that move together with this one have not yet.
+    Await {
+        /// They must have by then.
+        deadline: Instant,
+    },
+    /// The new group has a share of the traffic.
+    Canary(Canary),
+    /// New nodes take old ones' place, some after others.
+    Roll {
+        /// The present batch must have passed the gate by then.
+        deadline: Instant,
+    },
     /// The route to the new group was decided; not every proxy has acknowledged it.
     Shift,
+    /// The new group has all the traffic; what has to be done after the shift is not done. The old one is kept.
+    Confirm,
     /// The new group has all the traffic; the old one is kept warm.
     Bake {
         /// Until then.
@@ -146,6 +225,35 @@ pub enum Stage {
         /// Why.
         reason: Rejection,
     },
+    /// A rolling rollout was given up: old nodes take new ones' place again, some after others.
+    Unroll {
+        /// Why.
+        reason: Rejection,
+    },
+    /// The new group was given up and is gone; nodes of the old release are made again.
+    Restore {
+        /// Why it was given up.
+        reason: Rejection,
+        /// The rollout ends then, also when not all of them serve yet.
+        deadline: Instant,
+    },
+}
+
+/// A step of a canary in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Canary {
+    /// Which step, from 0.
+    pub step: u32,
+    /// Since when every proxy sends the new group its share: what is compared begins here. `None`: not every proxy has acknowledged it.
+    pub since: Option<Instant>,
+    /// The step ends then at the earliest. `None`: when somebody promotes it, or before `since` is known.
+    pub until: Option<Instant>,
+    /// The answers are compared again then.
+    pub look: Option<Instant>,
+    /// The latest verdict allows the next step.
+    pub good: bool,
+    /// Verdicts in a row after `until` that decided nothing.
+    pub holds: u32,
 }
 
 impl ServiceState {

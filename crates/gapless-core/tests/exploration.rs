@@ -172,6 +172,7 @@ fn stage(state: &ServiceState) -> Option<&'static str> {
         Stage::Bake { .. } => "bake",
         Stage::Retire => "retire",
         Stage::Undo { .. } => "undo",
+        _ => return None,
     })
 }
 
@@ -196,6 +197,7 @@ fn path(effect: &Effect) -> Option<&'static str> {
             Rejection::WrongImage { .. } => "wrong image",
             Rejection::EffectFailed { .. } => "effect failed finally",
             Rejection::TakenBack => "taken back",
+            _ => return None,
         },
         _ => return None,
     })

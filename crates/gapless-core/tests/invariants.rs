@@ -28,8 +28,17 @@ fn declaration() -> Declaration {
         progress_deadline: second * 60,
         drain_deadline: second * 30,
         bake: Duration::ZERO,
+        ..Policy::default()
     };
-    Declaration { content: Digest([1; 32]), artifact: ArtifactVersion(1), image: Digest([1; 32]), nodes: 2, policy }
+    Declaration {
+        content: Digest([1; 32]),
+        artifact: ArtifactVersion(1),
+        image: Digest([1; 32]),
+        nodes: 2,
+        policy,
+        serves: true,
+        tasks: BTreeSet::new(),
+    }
 }
 
 /// Two live nodes with all traffic at generation 3, and two of an earlier group that no route names.
@@ -155,7 +164,7 @@ fn an_older_generation_or_another_route_of_the_same_breaks_the_fifth() {
 fn doing_what_is_so_already_breaks_the_sixth() {
     let (state, _) = world();
     let step = sends(&state, destroys(OLD));
-    let violation = check(&state, &Event::Declared(declaration()), NOW, &step).expect_err("it must be faulted");
+    let violation = check(&state, &Event::declared(declaration()), NOW, &step).expect_err("it must be faulted");
     assert_eq!(violation.invariant, Invariant::I6);
     assert!(violation.to_string().starts_with("I6 is broken: "));
 }

@@ -10,6 +10,7 @@ use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::rollout::step;
 use gapless_core::service::{Group, ServiceState};
 use gapless_core::time::Instant;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn declaration(version: u8) -> Declaration {
@@ -20,6 +21,7 @@ fn declaration(version: u8) -> Declaration {
         progress_deadline: Duration::from_secs(60),
         drain_deadline: Duration::from_secs(30),
         bake: Duration::from_secs(300),
+        ..Policy::default()
     };
     Declaration {
         content: Digest([version; 32]),
@@ -27,6 +29,8 @@ fn declaration(version: u8) -> Declaration {
         image: Digest([version; 32]),
         nodes: 3,
         policy,
+        serves: true,
+        tasks: BTreeSet::new(),
     }
 }
 
@@ -66,7 +70,7 @@ fn the_plan_names_the_group_that_the_step_then_creates() {
     let (state, wanted) = (live(), declaration(2));
     let planned =
         plan(&state, &wanted).into_iter().find_map(|line| if let Planned::Create { group, .. } = line { Some(group) } else { None });
-    let step = step(&state, &Event::Declared(wanted), Instant(5));
+    let step = step(&state, &Event::declared(wanted), Instant(5));
     let created =
         step.effects.iter().find_map(|(_, effect)| if let Effect::EnsureGroup { group, .. } = effect { Some(*group) } else { None });
     assert!(created.is_some());

@@ -9,6 +9,7 @@ use gapless_core::release::{ArtifactVersion, Declaration};
 use gapless_core::rollout::step;
 use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const FEW: u32 = 10;
@@ -23,8 +24,17 @@ fn declaration(version: u8, nodes: u32) -> Declaration {
         progress_deadline: second * 60,
         drain_deadline: second * 30,
         bake: Duration::ZERO,
+        ..Policy::default()
     };
-    Declaration { content: Digest([version; 32]), artifact: ArtifactVersion(version.into()), image: Digest([version; 32]), nodes, policy }
+    Declaration {
+        content: Digest([version; 32]),
+        artifact: ArtifactVersion(version.into()),
+        image: Digest([version; 32]),
+        nodes,
+        policy,
+        serves: true,
+        tasks: BTreeSet::new(),
+    }
 }
 
 /// A world in which everything that was asked for is done at once, and the work so far.
@@ -60,7 +70,7 @@ impl Eager {
             }
             Effect::Route(route) => drop(self.seen.proxies.insert("a".into(), Some(route.generation))),
             Effect::DestroyNodes { nodes } => self.seen.nodes.retain(|node, _| !nodes.contains(node)),
-            Effect::Drain { .. } => {}
+            Effect::Drain { .. } | Effect::RunTask { .. } | Effect::Analyse { .. } => {}
             Effect::Notify(_) => return false,
         }
         true
@@ -80,7 +90,7 @@ impl Eager {
 fn work(nodes: u32) -> (usize, usize) {
     let mut world = Eager { state: ServiceState::default(), seen: Observation::default(), steps: 0, effects: 0 };
     for version in 1..=2 {
-        world.feed(&Event::Declared(declaration(version, nodes)));
+        world.feed(&Event::declared(declaration(version, nodes)));
         world.settle();
     }
     assert_eq!(world.state.live_release(), world.state.declared);

@@ -1,11 +1,12 @@
 //! A service's whole declaration.
 
 use gapless_core::digest::Digest;
+use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
-use gapless_core::policy::Policy;
+use gapless_core::policy::{CanaryPause, Policy, Strategy, Supersede};
 use gapless_core::release::{ArtifactVersion, Declaration};
 use sha2::Digest as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,13 +31,38 @@ pub struct ServiceDeclaration {
     pub health: HealthCheck,
     /// How the service moves between releases.
     pub policy: Policy,
+    /// What is run once for the release.
+    pub tasks: Tasks,
+}
+
+/// What is run once for a release, beside its nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tasks {
+    /// A program and its arguments, run in a one-off node of the new image before any other of its nodes is made: a migration.
+    pub release_command: Option<Vec<String>>,
+    /// When the new nodes passed the gate, before they get traffic.
+    pub before_shift: Option<Hook>,
+    /// When the new nodes have the traffic, before the old ones are given up.
+    pub after_shift: Option<Hook>,
+}
+
+/// What a hook does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A program and its arguments, run in a one-off node of the new image.
+    Command(Vec<String>),
+    /// A POST to this address (`http://…`); a status from 200 to 299 passes.
+    Http {
+        /// The address.
+        url: String,
+    },
 }
 
 /// How a node runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSettings {
-    /// The port that the node's application listens on.
-    pub port: u16,
+    /// The port that the node's application listens on. `None`: a worker, which answers no requests and is in no proxy's route.
+    pub port: Option<u16>,
     /// The program and its arguments.
     pub command: Vec<String>,
     /// The folder the command starts in, absolute.
@@ -55,13 +81,69 @@ pub struct NodeSettings {
     pub cpu_millicores: u32,
     /// Whether nodes may open connections to the outside.
     pub outbound: bool,
+    /// What asks the command to end.
+    pub stop_signal: StopSignal,
 }
 
-/// How a node is checked: an HTTP GET to its own port.
+/// The signal that asks a node's command to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum StopSignal {
+    #[default]
+    Term,
+    Quit,
+    Int,
+    Hup,
+    Usr1,
+    Usr2,
+    Winch,
+}
+
+impl StopSignal {
+    /// Every signal.
+    pub const ALL: [StopSignal; 7] =
+        [StopSignal::Term, StopSignal::Quit, StopSignal::Int, StopSignal::Hup, StopSignal::Usr1, StopSignal::Usr2, StopSignal::Winch];
+
+    /// The signal's name, as `kill` knows it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            StopSignal::Term => "TERM",
+            StopSignal::Quit => "QUIT",
+            StopSignal::Int => "INT",
+            StopSignal::Hup => "HUP",
+            StopSignal::Usr1 => "USR1",
+            StopSignal::Usr2 => "USR2",
+            StopSignal::Winch => "WINCH",
+        }
+    }
+}
+
+/// What a check of a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// An HTTP GET to the node's own port, by every proxy.
+    Http {
+        /// The path, with its leading slash. Any status from 200 to 299 passes.
+        path: String,
+    },
+    /// A program that is run inside the node of a worker. Status 0 passes.
+    Command {
+        /// The program and its arguments.
+        command: Vec<String>,
+    },
+    /// A worker's command that has run for so long passes.
+    StayUp {
+        /// So long.
+        span: Duration,
+    },
+}
+
+/// How a node is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// The path, with its leading slash. Any status from 200 to 299 passes.
-    pub path: String,
+    /// What a check is.
+    pub kind: CheckKind,
     /// From the start of one check to the start of the next.
     pub interval: Duration,
     /// No whole answer after that: failed.
@@ -87,10 +169,11 @@ impl ServiceDeclaration {
         content.number(self.nodes.into());
         content.text(&self.host);
         content.node(&self.node);
-        content.text(&self.health.path);
+        content.text(self.health.path());
         content.span(self.health.interval);
         content.span(self.health.timeout);
         content.policy(&self.policy);
+        content.newer(self);
         Digest(content.0.finalize().into())
     }
 
@@ -103,6 +186,33 @@ impl ServiceDeclaration {
             image: self.image,
             nodes: self.nodes,
             policy: self.policy.clone(),
+            serves: self.node.port.is_some(),
+            tasks: self.tasks.declared(),
+        }
+    }
+}
+
+impl Tasks {
+    /// The tasks that there are.
+    #[must_use]
+    pub fn declared(&self) -> BTreeSet<Task> {
+        let Tasks { release_command, before_shift, after_shift } = self;
+        let all = [
+            (Task::ReleaseCommand, release_command.is_some()),
+            (Task::BeforeShift, before_shift.is_some()),
+            (Task::AfterShift, after_shift.is_some()),
+        ];
+        all.into_iter().filter(|(_, is_there)| *is_there).map(|(task, _)| task).collect()
+    }
+}
+
+impl HealthCheck {
+    /// The path that is asked for; empty for a check that asks for none.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match &self.kind {
+            CheckKind::Http { path } => path,
+            CheckKind::Command { .. } | CheckKind::StayUp { .. } => "",
         }
     }
 }
@@ -133,7 +243,7 @@ impl Content {
     }
 
     fn node(&mut self, node: &NodeSettings) {
-        self.number(node.port.into());
+        self.number(node.port.unwrap_or_default().into());
         self.number(node.command.len() as u64);
         node.command.iter().for_each(|word| self.text(word));
         self.path(&node.working_directory);
@@ -155,9 +265,124 @@ impl Content {
         self.number(node.outbound.into());
     }
 
+    fn words(&mut self, words: &[String]) {
+        self.number(words.len() as u64);
+        words.iter().for_each(|word| self.text(word));
+    }
+
+    /// What earlier programs did not know is added with its name, and only where it is not what they did: releases that they declared are found again.
+    fn newer(&mut self, declaration: &ServiceDeclaration) {
+        self.newer_node(&declaration.node, &declaration.health);
+        let Tasks { release_command, before_shift, after_shift } = &declaration.tasks;
+        if let Some(command) = release_command {
+            self.text("release command");
+            self.words(command);
+        }
+        for (name, hook) in [("before shift", before_shift), ("after shift", after_shift)] {
+            match hook {
+                Some(Hook::Command(command)) => {
+                    self.text(name);
+                    self.words(command);
+                }
+                Some(Hook::Http { url }) => {
+                    self.text(name);
+                    self.text("http");
+                    self.text(url);
+                }
+                None => {}
+            }
+        }
+        self.newer_policy(&declaration.policy);
+    }
+
+    fn newer_node(&mut self, node: &NodeSettings, health: &HealthCheck) {
+        if node.stop_signal != StopSignal::default() {
+            self.text("stop signal");
+            self.text(node.stop_signal.name());
+        }
+        match &health.kind {
+            CheckKind::Http { .. } => {}
+            CheckKind::Command { command } => {
+                self.text("check command");
+                self.words(command);
+            }
+            CheckKind::StayUp { span } => {
+                self.text("stay up");
+                self.span(*span);
+            }
+        }
+    }
+
+    fn newer_policy(&mut self, policy: &Policy) {
+        let default = Policy::default();
+        // Taken apart by name, as in `policy`.
+        let Policy {
+            strategy,
+            task_deadline,
+            supersede,
+            breaks_the_way_back,
+            freeze,
+            keep,
+            floor: _,
+            gate_passes: _,
+            gate_failures: _,
+            progress_deadline: _,
+            drain_deadline: _,
+            bake: _,
+        } = policy;
+        self.strategy(strategy);
+        if *task_deadline != default.task_deadline {
+            self.text("task deadline");
+            self.span(*task_deadline);
+        }
+        if *supersede == Supersede::Replace {
+            self.text("replace");
+        }
+        if *breaks_the_way_back {
+            self.text("breaks the way back");
+        }
+        for window in freeze {
+            self.text("freeze");
+            self.number(window.from.into());
+            self.number(window.until.into());
+        }
+        if *keep != default.keep {
+            self.text("keep");
+            self.number((*keep).into());
+        }
+    }
+
+    fn strategy(&mut self, strategy: &Strategy) {
+        match strategy {
+            Strategy::BlueGreen => {}
+            Strategy::Rolling { surge } => {
+                self.text("rolling");
+                self.number((*surge).into());
+            }
+            Strategy::Canary { steps, analysis } => {
+                self.text("canary");
+                self.number(steps.len() as u64);
+                for step in steps {
+                    self.number(step.percent.into());
+                    match step.pause {
+                        CanaryPause::For(span) => self.span(span),
+                        CanaryPause::Person => self.text("person"),
+                    }
+                }
+                if let Some(analysis) = analysis {
+                    self.text("analysis");
+                    self.number(analysis.minimum_requests.into());
+                    self.number(analysis.error_margin.into());
+                    self.number(analysis.latency_margin.into());
+                }
+            }
+            Strategy::Recreate => self.text("recreate"),
+        }
+    }
+
     fn policy(&mut self, policy: &Policy) {
         // Taken apart by name: a field that is added to the policy does not compile until it is part of the hash.
-        let Policy { floor, gate_passes, gate_failures, progress_deadline, drain_deadline, bake } = policy;
+        let Policy { floor, gate_passes, gate_failures, progress_deadline, drain_deadline, bake, .. } = policy;
         self.number((*floor).into());
         self.number((*gate_passes).into());
         self.number((*gate_failures).into());
@@ -170,7 +395,9 @@ impl Content {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+    use gapless_core::analysis::AnalysisPolicy;
+    use gapless_core::policy::CanaryStep;
+    use gapless_core::time::WeeklyWindow;
 
     fn declaration() -> ServiceDeclaration {
         ServiceDeclaration {
@@ -181,7 +408,7 @@ mod tests {
             nodes: 3,
             host: "hello.example".to_string(),
             node: NodeSettings {
-                port: 80,
+                port: Some(80),
                 command: vec!["serve".to_string(), "--now".to_string()],
                 working_directory: "/srv".into(),
                 user: "www-data".to_string(),
@@ -191,8 +418,13 @@ mod tests {
                 memory_bytes: 1 << 28,
                 cpu_millicores: 500,
                 outbound: true,
+                stop_signal: StopSignal::Term,
             },
-            health: HealthCheck { path: "/healthz".to_string(), interval: Duration::from_millis(100), timeout: Duration::from_secs(1) },
+            health: HealthCheck {
+                kind: CheckKind::Http { path: "/healthz".to_string() },
+                interval: Duration::from_millis(100),
+                timeout: Duration::from_secs(1),
+            },
             policy: Policy {
                 floor: 2,
                 gate_passes: 3,
@@ -200,8 +432,15 @@ mod tests {
                 progress_deadline: Duration::from_secs(60),
                 drain_deadline: Duration::from_secs(30),
                 bake: Duration::ZERO,
+                ..Policy::default()
             },
+            tasks: Tasks::default(),
         }
+    }
+
+    fn canary(percent: u8, pause: CanaryPause, minimum: Option<u32>) -> Strategy {
+        let analysis = minimum.map(|minimum_requests| AnalysisPolicy { minimum_requests, error_margin: 50, latency_margin: 20 });
+        Strategy::Canary { steps: vec![CanaryStep { percent, pause }], analysis }
     }
 
     #[test]
@@ -214,7 +453,7 @@ mod tests {
 
     #[test]
     fn every_field_and_every_boundary_is_part_of_the_content_hash() {
-        let changes: [fn(&mut ServiceDeclaration); 30] = [
+        let changes: [fn(&mut ServiceDeclaration); 50] = [
             |_| {},
             |d| d.service = ServiceName::new("hello", "api").expect("a name"),
             |d| d.artifact_name.push('2'),
@@ -222,7 +461,7 @@ mod tests {
             |d| d.image.0[31] ^= 1,
             |d| d.nodes += 1,
             |d| d.host.push('s'),
-            |d| d.node.port += 1,
+            |d| d.node.port = Some(81),
             |d| d.node.command = vec!["serve--now".to_string()],
             |d| d.node.command = vec!["serve-".to_string(), "-now".to_string()],
             |d| d.node.working_directory.push("x"),
@@ -236,7 +475,7 @@ mod tests {
             |d| d.node.memory_bytes += 1,
             |d| d.node.cpu_millicores += 1,
             |d| d.node.outbound = false,
-            |d| d.health.path.push('2'),
+            |d| d.health.kind = CheckKind::Http { path: "/healthz2".to_string() },
             |d| d.health.interval += Duration::from_millis(1),
             |d| d.health.timeout += Duration::from_millis(1),
             |d| d.policy.floor += 1,
@@ -245,6 +484,26 @@ mod tests {
             |d| d.policy.progress_deadline += Duration::from_millis(1),
             |d| d.policy.drain_deadline += Duration::from_millis(1),
             |d| d.policy.bake += Duration::from_millis(1),
+            |d| d.node.port = None,
+            |d| d.node.stop_signal = StopSignal::Quit,
+            |d| d.health.kind = CheckKind::Command { command: vec!["check".to_string()] },
+            |d| d.health.kind = CheckKind::StayUp { span: Duration::from_secs(3) },
+            |d| d.tasks.release_command = Some(vec!["migrate".to_string()]),
+            |d| d.tasks.before_shift = Some(Hook::Command(vec!["migrate".to_string()])),
+            |d| d.tasks.after_shift = Some(Hook::Command(vec!["migrate".to_string()])),
+            |d| d.tasks.after_shift = Some(Hook::Http { url: "http://127.0.0.1/".to_string() }),
+            |d| d.policy.task_deadline += Duration::from_millis(1),
+            |d| d.policy.supersede = Supersede::Replace,
+            |d| d.policy.breaks_the_way_back = true,
+            |d| d.policy.freeze = vec![WeeklyWindow { from: 1, until: 2 }],
+            |d| d.policy.keep += 1,
+            |d| d.policy.strategy = Strategy::Rolling { surge: 1 },
+            |d| d.policy.strategy = Strategy::Recreate,
+            |d| d.policy.strategy = canary(5, CanaryPause::Person, None),
+            |d| d.policy.strategy = canary(6, CanaryPause::Person, None),
+            |d| d.policy.strategy = canary(5, CanaryPause::For(Duration::from_secs(1)), None),
+            |d| d.policy.strategy = canary(5, CanaryPause::Person, Some(100)),
+            |d| d.policy.strategy = canary(5, CanaryPause::Person, Some(101)),
         ];
         let contents: BTreeSet<Digest> = changes
             .iter()

@@ -1,9 +1,12 @@
 //! Effects, on their way into the world.
 
+use crate::analysis::AnalysisRequest;
 use crate::checkpoint::EffectContext;
 use crate::declaration::ServiceDeclaration;
+use crate::engine::Parts;
 use crate::error::{Error, ErrorKind};
-use crate::platform::{Declarations, Platform};
+use crate::platform::Declarations;
+use gapless_core::analysis::Judgement;
 use gapless_core::effect::{Effect, EffectKind};
 use gapless_core::event::Failure;
 use gapless_core::node::GroupId;
@@ -25,13 +28,21 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// The longest that nodes may take to be stopped and cleared away: a grace of seconds, then force, then what is on the disk.
 const DESTROY_NODES_LIMIT: Duration = Duration::from_secs(120);
 
+/// The longest that a task may take beyond its own deadline: until it is ended and its output is read.
+const RUN_TASK_GRACE: Duration = Duration::from_secs(60);
+
+/// The longest that a comparison may take: what the proxies counted is read, and some arithmetic.
+const ANALYSE_LIMIT: Duration = Duration::from_secs(30);
+
 /// The longest that an effect may take before it counts as failed for now, and is sent again.
-pub(crate) fn limit(kind: EffectKind) -> Duration {
-    match kind {
-        EffectKind::EnsureGroup => ENSURE_GROUP_LIMIT,
-        EffectKind::Route | EffectKind::Notify => ROUTE_LIMIT,
-        EffectKind::Drain => DRAIN_LIMIT,
-        EffectKind::DestroyNodes => DESTROY_NODES_LIMIT,
+pub(crate) fn limit(effect: &Effect) -> Duration {
+    match effect {
+        Effect::EnsureGroup { .. } => ENSURE_GROUP_LIMIT,
+        Effect::Route(_) | Effect::Notify(_) => ROUTE_LIMIT,
+        Effect::Drain { .. } => DRAIN_LIMIT,
+        Effect::DestroyNodes { .. } => DESTROY_NODES_LIMIT,
+        Effect::RunTask { deadline, .. } => deadline.saturating_add(RUN_TASK_GRACE),
+        Effect::Analyse { .. } => ANALYSE_LIMIT,
     }
 }
 
@@ -44,25 +55,26 @@ pub(crate) fn turn_of(effect: &Effect) -> Option<(EffectKind, GroupId)> {
     match effect {
         Effect::EnsureGroup { group, .. } => Some((effect.kind(), *group)),
         Effect::DestroyNodes { nodes } => nodes.first().map(|node| (effect.kind(), node.group)),
-        Effect::Route(_) | Effect::Drain { .. } | Effect::Notify(_) => None,
+        Effect::RunTask { group, .. } => Some((effect.kind(), *group)),
+        Effect::Route(_) | Effect::Drain { .. } | Effect::Analyse { .. } | Effect::Notify(_) => None,
     }
 }
 
 /// Carries an effect out, or says that it has not ended in time. What makes or destroys nodes is not broken off then, so that nothing is left half made: it goes on, and the
 /// next delivery for the same group waits for it. So at most one runs for each group, however often it is tried.
 pub(crate) async fn carry_out_in_time(
-    platform: Arc<dyn Platform>,
+    parts: Parts,
     context: EffectContext,
     declarations: Declarations,
     turn: Option<Turn>,
     limit: Duration,
-) -> Result<(), Error> {
+) -> Result<Option<Judgement>, Error> {
     let whole = async move {
-        let Some(turn) = turn else { return carry_out(&*platform, &context, &declarations).await };
+        let Some(turn) = turn else { return carry_out(&parts, &context, &declarations).await };
         let turn = turn.lock_owned().await;
         let work = async move {
             let _turn = turn;
-            carry_out(&*platform, &context, &declarations).await
+            carry_out(&parts, &context, &declarations).await
         };
         let work = tokio::spawn(work.in_current_span());
         work.await.unwrap_or_else(|error| Err(Error::new(format!("it broke off: {error}"))))
@@ -74,21 +86,33 @@ pub(crate) async fn carry_out_in_time(
 /// The releases whose declarations an effect needs.
 pub(crate) fn releases_of(effect: &Effect) -> BTreeSet<ReleaseNumber> {
     match effect {
-        Effect::EnsureGroup { group, .. } => BTreeSet::from([group.release]),
+        Effect::EnsureGroup { group, .. } | Effect::RunTask { group, .. } => BTreeSet::from([group.release]),
         Effect::Route(route) => route.members.keys().map(|node| node.group.release).collect(),
-        Effect::Drain { .. } | Effect::DestroyNodes { .. } | Effect::Notify(_) => BTreeSet::new(),
+        Effect::Drain { .. } | Effect::DestroyNodes { .. } | Effect::Analyse { .. } | Effect::Notify(_) => BTreeSet::new(),
     }
 }
 
-/// Carries an effect out on the platform.
-pub(crate) async fn carry_out(platform: &dyn Platform, context: &EffectContext, declarations: &Declarations) -> Result<(), Error> {
+/// Carries an effect out. Only a comparison has something to tell.
+async fn carry_out(parts: &Parts, context: &EffectContext, declarations: &Declarations) -> Result<Option<Judgement>, Error> {
+    let (platform, service) = (&parts.platform, &context.service);
     match &context.effect {
-        Effect::EnsureGroup { group, size } => platform.ensure_group(declaration_of(group.release, declarations)?, *group, *size).await,
-        Effect::Route(route) => platform.route(&context.service, route, declarations).await,
-        Effect::Drain { nodes, deadline } => platform.drain(&context.service, nodes, *deadline).await,
-        Effect::DestroyNodes { nodes } => platform.destroy_nodes(&context.service, nodes).await,
-        Effect::Notify(_) => Ok(()),
+        Effect::EnsureGroup { group, size } => {
+            platform.ensure_group(declaration_of(group.release, declarations)?, *group, *size).await?;
+        }
+        Effect::Route(route) => platform.route(service, route, declarations).await?,
+        Effect::Drain { nodes, deadline } => platform.drain(service, nodes, *deadline).await?,
+        Effect::DestroyNodes { nodes } => platform.destroy_nodes(service, nodes).await?,
+        Effect::RunTask { group, task, deadline } => {
+            platform.run_task(declaration_of(group.release, declarations)?, *group, *task, *deadline).await?;
+        }
+        Effect::Analyse { old, new, since, policy } => {
+            let until = parts.clock.now();
+            let request = AnalysisRequest { service: service.clone(), old: *old, new: *new, since: *since, until, policy: *policy };
+            return parts.analyst.analyse(&request).await.map(Some);
+        }
+        Effect::Notify(_) => {}
     }
+    Ok(None)
 }
 
 fn declaration_of(release: ReleaseNumber, declarations: &Declarations) -> Result<Arc<ServiceDeclaration>, Error> {

@@ -1,5 +1,6 @@
 //! The engine: one task per service, and a handle for everybody who wants something of them.
 
+use crate::analysis::Analyst;
 use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::declaration::ServiceDeclaration;
@@ -42,6 +43,8 @@ pub struct Parts {
     pub records: Arc<dyn Records>,
     /// Where groups run and traffic is shifted.
     pub platform: Arc<dyn Platform>,
+    /// Who compares the answers of two releases.
+    pub analyst: Arc<dyn Analyst>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// [`crate::checkpoint::NoCheckpoint`] in production.
@@ -192,7 +195,7 @@ impl Engine {
         blocking(move || records.put_declaration(content, &declaration))
             .await
             .context(|| format!("keeping the declaration of {service}"))?;
-        self.wish(&service, Event::Declared(wanted)).await
+        self.wish(&service, Event::Declared { declaration: wanted, urgent: false, together: None }).await
     }
 
     /// Goes back to an earlier release, or to the one that was live before the present one. Returns when the decision is durable.
@@ -206,7 +209,7 @@ impl Engine {
                 hint: "`gapless status` lists the services".to_string(),
             });
         }
-        self.wish(service, Event::RollbackRequested { to }).await
+        self.wish(service, Event::RollbackRequested { to, forced: false }).await
     }
 
     async fn wish(&self, service: &ServiceName, event: Event) -> Result<Declared, DeclareError> {

@@ -1,14 +1,17 @@
 //! A world and a store for this crate's own tests: they do little, and tell what was asked of them.
 
 use crate::Parts;
+use crate::analysis::{AnalysisRequest, Analyst};
 use crate::checkpoint::NoCheckpoint;
 use crate::clock::Clock;
-use crate::declaration::{HealthCheck, NodeSettings, ServiceDeclaration};
+use crate::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use crate::error::{Error, ErrorKind};
 use crate::platform::{Declarations, Platform};
 use crate::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
 use async_trait::async_trait;
+use gapless_core::analysis::{Judgement, Verdict};
 use gapless_core::digest::Digest;
+use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
 use gapless_core::notice::RolloutNumber;
@@ -36,7 +39,7 @@ pub(crate) fn declaration(version: u32) -> ServiceDeclaration {
         nodes: 3,
         host: "*".to_string(),
         node: NodeSettings {
-            port: 80,
+            port: Some(80),
             command: vec!["/bin/serve".to_string()],
             working_directory: "/".into(),
             user: "www-data".to_string(),
@@ -46,8 +49,9 @@ pub(crate) fn declaration(version: u32) -> ServiceDeclaration {
             memory_bytes: 64 << 20,
             cpu_millicores: 500,
             outbound: false,
+            stop_signal: StopSignal::Term,
         },
-        health: HealthCheck { path: "/healthz".to_string(), interval: second, timeout: second },
+        health: HealthCheck { kind: CheckKind::Http { path: "/healthz".to_string() }, interval: second, timeout: second },
         policy: Policy {
             floor: 3,
             gate_passes: 2,
@@ -55,7 +59,9 @@ pub(crate) fn declaration(version: u32) -> ServiceDeclaration {
             progress_deadline: second * 30,
             drain_deadline: second * 10,
             bake: Duration::ZERO,
+            ..Policy::default()
         },
+        tasks: Tasks::default(),
     }
 }
 
@@ -80,6 +86,7 @@ impl Fake {
             journal: self.clone(),
             records: self.clone(),
             platform: self.clone(),
+            analyst: self.clone(),
             clock: self.clone(),
             checkpoint: Arc::new(NoCheckpoint),
         }
@@ -130,6 +137,14 @@ impl Fake {
     }
 }
 
+#[async_trait]
+impl Analyst for Fake {
+    async fn analyse(&self, _request: &AnalysisRequest) -> Result<Judgement, Error> {
+        self.carry_out("Analyse").await?;
+        Ok(Judgement { verdict: Verdict::Promote, evidence: "no difference".to_string() })
+    }
+}
+
 impl Clock for Fake {
     fn now(&self) -> Instant {
         Instant(1_000)
@@ -152,6 +167,16 @@ impl Platform for Fake {
 
     async fn destroy_nodes(&self, _service: &ServiceName, _nodes: &BTreeSet<NodeId>) -> Result<(), Error> {
         self.carry_out("DestroyNodes").await
+    }
+
+    async fn run_task(
+        &self,
+        _declaration: Arc<ServiceDeclaration>,
+        _group: GroupId,
+        _task: Task,
+        _deadline: Duration,
+    ) -> Result<(), Error> {
+        self.carry_out("RunTask").await
     }
 
     async fn observe(&self, _service: &ServiceName) -> Result<Observation, Error> {

@@ -4,6 +4,7 @@
 //! in this crate, and writes down what came of them. After a crash it replays its journal through the same core, looks at the world, and goes on.
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 pub mod checkpoint;
 pub mod clock;
 pub mod declaration;

@@ -3,6 +3,7 @@
 use crate::declaration::ServiceDeclaration;
 use crate::error::Error;
 use async_trait::async_trait;
+use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
 use gapless_core::observation::Observation;
@@ -29,10 +30,11 @@ pub trait Platform: Send + Sync {
     /// When a proxy cannot be reached or refuses; some may have applied it.
     async fn route(&self, service: &ServiceName, route: &Route, declarations: &Declarations) -> Result<(), Error>;
 
-    /// The proxies close their idle connections to these nodes; when `deadline` has passed since the first call for a node, they cut what still runs there.
+    /// The proxies close their idle connections to these nodes; when `deadline` has passed since the first call for a node, they cut what still runs there. A worker's nodes
+    /// get their stop signal, once; until their command has ended, one request is in flight on each.
     ///
     /// # Errors
-    /// When a proxy cannot be reached.
+    /// When a proxy cannot be reached, or a node cannot be told.
     async fn drain(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>, deadline: Duration) -> Result<(), Error>;
 
     /// These nodes are stopped (their signal, a short grace, then force) and everything of them is gone, at the same time for all.
@@ -40,6 +42,13 @@ pub trait Platform: Send + Sync {
     /// # Errors
     /// When something of a node could not be removed. The others are gone.
     async fn destroy_nodes(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<(), Error>;
+
+    /// Runs a task of the declaration for this group to its end, at most for `deadline`, and once: a second call while it runs waits for it, one after its end answers what came of
+    /// it. What it runs is no node of the group and is in no observation; it is gone with the group at the latest.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Invalid`] when it did not end well, or when nobody can know whether it did: trying again does not help. Other errors when it could not be begun.
+    async fn run_task(&self, declaration: Arc<ServiceDeclaration>, group: GroupId, task: Task, deadline: Duration) -> Result<(), Error>;
 
     /// A look at everything of one service, read from the world, never only from memory.
     ///

@@ -8,6 +8,7 @@ use crate::error::{Context, Error, ErrorKind};
 use crate::platform::Declarations;
 use crate::recovery::{self, Replayed, blocking};
 use crate::store::{JournalRecord, Sequence};
+use gapless_core::analysis::Judgement;
 use gapless_core::digest::Digest;
 use gapless_core::effect::{Effect, EffectId, EffectKind};
 use gapless_core::event::{Event, Failure};
@@ -64,8 +65,8 @@ enum Turn {
     Look,
 }
 
-/// An effect that was carried out, or could not be.
-type Ended = (EffectId, Result<(), Failure>);
+/// An effect that was carried out, with what it had to tell, or could not be.
+type Ended = (EffectId, Result<Option<Judgement>, Failure>);
 
 pub(crate) struct Service {
     parts: Parts,
@@ -82,7 +83,7 @@ pub(crate) struct Service {
     /// Who makes or destroys nodes of a group just now.
     turns: BTreeMap<(EffectKind, GroupId), EffectTurn>,
     /// The longest that an effect may take.
-    limit: fn(EffectKind) -> Duration,
+    limit: fn(&Effect) -> Duration,
     /// Events that must not be lost and are not in the journal yet, the oldest first.
     unwritten: VecDeque<Event>,
     /// The journal failed so that nobody knows whether its last record is there.
@@ -172,7 +173,11 @@ impl Service {
             tracing::warn!(service = %self.name, %effect, reason = %failure.reason, "an effect could not be carried out");
         }
         self.look = true;
-        self.unwritten.push_back(Event::EffectEnded { effect, result });
+        self.unwritten.push_back(match result {
+            Ok(Some(judgement)) => Event::Analysed { effect, judgement },
+            Ok(None) => Event::EffectEnded { effect, result: Ok(()) },
+            Err(failure) => Event::EffectEnded { effect, result: Err(failure) },
+        });
         self.settle().await;
     }
 
@@ -300,11 +305,11 @@ impl Service {
         let span =
             tracing::info_span!("effect", service = %self.name, release = %label(&self.name, release), %id, name = context.effect.name());
         let parts = self.parts.clone();
-        let (turn, limit) = (self.turn(&context.effect), (self.limit)(context.effect.kind()));
+        let (turn, limit) = (self.turn(&context.effect), (self.limit)(&context.effect));
         let work = async move {
             parts.checkpoint.before(&context).await;
             let result = match declarations {
-                Ok(declarations) => carry_out_in_time(parts.platform.clone(), context.clone(), declarations, turn, limit).await,
+                Ok(declarations) => carry_out_in_time(parts.clone(), context.clone(), declarations, turn, limit).await,
                 Err(error) => Err(error),
             };
             parts.checkpoint.after(&context).await;
@@ -430,13 +435,8 @@ mod tests {
     }
 
     fn in_bake() -> ServiceState {
-        let rollout = Rollout {
-            number: RolloutNumber(1),
-            kind: RolloutKind::Deploy,
-            from: None,
-            to: GROUP,
-            stage: Stage::Bake { until: Instant(u64::MAX) },
-        };
+        let bake = Stage::Bake { until: Instant(u64::MAX) };
+        let rollout = Rollout::new(RolloutNumber(1), RolloutKind::Deploy, None, GROUP, bake);
         let mut state = ServiceState { rollout: Some(rollout), ..ServiceState::default() };
         state.releases.insert(GROUP.release, declaration());
         state

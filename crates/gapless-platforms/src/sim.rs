@@ -12,6 +12,7 @@ pub use node::{Behaviour, Exit};
 pub use traffic::Tally;
 
 use async_trait::async_trait;
+use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
 use gapless_core::observation::Observation;
@@ -260,6 +261,16 @@ impl Platform for Sim {
             world.destroy_nodes(service, nodes);
             Ok(())
         })
+    }
+
+    async fn run_task(
+        &self,
+        _declaration: Arc<ServiceDeclaration>,
+        _group: GroupId,
+        _task: Task,
+        _deadline: Duration,
+    ) -> Result<(), Error> {
+        self.deliver("RunTask", |_| Ok(()))
     }
 
     async fn observe(&self, service: &ServiceName) -> Result<Observation, Error> {

@@ -6,7 +6,7 @@ use gapless_core::name::ServiceName;
 use gapless_core::policy::Policy;
 use gapless_core::release::ArtifactVersion;
 use gapless_engine::clock::Clock;
-use gapless_engine::declaration::{HealthCheck, NodeSettings, ServiceDeclaration};
+use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use gapless_engine::platform::Platform;
 use gapless_platforms::contract::{self, LAST_WORDS, Scene, Script};
 use gapless_platforms::sim::{Behaviour, Exit, Sim, SimOptions};
@@ -44,7 +44,7 @@ impl Scene for SimScene {
             nodes: 1,
             host: "*".to_string(),
             node: NodeSettings {
-                port: 80,
+                port: Some(80),
                 command: vec!["/bin/serve".to_string()],
                 working_directory: "/".into(),
                 user: "www-data".to_string(),
@@ -54,8 +54,13 @@ impl Scene for SimScene {
                 memory_bytes: 64 << 20,
                 cpu_millicores: 500,
                 outbound: false,
+                stop_signal: StopSignal::Term,
             },
-            health: HealthCheck { path: "/healthz".to_string(), interval: Duration::from_millis(50), timeout: Duration::from_secs(1) },
+            health: HealthCheck {
+                kind: CheckKind::Http { path: "/healthz".to_string() },
+                interval: Duration::from_millis(50),
+                timeout: Duration::from_secs(1),
+            },
             policy: Policy {
                 floor: 1,
                 gate_passes: 2,
@@ -63,7 +68,9 @@ impl Scene for SimScene {
                 progress_deadline: Duration::from_secs(30),
                 drain_deadline: Duration::from_secs(30),
                 bake: Duration::ZERO,
+                ..Policy::default()
             },
+            tasks: Tasks::default(),
         }
     }
 

@@ -107,8 +107,7 @@ mod tests {
     #[test]
     fn what_is_on_its_way_answers_too() {
         let group = |release| GroupId { release: ReleaseNumber(release), instance: InstanceId(u64::from(release)) };
-        let rollout =
-            Rollout { number: RolloutNumber(3), kind: RolloutKind::Rollback, from: Some(group(1)), to: group(2), stage: Stage::Shift };
+        let rollout = Rollout::new(RolloutNumber(3), RolloutKind::Rollback, Some(group(1)), group(2), Stage::Shift);
         let declared = ServiceState { declared: Some(ReleaseNumber(3)), ..ServiceState::default() };
         assert_eq!(answering(&declared), BTreeSet::from([ReleaseNumber(3)]));
         let going_back = ServiceState { live: Some(group(1)), rollout: Some(rollout), ..declared };

@@ -37,6 +37,7 @@ pub fn kind(kind: RolloutKind) -> wire::RolloutKind {
     match kind {
         RolloutKind::Deploy => wire::RolloutKind::Deploy,
         RolloutKind::Rollback => wire::RolloutKind::Rollback,
+        RolloutKind::Eviction => wire::RolloutKind::Eviction,
     }
 }
 
@@ -59,6 +60,7 @@ fn fact(service: &ServiceName, notice: &Notice) -> Fact {
         Notice::NodeLost { node, why } => Fact::NodeLost { node: node.to_string(), why: why.clone() },
         Notice::NodeReplaced { node } => Fact::NodeReplaced { node: node.to_string() },
         Notice::EffectFailed { effect, reason } => Fact::EffectFailed { effect: effect.clone(), why: reason.clone() },
+        _ => Fact::Other,
     }
 }
 
@@ -99,6 +101,7 @@ pub fn reason(rejection: &Rejection) -> Reason {
         Rejection::TakenBack => {
             plain("taken-back", "somebody wanted the old release back before every proxy had acknowledged the new one".into(), None)
         }
+        other => plain("other", format!("{other:?}"), None),
     }
 }
 
@@ -181,6 +184,8 @@ pub fn effect(effect: &Effect) -> String {
         }
         Effect::Drain { nodes, deadline } => format!("Drain {} within {deadline:?}", list(nodes)),
         Effect::DestroyNodes { nodes } => format!("DestroyNodes {}", list(nodes)),
+        Effect::RunTask { group, task, deadline } => format!("RunTask {task} of {group} within {deadline:?}"),
+        Effect::Analyse { old, new, .. } => format!("Analyse {new} against {old}"),
         Effect::Notify(_) => "Notify".to_string(),
     }
 }

@@ -11,7 +11,7 @@ use gapless_core::policy::Policy;
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::{Generation, Route, Weight};
 use gapless_core::time::Instant;
-use gapless_engine::declaration::{HealthCheck, NodeSettings, ServiceDeclaration};
+use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use gapless_engine::error::ErrorKind;
 use gapless_engine::store::{Journal, JournalRecord, NewArtifact, Records, Sequence};
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,7 +143,7 @@ pub fn a_declaration() -> ServiceDeclaration {
         nodes: 3,
         host: "hello.example".to_string(),
         node: NodeSettings {
-            port: 80,
+            port: Some(80),
             command: vec!["/usr/sbin/apache2".to_string(), "-DFOREGROUND".to_string()],
             working_directory: "/var/www".into(),
             user: "www-data".to_string(),
@@ -153,9 +153,15 @@ pub fn a_declaration() -> ServiceDeclaration {
             memory_bytes: 256 << 20,
             cpu_millicores: 1500,
             outbound: true,
+            stop_signal: StopSignal::Term,
         },
-        health: HealthCheck { path: "/healthz".to_string(), interval: Duration::from_millis(100), timeout: Duration::from_secs(1) },
+        health: HealthCheck {
+            kind: CheckKind::Http { path: "/healthz".to_string() },
+            interval: Duration::from_millis(100),
+            timeout: Duration::from_secs(1),
+        },
         policy: policy(),
+        tasks: Tasks::default(),
     }
 }
 
@@ -167,6 +173,7 @@ fn policy() -> Policy {
         progress_deadline: Duration::from_secs(60),
         drain_deadline: Duration::from_micros(30_000_001),
         bake: Duration::ZERO,
+        ..Policy::default()
     }
 }
 
@@ -182,8 +189,15 @@ pub fn every_record() -> Vec<JournalRecord> {
 const NODE: NodeId = NodeId { group: GroupId { release: ReleaseNumber(4), instance: InstanceId(12) }, ordinal: 2 };
 
 fn every_event() -> Vec<Event> {
-    let declaration =
-        Declaration { content: Digest([1; 32]), artifact: ArtifactVersion(7), image: Digest([2; 32]), nodes: 3, policy: policy() };
+    let declaration = Declaration {
+        content: Digest([1; 32]),
+        artifact: ArtifactVersion(7),
+        image: Digest([2; 32]),
+        nodes: 3,
+        policy: policy(),
+        serves: true,
+        tasks: BTreeSet::new(),
+    };
     let failure = Failure { reason: "no room\non the disk".to_string(), is_final: true };
     let nodes = [
         Condition::Starting,
@@ -196,9 +210,9 @@ fn every_event() -> Vec<Event> {
         (NODE.group.node(ordinal), NodeSeen { condition, image: Digest([3; 32]), health: health.clone(), requests_in_flight: 9 })
     };
     vec![
-        Event::Declared(declaration),
-        Event::RollbackRequested { to: None },
-        Event::RollbackRequested { to: Some(ReleaseNumber(2)) },
+        Event::declared(declaration),
+        Event::RollbackRequested { to: None, forced: false },
+        Event::RollbackRequested { to: Some(ReleaseNumber(2)), forced: false },
         Event::Observed(Observation::default()),
         Event::Observed(Observation {
             nodes: (0..).zip(nodes).map(seen).collect(),

@@ -77,6 +77,8 @@ pub enum RolloutKind {
     Deploy,
     /// An earlier release was asked for.
     Rollback,
+    /// The live release's artifact was revoked.
+    Eviction,
 }
 
 /// How a rollout ended.

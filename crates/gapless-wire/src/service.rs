@@ -55,16 +55,32 @@ pub struct RolloutStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
+    /// The old group leaves before the new one is made.
+    Vacate,
+    /// The release command runs.
+    Command,
     /// The new nodes are created, started and checked.
     Prepare,
+    /// The new nodes passed the gate and wait for services that move together with this one.
+    Await,
+    /// The new group has a share of the traffic.
+    Canary,
+    /// New nodes take old ones' place, some after others.
+    Roll,
     /// The traffic goes over.
     Shift,
+    /// The new group has all the traffic; what has to be done after the shift is not done.
+    Confirm,
     /// The new group has all the traffic; the old one is kept warm.
     Bake,
     /// The old group leaves.
     Retire,
     /// The new group was given up and leaves.
     Undo,
+    /// A rolling rollout was given up: old nodes take new ones' place again.
+    Unroll,
+    /// The new group is gone, and nodes of the old release are made again.
+    Restore,
 }
 
 /// How a node is.

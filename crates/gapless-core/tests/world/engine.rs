@@ -175,7 +175,7 @@ impl Engine {
                 vec![(50, Order::Drain { nodes: nodes.clone(), deadline: u64::try_from(deadline.as_millis()).unwrap() })]
             }
             Effect::DestroyNodes { nodes } => vec![(100, Order::Destroy { nodes: nodes.clone() })],
-            Effect::Notify(_) => Vec::new(),
+            Effect::RunTask { .. } | Effect::Analyse { .. } | Effect::Notify(_) => Vec::new(),
         }
     }
 

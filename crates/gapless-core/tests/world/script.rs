@@ -22,6 +22,7 @@ use gapless_core::policy::Policy;
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::Weight;
 use gapless_core::service::{ServiceState, Stage};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// No story waits longer than this for anything.
@@ -43,6 +44,7 @@ pub fn policy() -> Policy {
         progress_deadline: Duration::from_secs(60),
         drain_deadline: Duration::from_secs(30),
         bake: Duration::ZERO,
+        ..Policy::default()
     }
 }
 
@@ -64,7 +66,15 @@ impl Story {
     pub fn new(mode: Mode) -> Self {
         let mut engine = Engine::new(mode);
         engine.world.proxies.insert("a".into(), Proxy::default());
-        let declaration = Declaration { content: digest(0), artifact: ArtifactVersion(0), image: digest(0), nodes: 3, policy: policy() };
+        let declaration = Declaration {
+            content: digest(0),
+            artifact: ArtifactVersion(0),
+            image: digest(0),
+            nodes: 3,
+            policy: policy(),
+            serves: true,
+            tasks: BTreeSet::new(),
+        };
         Story { engine, declaration, allow: false }
     }
 
@@ -225,12 +235,12 @@ impl Story {
         self.declaration.artifact = ArtifactVersion(artifact);
         self.declaration.image = digest(u8::try_from(artifact).map_err(|error| error.to_string())?);
         self.declaration.content = content(&self.declaration);
-        self.engine.feed(Event::Declared(self.declaration.clone()));
+        self.engine.feed(Event::declared(self.declaration.clone()));
         Ok(())
     }
 
     fn roll_back(&mut self, to: Option<ReleaseNumber>) -> Result<(), String> {
-        self.engine.feed(Event::RollbackRequested { to });
+        self.engine.feed(Event::RollbackRequested { to, forced: false });
         Ok(())
     }
 
@@ -343,6 +353,8 @@ pub fn line_of(id: EffectId, effect: &Effect) -> String {
         }
         Effect::Drain { nodes: set, deadline } => format!("{id} Drain {} within {deadline:?}", nodes(set)),
         Effect::DestroyNodes { nodes: set } => format!("{id} DestroyNodes {}", nodes(set)),
+        Effect::RunTask { group, task, deadline } => format!("{id} RunTask {task} of {group} within {deadline:?}"),
+        Effect::Analyse { old, new, since, .. } => format!("{id} Analyse {new} against {old} since {}", since.0),
         Effect::Notify(notice) => format!("  . {}", notice_line(notice)),
     }
 }

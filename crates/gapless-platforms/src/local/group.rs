@@ -91,8 +91,8 @@ impl Making<'_> {
         let record = NodeRecord {
             image: self.image.image.to_string(),
             address: self.ground.next_address(self.declaration.node.outbound, self.listed)?,
-            port: self.declaration.node.port,
-            check: self.declaration.health.path.clone(),
+            port: self.declaration.node.port.unwrap_or_default(),
+            check: self.declaration.health.path().to_string(),
         };
         self.nodes.write_record(&key, &record)?;
         Ok((node, record))

@@ -35,6 +35,7 @@ use self::process::Process;
 use self::proxies::{Proxies, WorkerSeen};
 use self::route::{Routes, Treatment, milliseconds, service_route};
 use async_trait::async_trait;
+use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
 use gapless_core::observation::{NodeSeen, Observation};
@@ -362,6 +363,10 @@ impl Platform for LocalPlatform {
             shared.destroy(&name, &nodes)
         };
         blocking(destroy).await.context(|| format!("destroying nodes of {service}"))
+    }
+
+    async fn run_task(&self, _declaration: Arc<ServiceDeclaration>, group: GroupId, task: Task, _deadline: Duration) -> Result<(), Error> {
+        Err(Error::new(format!("{task} of {group} cannot be run on this platform")).kind(ErrorKind::Invalid))
     }
 
     async fn observe(&self, service: &ServiceName) -> Result<Observation, Error> {

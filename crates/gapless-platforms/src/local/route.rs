@@ -103,11 +103,11 @@ pub fn service_route(
 
 fn member(declaration: &ServiceDeclaration, node: NodeId, weight: u16, address: Ipv4Addr) -> Member {
     Member {
-        address: SocketAddr::from((address, declaration.node.port)),
+        address: SocketAddr::from((address, declaration.node.port.unwrap_or_default())),
         weight,
         release: format!("{}-{}", declaration.service.service(), node.group.release),
         check: Check {
-            path: declaration.health.path.clone(),
+            path: declaration.health.path().to_string(),
             interval_ms: milliseconds(declaration.health.interval),
             timeout_ms: milliseconds(declaration.health.timeout),
             passes: declaration.policy.gate_passes,

@@ -113,7 +113,7 @@ impl Checked {
             passes: 0,
             failures,
             failures_after_answer: after_answer,
-            evidence: Some(Evidence { check: format!("GET {}", self.check.path), result, times: failures }),
+            evidence: Some(Evidence { check: format!("GET {}", self.check.path()), result, times: failures }),
         };
         true
     }

@@ -5,7 +5,7 @@ use gapless_core::digest::Digest;
 use gapless_core::node::{GroupId, InstanceId};
 use gapless_core::policy::Policy;
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
-use gapless_engine::declaration::{HealthCheck, NodeSettings, ServiceDeclaration};
+use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use gapless_engine::error::Error;
 use gapless_engine::images::{Images, UnpackedImage};
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ pub fn declaration(command: &[&str]) -> ServiceDeclaration {
         nodes: 3,
         host: "*".to_string(),
         node: NodeSettings {
-            port: PORT,
+            port: Some(PORT),
             command: [PROGRAM].iter().chain(command).map(|part| (*part).to_string()).collect(),
             working_directory: PathBuf::from("/"),
             user: "root".to_string(),
@@ -52,8 +52,13 @@ pub fn declaration(command: &[&str]) -> ServiceDeclaration {
             memory_bytes: 64 * 1024 * 1024,
             cpu_millicores: 1000,
             outbound: true,
+            stop_signal: StopSignal::Term,
         },
-        health: HealthCheck { path: "/healthz".to_string(), interval: Duration::from_millis(50), timeout: Duration::from_secs(1) },
+        health: HealthCheck {
+            kind: CheckKind::Http { path: "/healthz".to_string() },
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_secs(1),
+        },
         policy: Policy {
             floor: 3,
             gate_passes: 2,
@@ -61,7 +66,9 @@ pub fn declaration(command: &[&str]) -> ServiceDeclaration {
             progress_deadline: Duration::from_secs(60),
             drain_deadline: Duration::from_secs(30),
             bake: Duration::ZERO,
+            ..Policy::default()
         },
+        tasks: Tasks::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_core::service::ServiceState;
 use gapless_engine::checkpoint::{Checkpoint, NoCheckpoint};
 use gapless_engine::clock::Clock;
-use gapless_engine::declaration::{HealthCheck, NodeSettings, ServiceDeclaration};
+use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
 use gapless_engine::{Engine, Parts};
@@ -38,7 +38,7 @@ pub fn declaration(version: u32) -> ServiceDeclaration {
         nodes: 3,
         host: "*".to_string(),
         node: NodeSettings {
-            port: 80,
+            port: Some(80),
             command: vec!["/bin/serve".to_string()],
             working_directory: "/".into(),
             user: "www-data".to_string(),
@@ -48,8 +48,13 @@ pub fn declaration(version: u32) -> ServiceDeclaration {
             memory_bytes: 64 << 20,
             cpu_millicores: 500,
             outbound: false,
+            stop_signal: StopSignal::Term,
         },
-        health: HealthCheck { path: "/healthz".to_string(), interval: Duration::from_millis(50), timeout: Duration::from_secs(1) },
+        health: HealthCheck {
+            kind: CheckKind::Http { path: "/healthz".to_string() },
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_secs(1),
+        },
         policy: Policy {
             floor: 3,
             gate_passes: 2,
@@ -57,7 +62,9 @@ pub fn declaration(version: u32) -> ServiceDeclaration {
             progress_deadline: Duration::from_secs(30),
             drain_deadline: Duration::from_secs(10),
             bake: Duration::ZERO,
+            ..Policy::default()
         },
+        tasks: Tasks::default(),
     }
 }
 
@@ -209,6 +216,7 @@ impl Scene {
         Parts {
             journal: self.store.clone(),
             records: self.store.clone(),
+            analyst: Arc::new(gapless_engine::analysis::Unrecorded),
             clock: Arc::new(platform.clone()),
             platform: Arc::new(platform),
             checkpoint,

@@ -6,7 +6,7 @@ use gapless_core::digest::Digest;
 use gapless_core::name::{NotAServiceName, ServiceName, is_part};
 use gapless_core::policy::Policy;
 use gapless_core::release::ArtifactVersion;
-use gapless_engine::declaration::{HealthCheck, NodeSettings, ServiceDeclaration};
+use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use hcl_edit::expr::Expression;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -66,6 +66,7 @@ impl ServiceSettings {
             node: self.node.clone(),
             health: self.health.clone(),
             policy: self.policy.clone(),
+            tasks: Tasks::default(),
         })
     }
 }
@@ -95,7 +96,7 @@ pub(super) fn read(section: &Section<'_>) -> ServiceSettings {
 fn node(section: &Section<'_>, resources: &Resources) -> NodeSettings {
     let port = section.required("port", "add `port = 80`: where the command listens", whole(1, 65_535));
     let settings = NodeSettings {
-        port: u16::try_from(port).unwrap_or_default(),
+        port: u16::try_from(port).ok(),
         command: section.required("command", "add `command = [\"/path/of/program\", \"argument\"]`", command),
         working_directory: section.or("working_directory", "/".into(), absolute),
         user: section.or("user", "root".into(), user),
@@ -105,6 +106,7 @@ fn node(section: &Section<'_>, resources: &Resources) -> NodeSettings {
         memory_bytes: resources.memory_bytes,
         cpu_millicores: resources.cpu_millicores,
         outbound: section.or("outbound", true, truth),
+        stop_signal: StopSignal::default(),
     };
     check_names(section, &settings);
     check_mounts(section, &settings);
@@ -133,11 +135,13 @@ fn policy(section: &Section<'_>, nodes: u32, health: &Health) -> Policy {
         progress_deadline: progress,
         drain_deadline: drain,
         bake,
+        ..Policy::default()
     }
 }
 
 fn default_health(path: &str) -> Health {
-    let check = HealthCheck { path: path.into(), interval: Duration::from_secs(1), timeout: Duration::from_secs(2) };
+    let check =
+        HealthCheck { kind: CheckKind::Http { path: path.into() }, interval: Duration::from_secs(1), timeout: Duration::from_secs(2) };
     Health { check, passes: 2, failures: 3 }
 }
 
@@ -146,7 +150,7 @@ fn health(section: &Section<'_>) -> Health {
     let bounds = |lowest: u64| time(Duration::from_millis(lowest), Duration::from_secs(300));
     Health {
         check: HealthCheck {
-            path: section.or("path", default.check.path, url_path),
+            kind: CheckKind::Http { path: section.or("path", "/".into(), url_path) },
             interval: section.or("interval", default.check.interval, bounds(50)),
             timeout: section.or("timeout", default.check.timeout, bounds(10)),
         },

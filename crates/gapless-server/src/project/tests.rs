@@ -131,7 +131,7 @@ fn a_good_file_is_read_whole() {
     let project = Project::parse("gapless.hcl", GOOD).expect("good");
     assert_eq!(project.name, "hello");
     let web = &project.services["web"];
-    assert_eq!((web.nodes, web.node.port, web.host.as_str()), (3, 80, "localhost"));
+    assert_eq!((web.nodes, web.node.port, web.host.as_str()), (3, Some(80), "localhost"));
     assert_eq!((web.node.memory_bytes, web.node.cpu_millicores), (64 << 20, 500));
     assert_eq!((web.policy.floor, web.policy.bake, web.policy.drain_deadline), (2, Duration::from_secs(300), Duration::from_secs(30)));
     assert_eq!(web.health.interval, Duration::from_millis(250));
@@ -154,7 +154,7 @@ fn what_is_left_out_has_its_default() {
 fn the_example_is_read() {
     let text = include_str!("../../../../examples/hello/gapless.hcl");
     let project = Project::parse("gapless.hcl", text).expect("the example is good");
-    assert_eq!(project.services["web"].node.port, 80);
+    assert_eq!(project.services["web"].node.port, Some(80));
 }
 
 /// What the parser knows is read off its own hints about an unknown name.

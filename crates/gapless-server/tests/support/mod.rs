@@ -148,6 +148,7 @@ impl Scene {
             journal: self.store.clone(),
             records: self.store.clone(),
             platform: platform.clone(),
+            analyst: Arc::new(gapless_engine::analysis::Unrecorded),
             clock: clock.clone(),
             checkpoint: self.wishes.clone(),
         };

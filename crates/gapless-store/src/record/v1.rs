@@ -74,14 +74,15 @@ impl TryFrom<Record> for JournalRecord {
 impl From<&event::Event> for Event {
     fn from(event: &event::Event) -> Self {
         match event {
-            event::Event::Declared(declaration) => Event::Declared(declaration.into()),
-            event::Event::RollbackRequested { to } => Event::RollbackRequested { to: to.map(|release| release.0) },
+            event::Event::Declared { declaration, .. } => Event::Declared(declaration.into()),
+            event::Event::RollbackRequested { to, .. } => Event::RollbackRequested { to: to.map(|release| release.0) },
             event::Event::Observed(seen) => Event::Observed(seen.into()),
             event::Event::EffectEnded { effect, result } => {
                 let written = |failure: &event::Failure| Failure { reason: failure.reason.clone(), is_final: failure.is_final };
                 Event::EffectEnded { effect: effect.0, failure: result.as_ref().err().map(written) }
             }
             event::Event::Restarted => Event::Restarted,
+            _ => unreachable!("version 2 writes it"),
         }
     }
 }
@@ -91,8 +92,8 @@ impl TryFrom<Event> for event::Event {
 
     fn try_from(event: Event) -> Result<Self, Error> {
         Ok(match event {
-            Event::Declared(declaration) => event::Event::Declared(declaration.try_into()?),
-            Event::RollbackRequested { to } => event::Event::RollbackRequested { to: to.map(ReleaseNumber) },
+            Event::Declared(declaration) => event::Event::declared(declaration.try_into()?),
+            Event::RollbackRequested { to } => event::Event::RollbackRequested { to: to.map(ReleaseNumber), forced: false },
             Event::Observed(seen) => event::Event::Observed(seen.try_into()?),
             Event::EffectEnded { effect, failure } => {
                 let read = |failure: Failure| event::Failure { reason: failure.reason, is_final: failure.is_final };
@@ -114,6 +115,7 @@ impl From<&effect::Effect> for Effect {
             effect::Effect::Drain { nodes, deadline } => Effect::Drain { nodes: texts(nodes), deadline: nanoseconds(*deadline) },
             effect::Effect::DestroyNodes { nodes } => Effect::DestroyNodes { nodes: texts(nodes) },
             effect::Effect::Notify(notice) => Effect::Notify(notice.into()),
+            effect::Effect::RunTask { .. } | effect::Effect::Analyse { .. } => unreachable!("version 2 writes it"),
         }
     }
 }

@@ -114,7 +114,15 @@ fn print(status: &ServiceStatus) {
 
 fn stage(stage: Stage) -> &'static str {
     match stage {
+        Stage::Vacate => "the old nodes leave before there are new ones",
+        Stage::Command => "the release command runs",
         Stage::Prepare => "new nodes are made and checked",
+        Stage::Await => "the new nodes wait for the services that move together with this one",
+        Stage::Canary => "the new nodes have a share of the traffic",
+        Stage::Roll => "new nodes take old ones' place, some after others",
+        Stage::Confirm => "the new nodes have the traffic; what has to be done after the shift is on its way",
+        Stage::Unroll => "given up, old nodes take new ones' place again",
+        Stage::Restore => "given up, nodes of the old release are made again",
         Stage::Shift => "the traffic goes over",
         Stage::Bake => "the new nodes have the traffic, the old ones are kept warm",
         Stage::Retire => "the old nodes leave",

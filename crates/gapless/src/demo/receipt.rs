@@ -60,6 +60,8 @@ pub enum Kind {
     Deploy,
     /// An earlier release was asked for.
     Rollback,
+    /// The live release's artifact was revoked.
+    Eviction,
 }
 
 /// How a rollout ended.
@@ -198,6 +200,7 @@ pub fn rollout(signed: &wire::Receipt, seen: Seen, server_killed: bool) -> Rollo
         kind: match signed.kind {
             RolloutKind::Deploy => Kind::Deploy,
             RolloutKind::Rollback => Kind::Rollback,
+            RolloutKind::Eviction => Kind::Eviction,
         },
         from: signed.from.as_ref().map(|ran| ran.release.clone()),
         to: signed.to.release.clone(),

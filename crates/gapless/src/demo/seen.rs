@@ -151,6 +151,7 @@ fn span(receipt: &Receipt) -> Span {
     let verb = match receipt.kind {
         RolloutKind::Deploy => "deploy",
         RolloutKind::Rollback => "rollback to",
+        RolloutKind::Eviction => "eviction to",
     };
     Span {
         label: format!("{verb} {}", receipt.to.release),

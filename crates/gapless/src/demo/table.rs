@@ -55,6 +55,7 @@ pub fn title(rollout: &Rollout) -> String {
         (Kind::Deploy, None) => format!("first {}", rollout.to),
         (Kind::Deploy, Some(_)) => format!("deploy {}", rollout.to),
         (Kind::Rollback, _) => format!("rollback {}", rollout.to),
+        (Kind::Eviction, _) => format!("eviction to {}", rollout.to),
     }
 }
 

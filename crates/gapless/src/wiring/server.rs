@@ -55,6 +55,7 @@ async fn serve(arguments: &ServerArguments, state: PathBuf, lock: StateLock) -> 
         journal: store.clone(),
         records: store.clone(),
         platform: Arc::new(platform.clone()),
+        analyst: Arc::new(gapless_engine::analysis::Unrecorded),
         clock: clock.clone(),
         checkpoint: checkpoint()?,
     };

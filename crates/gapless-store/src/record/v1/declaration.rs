@@ -5,7 +5,7 @@ use gapless_core::{policy, release};
 use gapless_engine::declaration as engine;
 use gapless_engine::error::Error;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -86,6 +86,8 @@ impl TryFrom<Declaration> for release::Declaration {
             image: parse(&declaration.image)?,
             nodes: declaration.nodes,
             policy: declaration.policy.into(),
+            serves: true,
+            tasks: BTreeSet::new(),
         })
     }
 }
@@ -112,13 +114,15 @@ impl From<Policy> for policy::Policy {
             progress_deadline: Duration::from_nanos(policy.progress_deadline),
             drain_deadline: Duration::from_nanos(policy.drain_deadline),
             bake: Duration::from_nanos(policy.bake),
+            ..policy::Policy::default()
         }
     }
 }
 
 impl From<&engine::ServiceDeclaration> for ServiceDeclaration {
     fn from(declaration: &engine::ServiceDeclaration) -> Self {
-        let engine::ServiceDeclaration { service, artifact_name, artifact_version, image, nodes, host, node, health, policy } = declaration;
+        let engine::ServiceDeclaration { service, artifact_name, artifact_version, image, nodes, host, node, health, policy, tasks: _ } =
+            declaration;
         Self {
             service: service.to_string(),
             artifact_name: artifact_name.clone(),
@@ -127,7 +131,11 @@ impl From<&engine::ServiceDeclaration> for ServiceDeclaration {
             nodes: *nodes,
             host: host.clone(),
             node: node.into(),
-            health: HealthCheck { path: health.path.clone(), interval: nanoseconds(health.interval), timeout: nanoseconds(health.timeout) },
+            health: HealthCheck {
+                path: health.path().to_string(),
+                interval: nanoseconds(health.interval),
+                timeout: nanoseconds(health.timeout),
+            },
             policy: policy.into(),
         }
     }
@@ -146,11 +154,12 @@ impl TryFrom<ServiceDeclaration> for engine::ServiceDeclaration {
             host: declaration.host,
             node: declaration.node.into(),
             health: engine::HealthCheck {
-                path: declaration.health.path,
+                kind: engine::CheckKind::Http { path: declaration.health.path },
                 interval: Duration::from_nanos(declaration.health.interval),
                 timeout: Duration::from_nanos(declaration.health.timeout),
             },
             policy: declaration.policy.into(),
+            tasks: engine::Tasks::default(),
         })
     }
 }
@@ -158,7 +167,7 @@ impl TryFrom<ServiceDeclaration> for engine::ServiceDeclaration {
 impl From<&engine::NodeSettings> for NodeSettings {
     fn from(node: &engine::NodeSettings) -> Self {
         Self {
-            port: node.port,
+            port: node.port.unwrap_or_default(),
             command: node.command.clone(),
             working_directory: node.working_directory.clone(),
             user: node.user.clone(),
@@ -175,7 +184,7 @@ impl From<&engine::NodeSettings> for NodeSettings {
 impl From<NodeSettings> for engine::NodeSettings {
     fn from(node: NodeSettings) -> Self {
         Self {
-            port: node.port,
+            port: Some(node.port),
             command: node.command,
             working_directory: node.working_directory,
             user: node.user,
@@ -185,6 +194,7 @@ impl From<NodeSettings> for engine::NodeSettings {
             memory_bytes: node.memory_bytes,
             cpu_millicores: node.cpu_millicores,
             outbound: node.outbound,
+            stop_signal: engine::StopSignal::Term,
         }
     }
 }

@@ -120,6 +120,7 @@ impl From<&core::Notice> for Notice {
             N::NodeLost { node, why } => Notice::NodeLost { node: node.to_string(), why },
             N::NodeReplaced { node } => Notice::NodeReplaced { node: node.to_string() },
             N::EffectFailed { effect, reason } => Notice::EffectFailed { effect, reason },
+            _ => unreachable!("version 2 writes it"),
         }
     }
 }
@@ -163,6 +164,7 @@ impl From<core::RolloutKind> for RolloutKind {
         match kind {
             core::RolloutKind::Deploy => RolloutKind::Deploy,
             core::RolloutKind::Rollback => RolloutKind::Rollback,
+            core::RolloutKind::Eviction => unreachable!("version 2 writes it"),
         }
     }
 }
@@ -206,6 +208,7 @@ impl From<core::Rejection> for Rejection {
             R::WrongImage { node } => Rejection::WrongImage { node: node.to_string() },
             R::EffectFailed { effect, reason } => Rejection::EffectFailed { effect, reason },
             R::TakenBack => Rejection::TakenBack,
+            _ => unreachable!("version 2 writes it"),
         }
     }
 }
