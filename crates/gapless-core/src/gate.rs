@@ -6,7 +6,7 @@ use crate::notice::Rejection;
 use crate::observation::{Condition, Evidence, NodeSeen};
 use crate::release::Declaration;
 use crate::rollout::Round;
-use crate::service::Rollout;
+use crate::service::{Rollout, Stage};
 use crate::time::Instant;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -68,11 +68,11 @@ impl Round<'_> {
         let count = |test: &dyn Fn(&NodeSeen) -> bool| {
             self.pass.state.wanted_nodes(to).filter(|node| self.seen.nodes.get(node).is_some_and(test)).count()
         };
-        let nodes = declaration.nodes as usize;
+        let nodes = self.pass.state.wanted_nodes(to).count();
         if self.are_probed(to) && self.acknowledged && count(&|seen| passes(seen, declaration)) >= nodes {
             return Trial::Passed;
         }
-        if self.pass.now >= deadline {
+        if self.is_due(deadline) {
             return Trial::Failed(Rejection::ProgressDeadline { waiting_for: self.waiting_for(to, declaration) });
         }
         let running = count(&|seen| seen.condition == Condition::Running);
@@ -81,6 +81,11 @@ impl Round<'_> {
 
     pub fn are_probed(&self, group: GroupId) -> bool {
         self.pass.state.wanted_nodes(group).all(|node| self.members.contains_key(&node))
+    }
+
+    /// The first thing that is certainly wrong with a group that has its first traffic, if there is one.
+    pub fn first_fault(&self, group: GroupId) -> Option<Rejection> {
+        self.first_hopeless(group, self.pass.state.declaration(group.release)?)
     }
 
     fn first_hopeless(&self, group: GroupId, declaration: &Declaration) -> Option<Rejection> {
@@ -149,9 +154,15 @@ impl Round<'_> {
             .filter(|node| self.seen.nodes.get(node).is_some_and(|seen| seen.condition == Condition::Running && seen.health.failures == 0))
     }
 
-    /// Whether this group is on trial as the rollout's new one. One that had traffic before is not.
+    /// Whether this group is on trial as the rollout's new one. One that had all the traffic before is not.
     pub fn is_on_trial(&self, group: GroupId) -> bool {
-        self.rollout().is_some_and(|Rollout { to, stage, .. }| *to == group && matches!(stage, crate::service::Stage::Prepare { .. }))
-            && !self.is_way_back(group)
+        self.rollout().is_some_and(|Rollout { to, stage, .. }| {
+            let tried = match stage {
+                Stage::Prepare { .. } | Stage::Await { .. } => !self.is_way_back(group),
+                Stage::Canary(_) | Stage::Roll { .. } => true,
+                _ => false,
+            };
+            *to == group && tried
+        })
     }
 }

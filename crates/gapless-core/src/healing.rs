@@ -2,10 +2,11 @@
 
 use crate::effect::Effect;
 use crate::gate;
-use crate::limit::{HUNG_FACTOR, REPLACE_CALM, REPLACE_FIRST, REPLACE_LONGEST, doubled};
+use crate::limit::{CRASH_LOOP_TRIES, HUNG_FACTOR, REPLACE_CALM, REPLACE_FIRST, REPLACE_LONGEST, doubled};
 use crate::node::{GroupId, NodeId};
 use crate::notice::{Notice, Rejection};
 use crate::observation::{Condition, NodeSeen};
+use crate::policy::Strategy;
 use crate::release::Declaration;
 use crate::rollout::Round;
 use crate::route::Weight;
@@ -36,14 +37,17 @@ impl Round<'_> {
     /// A node of the group that serves that runs and fails every check for long is lost, as if it had died: one at a time, and only while the others keep the floor up.
     pub fn take_out_the_hung(&mut self) {
         let Some(group) = self.pass.state.serving() else { return };
+        if self.pass.state.is_rolling() {
+            return;
+        }
         let Some(declaration) = self.pass.state.declaration(group.release) else { return };
-        let nodes = declaration.nodes as usize;
+        let nodes = self.pass.state.size_of(group.release) as usize;
         let complete = self.pass.state.joining.is_empty() && self.pass.state.wanted_nodes(group).count() >= nodes;
         let with_traffic: Vec<(NodeId, &NodeSeen)> = self
             .pass
             .state
             .wanted_nodes(group)
-            .filter(|node| self.members.get(node) == Some(&Weight::EQUAL))
+            .filter(|node| self.members.get(node).is_some_and(|weight| weight.has_traffic()))
             .filter_map(|node| Some((node, self.seen.nodes.get(&node)?)))
             .collect();
         let healthy = with_traffic.iter().filter(|(_, seen)| seen.is_healthy()).count();
@@ -79,7 +83,7 @@ impl Round<'_> {
         }
     }
 
-    fn drop_node(&mut self, node: NodeId) {
+    pub fn drop_node(&mut self, node: NodeId) {
         self.members.remove(&node);
         self.pass.state.joining.remove(&node);
         if let Some(group) = self.pass.state.groups.get_mut(&node.group) {
@@ -101,7 +105,25 @@ impl Round<'_> {
         for node in self.pass.state.joining.keys().copied().collect::<Vec<_>>() {
             self.try_to_join(node, &declaration);
         }
-        self.ask_for_missing(group, &declaration);
+        if !self.pass.state.is_rolling() {
+            self.let_the_surplus_go(group);
+            self.ask_for_missing(group, &declaration);
+        }
+    }
+
+    /// Somebody wanted fewer nodes: those that joined last leave.
+    fn let_the_surplus_go(&mut self, group: GroupId) {
+        let wanted: Vec<NodeId> = self.pass.state.wanted_nodes(group).collect();
+        let surplus = wanted.len().saturating_sub(self.pass.state.size_of(group.release) as usize);
+        // Those without traffic first, then the latest.
+        let mut leaving: Vec<(bool, core::cmp::Reverse<NodeId>)> = wanted
+            .into_iter()
+            .map(|node| (self.members.get(&node).is_some_and(|weight| weight.has_traffic()), core::cmp::Reverse(node)))
+            .collect();
+        leaving.sort_unstable();
+        for (_, core::cmp::Reverse(node)) in leaving.into_iter().take(surplus) {
+            self.drop_node(node);
+        }
     }
 
     /// A replacement is probed first and gets traffic after the gate, as every new node does.
@@ -115,6 +137,7 @@ impl Round<'_> {
         if probed && self.acknowledged && seen.is_some_and(|seen| gate::passes(seen, declaration)) {
             self.members.insert(node, Weight::EQUAL);
             self.pass.state.joining.remove(&node);
+            self.expose(node.group);
             return self.pass.notify(Notice::NodeReplaced { node });
         }
         if deadline.is_some_and(|deadline| self.pass.now >= deadline) {
@@ -137,19 +160,34 @@ impl Round<'_> {
     fn ask_for_missing(&mut self, group: GroupId, declaration: &Declaration) {
         let now = self.pass.now;
         let deadline = now.after(declaration.policy.progress_deadline);
-        let Some(known) = self.pass.state.groups.get_mut(&group) else { return };
-        let missing = declaration.nodes.saturating_sub(u32::try_from(known.nodes.len()).unwrap_or(u32::MAX));
-        if missing == 0 || now < self.pass.state.healing.not_before {
+        let wanted = u32::try_from(self.pass.state.wanted_nodes(group).count()).unwrap_or(u32::MAX);
+        let missing = self.pass.state.size_of(group.release).saturating_sub(wanted);
+        let missing = self.room_for_replacements(declaration, missing);
+        if missing == 0 || self.pass.state.healing.stopped || now < self.pass.state.healing.not_before {
             return;
         }
+        let calm = now >= self.pass.state.healing.not_before.after(REPLACE_CALM);
+        let tries = if calm { 0 } else { self.pass.state.healing.tries };
+        if tries >= CRASH_LOOP_TRIES {
+            self.pass.state.healing.stopped = true;
+            return self.pass.notify(Notice::CrashLoop { group, tries });
+        }
+        let Some(known) = self.pass.state.groups.get_mut(&group) else { return };
         let ordinals = known.size..known.size.saturating_add(missing);
         known.size = ordinals.end;
         known.nodes.extend(ordinals.clone());
         self.pass.state.joining.extend(ordinals.map(|ordinal| (group.node(ordinal), deadline)));
-        let calm = now >= self.pass.state.healing.not_before.after(REPLACE_CALM);
-        let tries = if calm { 0 } else { self.pass.state.healing.tries };
         let not_before = now.after(doubled(REPLACE_FIRST, tries, REPLACE_LONGEST));
-        self.pass.state.healing = Healing { tries: tries.saturating_add(1), not_before, stopped: false };
+        self.pass.state.healing = Healing { tries: tries.saturating_add(1), not_before, stopped: false, blocked: false };
+    }
+
+    /// How many of the missing nodes there may be now: on the way back from half way there is only so much room, and a node that runs alone waits for the last one to be gone.
+    fn room_for_replacements(&mut self, declaration: &Declaration, missing: u32) -> u32 {
+        let alone = declaration.policy.strategy == Strategy::Recreate;
+        let waits = alone && self.seen.nodes.keys().any(|node| !self.pass.state.is_wanted(*node));
+        let most = if waits { 0 } else { self.room_to_go_back().unwrap_or(missing) };
+        self.pass.state.healing.blocked = missing > 0 && most == 0;
+        missing.min(most)
     }
 
     /// Every group has been grown to its size.

@@ -37,6 +37,9 @@ impl Round<'_> {
     /// The route as wanted, to every proxy, until every proxy has acknowledged it. A proxy that is ahead refuses the present generation, so the same members go out with
     /// one above its own.
     pub fn send_route(&mut self) {
+        if !self.pass.state.has_routes() {
+            return self.keep_route();
+        }
         let refused = self.ahead && self.pass.state.route.generation > Generation::default();
         if refused || self.members != self.pass.state.route.members {
             let generation = self.next_generation();
@@ -50,6 +53,13 @@ impl Round<'_> {
         if needed && self.pass.may_try(EffectKind::Route) {
             self.pass.try_again_later(EffectKind::Route);
             self.pass.send(Effect::Route(self.pass.state.route.clone()));
+        }
+    }
+
+    /// The route of a service whose nodes answer no requests is the core's own account of which of them are at work.
+    fn keep_route(&mut self) {
+        if self.members != self.pass.state.route.members {
+            self.pass.state.route = Route { generation: self.pass.state.route.generation.next(), members: self.members.clone() };
         }
     }
 
@@ -81,7 +91,8 @@ impl Round<'_> {
     /// A node that had or may have had traffic, runs, and is not draining yet.
     fn must_drain(&self, node: NodeId, seen: &NodeSeen) -> bool {
         let state = &self.pass.state;
-        let exposed = state.groups.get(&node.group).is_none_or(|group| group.exposed);
+        // A worker is at work as soon as it runs.
+        let exposed = !state.has_routes() || state.groups.get(&node.group).is_none_or(|group| group.exposed);
         let ended = matches!(seen.condition, Condition::Exited { .. });
         exposed && !ended && !state.is_wanted(node) && !state.draining.contains_key(&node)
     }
@@ -89,8 +100,8 @@ impl Round<'_> {
     /// The group that leaves with the present rollout.
     fn leaving_group(&self) -> Option<(crate::notice::RolloutNumber, GroupId)> {
         match self.rollout()? {
-            Rollout { number, from: Some(from), stage: Stage::Retire, .. } => Some((*number, *from)),
-            Rollout { number, to, stage: Stage::Undo { .. }, .. } => Some((*number, *to)),
+            Rollout { number, from: Some(from), stage: Stage::Retire | Stage::Roll { .. } | Stage::Vacate, .. } => Some((*number, *from)),
+            Rollout { number, to, stage: Stage::Undo { .. } | Stage::Unroll { .. }, .. } => Some((*number, *to)),
             _ => None,
         }
     }
@@ -116,13 +127,13 @@ impl Round<'_> {
             leaving.is_some_and(|(_, group)| round.pass.state.draining.iter().any(|(node, drain)| node.group == group && !drain.over))
         };
         let was_open = open(self);
-        let now = self.pass.now;
+        let (now, worker) = (self.pass.now, !self.pass.state.has_routes());
         for (node, drain) in self.pass.state.draining.iter_mut().filter(|(_, drain)| !drain.over) {
             let in_flight = self.seen.nodes.get(node).map_or(0, |seen| seen.requests_in_flight);
             if drain.ends.is_some() && now >= drain.deadline {
                 drain.cut.get_or_insert(in_flight);
             }
-            let counted = !self.ahead && self.seen.is_acknowledged(drain.unnamed_since);
+            let counted = worker || (!self.ahead && self.seen.is_acknowledged(drain.unnamed_since));
             drain.over = has_run_out(drain, if counted { in_flight } else { u32::MAX }, now);
         }
         if let Some((rollout, group)) = leaving.filter(|_| was_open && !open(self)) {

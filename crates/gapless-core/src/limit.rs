@@ -23,6 +23,25 @@ pub const REPLACE_LONGEST: Duration = Duration::from_secs(300);
 /// No loss for this long: the next one is replaced at once again.
 pub const REPLACE_CALM: Duration = Duration::from_secs(600);
 
+/// How often a release command or hook may fail to be run at all (it never began, or nobody knows of its end) before the rollout is rejected.
+pub const TASK_TRIES: u32 = 3;
+
+/// Replacements in a row that did not help after which a crash loop is told and no more are made: with the waits between them about a quarter of an hour, longer than most restarts
+/// of what a service depends on.
+pub const CRASH_LOOP_TRIES: u32 = 10;
+
+/// How often a timed step of a canary is looked at: several times, so that a bad release is given up early, and few, because each look costs certainty.
+pub const ANALYSIS_PARTS: u32 = 4;
+
+/// The shortest time between two looks at a canary: less holds too few requests.
+pub const ANALYSIS_FASTEST: Duration = Duration::from_secs(1);
+
+/// The longest time between two looks at a canary.
+pub const ANALYSIS_SLOWEST: Duration = Duration::from_secs(60);
+
+/// Looks in a row after a step's time that may decide nothing before the rollout is rejected: twice the step's own looks, and a person may promote it meanwhile.
+pub const ANALYSIS_HOLDS: u32 = 8;
+
 /// How long the old group is kept on when the bake window ends while no new node can serve, before that is looked at again.
 pub const BAKE_AGAIN: Duration = Duration::from_secs(15);
 

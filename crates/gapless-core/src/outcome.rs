@@ -44,7 +44,8 @@ impl Pass {
             }
             // What counts is what the proxies acknowledge in the next observation.
             Effect::Route(_) => return,
-            Effect::RunTask { .. } | Effect::Analyse { .. } | Effect::Notify(_) => {}
+            Effect::RunTask { group, task, .. } => self.task_done(group, task),
+            Effect::Analyse { .. } | Effect::Notify(_) => {}
         }
         self.state.retries.remove(&kind);
     }
@@ -55,28 +56,41 @@ impl Pass {
         }
         self.try_again_later(effect.kind());
         self.notify(Notice::EffectFailed { effect: effect.name().into(), reason: failure.reason.clone() });
-        if let Effect::EnsureGroup { group, .. } = effect
-            && self.is_on_trial(*group)
-            && (failure.is_final || self.tries(EffectKind::EnsureGroup) >= ENSURE_TRIES)
-        {
-            self.reject(Rejection::EffectFailed { effect: effect.name().into(), reason: failure.reason.clone() });
+        match effect {
+            Effect::EnsureGroup { group, .. }
+                if self.is_on_trial(*group) && (failure.is_final || self.tries(EffectKind::EnsureGroup) >= ENSURE_TRIES) =>
+            {
+                self.reject(Rejection::EffectFailed { effect: effect.name().into(), reason: failure.reason.clone() });
+            }
+            Effect::RunTask { group, task, .. } => self.task_failed(*group, *task, failure),
+            Effect::Analyse { .. } => self.set_look(self.state.retries.get(&EffectKind::Analyse).and_then(|retry| retry.at)),
+            _ => {}
         }
     }
 
     fn is_on_trial(&self, group: GroupId) -> bool {
+        let Some(Rollout { to, stage, .. }) = &self.state.rollout else { return false };
         let exposed = self.state.groups.get(&group).is_some_and(|known| known.exposed);
-        !exposed && matches!(&self.state.rollout, Some(Rollout { to, stage: Stage::Prepare { .. }, .. }) if *to == group)
+        *to == group && (matches!(stage, Stage::Roll { .. }) || (!exposed && matches!(stage, Stage::Prepare { .. })))
     }
 
     fn tries(&self, kind: EffectKind) -> u32 {
         self.state.retries.get(&kind).map_or(0, |retry| retry.tries)
     }
 
-    /// Gives the new group up. The old one is not touched.
+    /// Gives the new group up. The old one is not touched, or takes its place back.
     pub fn reject(&mut self, reason: Rejection) {
-        let Some(Rollout { number, to, .. }) = self.state.rollout else { return };
-        self.give_up(to);
-        self.set_stage(Stage::Undo { reason: reason.clone() });
+        let Some(Rollout { number, to, stage, .. }) = &self.state.rollout else { return };
+        let (number, to) = (*number, *to);
+        if matches!(stage, Stage::Roll { .. }) {
+            self.set_stage(Stage::Unroll { reason: reason.clone() });
+        } else {
+            self.give_up(to);
+            self.set_stage(Stage::Undo { reason: reason.clone() });
+        }
+        if let Some(rollout) = &mut self.state.rollout {
+            rollout.paused = None;
+        }
         self.state.pinned &= self.state.live_release() != self.state.declared;
         self.notify(Notice::Rejecting { rollout: number, reason });
     }

@@ -3,9 +3,9 @@
 use crate::effect::{Effect, EffectId, EffectKind};
 use crate::limit::{RETRY_FIRST, RETRY_LONGEST, doubled};
 use crate::node::GroupId;
-use crate::notice::{Notice, Outcome};
+use crate::notice::{Notice, Outcome, RolloutKind};
 use crate::rollout::{Refusal, Step};
-use crate::service::{Retry, Rollout, ServiceState, Stage};
+use crate::service::{Retry, Rollout, ServiceState, Stage, TogetherEnd};
 use crate::time::Instant;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -80,10 +80,13 @@ impl Pass {
 
     /// Closes the rollout, if there is one, in the way that its stage says. `settled`: everything of the other group is gone.
     pub fn close_rollout(&mut self, settled: bool) {
-        let Some(Rollout { number, from, to, stage, .. }) = self.state.rollout.take() else { return };
+        let Some(Rollout { number, kind, from, to, stage, together, .. }) = self.state.rollout.take() else { return };
         let outcome = match stage {
-            Stage::Undo { reason } => {
+            Stage::Undo { reason } | Stage::Unroll { reason } | Stage::Restore { reason, .. } => {
                 self.state.served.extend(self.state.live_release());
+                if kind == RolloutKind::Eviction {
+                    self.state.evicted_in_vain.insert(to.release);
+                }
                 Outcome::Rejected(reason)
             }
             _ => {
@@ -92,6 +95,10 @@ impl Pass {
                 Outcome::Live
             }
         };
+        if let Some(together) = together {
+            self.state.together = Some(TogetherEnd { id: together.id, live: outcome == Outcome::Live });
+        }
         self.notify(Notice::RolloutEnded { rollout: number, outcome, settled });
+        self.forget_releases();
     }
 }

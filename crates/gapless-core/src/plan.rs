@@ -1,10 +1,13 @@
 //! What a declaration would do: the lines of `gapless deploy --plan`.
 
+use crate::effect::Task;
 use crate::node::{GroupId, InstanceId};
+use crate::policy::{CanaryPause, CanaryStep, Strategy, Supersede};
 use crate::release::{Declaration, ReleaseNumber};
-use crate::request::{Wish, wish};
+use crate::request::{Wish, busy, wish};
 use crate::rollout::Refusal;
 use crate::service::ServiceState;
+use crate::time::Instant;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -29,12 +32,47 @@ pub enum Planned {
         /// The release that is live.
         from: Option<ReleaseNumber>,
     },
-    /// `EnsureGroup`: new nodes beside the old ones.
+    /// It waits: for the rollout in progress, or for the end of a freeze window.
+    Queued {
+        /// The end of the freeze window.
+        frozen_until: Option<Instant>,
+        /// What is in progress ends first, unless it ends by itself before.
+        replaces: bool,
+    },
+    /// The old nodes leave before there are new ones: an outage.
+    Vacate {
+        /// The group that leaves.
+        group: GroupId,
+        /// When what still runs is cut.
+        deadline: Duration,
+    },
+    /// `RunTask`.
+    Run {
+        /// Which task.
+        task: Task,
+        /// How long it may run.
+        deadline: Duration,
+    },
+    /// `EnsureGroup`: new nodes.
     Create {
         /// Their group.
         group: GroupId,
         /// How many.
         nodes: u32,
+    },
+    /// `Route`: a share of the traffic to the new nodes.
+    Share {
+        /// Their share.
+        step: CanaryStep,
+        /// The answers are compared.
+        compared: bool,
+    },
+    /// New nodes take old ones' place, some after others.
+    Roll {
+        /// How many nodes there may be beyond the node count.
+        surge: u32,
+        /// The fewest ready nodes.
+        floor: u32,
     },
     /// `Route`: the new nodes become members without traffic and are checked.
     Gate {
@@ -69,12 +107,18 @@ pub enum Planned {
 
 /// What declaring this would do, if everything goes well. Nothing is changed.
 #[must_use]
-pub fn plan(state: &ServiceState, declaration: &Declaration) -> Vec<Planned> {
-    match wish(state, declaration) {
+pub fn plan(state: &ServiceState, declaration: &Declaration, urgent: bool, now: Instant) -> Vec<Planned> {
+    match wish(state, declaration, urgent, now) {
         Wish::Nothing => vec![Planned::Nothing { live: state.live_release(), pinned: state.pinned }],
         Wish::Adopt(live) => vec![Planned::Nothing { live: Some(live), pinned: false }],
         Wish::Refused(reason, hint) => vec![Planned::Refused(Refusal { reason, hint: hint.into() })],
         Wish::Release => release(state, declaration),
+        Wish::Queue { frozen_until } => {
+            let replaces = declaration.policy.supersede == Supersede::Replace && busy(state).is_some();
+            let mut lines = vec![Planned::Queued { frozen_until, replaces }];
+            lines.extend(release(state, declaration));
+            lines
+        }
     }
 }
 
@@ -82,21 +126,39 @@ fn release(state: &ServiceState, declaration: &Declaration) -> Vec<Planned> {
     let release = ReleaseNumber(state.next.releases + 1);
     let group = GroupId { release, instance: InstanceId(state.next.instances.0 + 1) };
     let policy = &declaration.policy;
-    let bakes = state.live.is_some() && !policy.bake.is_zero();
-    let mut lines = vec![
-        Planned::Release { release, from: state.live_release() },
-        Planned::Create { group, nodes: declaration.nodes },
-        Planned::Gate { passes: policy.gate_passes, deadline: policy.progress_deadline },
-        Planned::Shift { keep_old: bakes },
-    ];
+    let old = state.live.map(|old| (old, state.drain_deadline(old)));
+    let mut lines = vec![Planned::Release { release, from: state.live_release() }];
+    let alone = policy.strategy == Strategy::Recreate;
+    if let Some((group, deadline)) = old.filter(|_| alone) {
+        lines.push(Planned::Vacate { group, deadline });
+    }
+    let task = |task: Task| declaration.tasks.contains(&task).then_some(Planned::Run { task, deadline: policy.task_deadline });
+    lines.extend(task(Task::ReleaseCommand));
+    lines.push(Planned::Create { group, nodes: declaration.nodes });
+    lines.push(Planned::Gate { passes: policy.gate_passes, deadline: policy.progress_deadline });
+    lines.extend(task(Task::BeforeShift));
+    lines.extend(old.into_iter().flat_map(|_| between(&policy.strategy, policy.floor)));
+    let bakes = old.is_some() && !policy.bake.is_zero();
+    lines.push(Planned::Shift { keep_old: bakes });
+    lines.extend(task(Task::AfterShift));
     if bakes {
         lines.push(Planned::Bake { window: policy.bake });
     }
-    if let Some(old) = state.live {
-        let deadline = state.declaration(old.release).map_or(policy.drain_deadline, |known| known.policy.drain_deadline);
-        lines.extend([Planned::Drain { group: old, deadline }, Planned::Destroy { group: old }]);
+    if let Some((group, deadline)) = old.filter(|_| !alone) {
+        lines.extend([Planned::Drain { group, deadline }, Planned::Destroy { group }]);
     }
     lines
+}
+
+/// What is between the gate and the whole traffic.
+fn between(strategy: &Strategy, floor: u32) -> Vec<Planned> {
+    match strategy {
+        Strategy::BlueGreen | Strategy::Recreate => Vec::new(),
+        Strategy::Rolling { surge } => vec![Planned::Roll { surge: *surge, floor }],
+        Strategy::Canary { steps, analysis } => {
+            steps.iter().map(|step| Planned::Share { step: step.clone(), compared: analysis.is_some() }).collect()
+        }
+    }
 }
 
 impl fmt::Display for Planned {
@@ -108,7 +170,30 @@ impl fmt::Display for Planned {
             Planned::Nothing { live, pinned: false } => write!(f, "nothing: it is so already ({} is live)", Live(*live)),
             Planned::Refused(refusal) => write!(f, "refused: {}; {}", refusal.reason, refusal.hint),
             Planned::Release { release, from } => write!(f, "new release {release} after {}", Live(*from)),
+            Planned::Queued { frozen_until, replaces } => {
+                f.write_str("queued: ")?;
+                f.write_str(match (frozen_until, replaces) {
+                    (Some(_), _) => "it begins when the freeze window is over",
+                    (None, true) => "the rollout in progress is given up for it, if it has not shifted the traffic",
+                    (None, false) => "it begins when the rollout in progress is over",
+                })
+            }
+            Planned::Vacate { group, deadline } => {
+                write!(f, "outage: {group} leaves first; its requests run out, at most {deadline:?}, and it is destroyed")
+            }
+            Planned::Run { task, deadline } => write!(f, "RunTask: {task}, at most {deadline:?}"),
             Planned::Create { group, nodes } => write!(f, "EnsureGroup: {nodes} nodes of {group} beside the old ones"),
+            Planned::Share { step, compared } => {
+                write!(f, "Route: {} percent of the traffic to the new nodes, ", step.percent)?;
+                match step.pause {
+                    CanaryPause::For(span) => write!(f, "for {span:?}")?,
+                    CanaryPause::Person => f.write_str("until somebody promotes it")?,
+                }
+                f.write_str(if *compared { "; their answers are compared with the old ones'" } else { "" })
+            }
+            Planned::Roll { surge, floor } => {
+                write!(f, "Route after Route: new nodes take old ones' place, {surge} beyond the node count, never fewer than {floor} ready")
+            }
             Planned::Gate { passes, deadline } => {
                 write!(f, "Route: probed without traffic; gate: {passes} passed checks in a row each, within {deadline:?}")
             }

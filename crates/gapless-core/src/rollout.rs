@@ -1,15 +1,16 @@
 //! The one transition function.
 
-use crate::effect::{Effect, EffectId};
+use crate::effect::{Effect, EffectId, Task};
 use crate::event::Event;
 use crate::node::{GroupId, NodeId};
 use crate::notice::{Notice, Rejection, RolloutKind};
 use crate::observation::Observation;
 use crate::pass::Pass;
+use crate::policy::Strategy;
 use crate::route::{Generation, Weight};
-use crate::service::{Rollout, ServiceState, Stage};
+use crate::service::{Group, Healing, Rollout, ServiceState, Stage};
 use crate::time::Instant;
-use crate::{gate::Trial, outcome, request};
+use crate::{canary, gate::Trial, operation, outcome, request, revocation};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -42,18 +43,18 @@ pub struct Refusal {
 #[must_use]
 pub fn step(state: &ServiceState, event: &Event, now: Instant) -> Step {
     match event {
-        Event::Declared { declaration, .. } => request::declare(state, declaration, now),
-        Event::RollbackRequested { to, .. } => request::roll_back(state, *to, now),
-        Event::Paused
-        | Event::Resumed
-        | Event::Cancelled
-        | Event::Promoted
-        | Event::RetryRequested
-        | Event::Scaled { .. }
-        | Event::Revoked { .. }
-        | Event::PartnersReady
-        | Event::PartnersFailed { .. }
-        | Event::Analysed { .. } => Pass::new(state, now).step(),
+        Event::Declared { declaration, urgent, together } => request::declare(state, declaration, *urgent, together.as_ref(), now),
+        Event::RollbackRequested { to, forced } => request::roll_back(state, *to, *forced, now),
+        Event::Paused => operation::pause(state, now),
+        Event::Resumed => operation::resume(state, now),
+        Event::Cancelled => operation::cancel(state, now),
+        Event::Promoted => operation::promote(state, now),
+        Event::RetryRequested => operation::retry(state, now),
+        Event::Scaled { nodes } => operation::scale(state, *nodes, now),
+        Event::Revoked { artifacts } => revocation::revoke(state, artifacts, now),
+        Event::PartnersReady => operation::partners_ready(state, now),
+        Event::PartnersFailed { reason } => operation::partners_failed(state, reason, now),
+        Event::Analysed { effect, judgement } => canary::analysed(state, *effect, judgement, now),
         Event::EffectEnded { effect, result } => outcome::effect_ended(state, *effect, result, now),
         Event::Observed(seen) => Round::new(state, seen, now).follow(),
         Event::Restarted => restarted(state, now),
@@ -86,7 +87,8 @@ pub(crate) struct Round<'a> {
 impl<'a> Round<'a> {
     fn new(state: &ServiceState, seen: &'a Observation, now: Instant) -> Self {
         let ahead = seen.proxies.values().any(|known| *known > Some(state.route.generation));
-        let acknowledged = !ahead && seen.is_acknowledged(state.route.generation);
+        // Nobody has to hear of the route of a service without one: what is decided is so.
+        let acknowledged = !state.has_routes() || (!ahead && seen.is_acknowledged(state.route.generation));
         let (decided, members) = (state.route.generation, state.route.members.clone());
         Self { pass: Pass::new(state, now), seen, ahead, acknowledged, decided, members, death: None }
     }
@@ -97,22 +99,27 @@ impl<'a> Round<'a> {
         self.take_out_what_has_to_go();
         self.take_out_the_dead();
         self.take_out_the_hung();
+        self.begin_what_waits();
+        self.evict();
         match self.stage() {
-            Some(Stage::Prepare { deadline, booted }) => match self.trial(deadline) {
-                Trial::Failed(reason) => self.reject(reason),
-                Trial::Running if !booted => self.probe_the_new(),
-                Trial::Passed => self.shift(),
-                Trial::Late => self.wait_on(),
-                Trial::Starting | Trial::Running => {}
-            },
-            Some(Stage::Shift | Stage::Bake { .. }) if self.must_give_back() => self.give_back(),
+            Some(Stage::Vacate) if self.others_are_gone() => self.pass.command_or_prepare(),
+            Some(Stage::Command) => self.command(),
+            Some(Stage::Prepare { deadline, booted }) => self.try_the_new(deadline, booted),
+            Some(Stage::Await { deadline }) => self.await_partners(deadline),
+            Some(Stage::Canary(canary)) => self.canary(&canary),
+            Some(Stage::Roll { deadline }) => self.roll(deadline),
+            Some(Stage::Shift | Stage::Confirm | Stage::Bake { .. }) if self.must_give_back() => self.give_back(),
             Some(Stage::Shift) if self.acknowledged_unchanged() => self.shifted(),
-            Some(Stage::Bake { until }) if self.pass.now >= until => self.end_bake(),
+            Some(Stage::Confirm) => self.confirm(),
+            Some(Stage::Bake { until }) if self.is_due(until) => self.end_bake(),
             Some(Stage::Retire) if self.acknowledged_unchanged() && self.old_is_gone() => self.pass.end_rollout(),
-            Some(Stage::Undo { .. }) if self.new_is_gone() => self.pass.end_rollout(),
+            Some(Stage::Undo { reason }) if self.new_is_gone() => self.undone(reason),
+            Some(Stage::Unroll { .. }) => self.unroll(),
+            Some(Stage::Restore { deadline, .. }) if self.is_restored(deadline) => self.pass.end_rollout(),
             _ => {}
         }
         self.heal();
+        self.weigh();
         self.send_route();
         self.make_groups();
         self.drain();
@@ -120,6 +127,86 @@ impl<'a> Round<'a> {
         self.forget_retries();
         self.forget_groups();
         self.pass.step()
+    }
+
+    /// The new nodes on trial, and when they have passed, what has to be done before they get traffic, in this order.
+    fn try_the_new(&mut self, deadline: Instant, booted: bool) {
+        match self.trial(deadline) {
+            Trial::Failed(reason) => self.reject(reason),
+            Trial::Running if !booted => self.probe_the_new(),
+            Trial::Passed => self.gate_passed(),
+            Trial::Late => self.wait_on(),
+            Trial::Starting | Trial::Running => {}
+        }
+    }
+
+    fn gate_passed(&mut self) {
+        let Some(Rollout { number, to, gate_passed, together, partners_ready, paused, .. }) = self.rollout().cloned() else { return };
+        if !gate_passed {
+            self.pass.notify(Notice::GatePassed { rollout: number, group: to });
+            self.note_gate();
+        }
+        if paused.is_some() {
+            return;
+        }
+        if self.waits_for(Task::BeforeShift) {
+            return self.pass.run_task(Task::BeforeShift);
+        }
+        if together.is_some() && !partners_ready {
+            return self.begin_to_await();
+        }
+        match self.strategy() {
+            Strategy::Canary { .. } => self.begin_canary(),
+            Strategy::Rolling { .. } => self.begin_roll(),
+            Strategy::BlueGreen | Strategy::Recreate => self.shift(),
+        }
+    }
+
+    fn note_gate(&mut self) {
+        if let Some(rollout) = &mut self.pass.state.rollout {
+            rollout.gate_passed = true;
+        }
+    }
+
+    fn begin_to_await(&mut self) {
+        let Some(Rollout { number, to, stage, .. }) = self.rollout().cloned() else { return };
+        if matches!(stage, Stage::Await { .. }) {
+            return;
+        }
+        let deadline = self.pass.now.after(self.policy_of(to, |policy| policy.progress_deadline).unwrap_or_default());
+        self.pass.set_stage(Stage::Await { deadline });
+        self.pass.notify(Notice::PartnersAwaited { rollout: number });
+    }
+
+    /// The new nodes go on passing while the services that move together with this one are not ready.
+    fn await_partners(&mut self, deadline: Instant) {
+        let ready = self.rollout().is_some_and(|rollout| rollout.partners_ready);
+        if !ready && self.is_due(deadline) {
+            let reason = "not every service that moves together with it was ready in time".into();
+            return self.reject(Rejection::PartnerFailed { reason });
+        }
+        self.try_the_new(Instant(u64::MAX), true);
+    }
+
+    /// Its time has come, and nobody holds the rollout.
+    pub fn is_due(&self, deadline: Instant) -> bool {
+        self.pass.now >= deadline && !self.is_paused()
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.rollout().is_some_and(|rollout| rollout.paused.is_some())
+    }
+
+    /// The order in which the new nodes of the rollout take the old ones' place. Where there is nothing to share with, or to go back to, it is all at once.
+    fn strategy(&self) -> Strategy {
+        let Some(Rollout { kind, from, to, .. }) = self.rollout() else { return Strategy::BlueGreen };
+        if from.is_none() || self.is_way_back(*to) {
+            return Strategy::BlueGreen;
+        }
+        match self.policy_of(*to, |policy| policy.strategy.clone()) {
+            Some(Strategy::Canary { .. }) if *kind != RolloutKind::Deploy => Strategy::BlueGreen,
+            other => other.unwrap_or(Strategy::BlueGreen),
+        }
     }
 
     pub fn rollout(&self) -> Option<&Rollout> {
@@ -131,7 +218,7 @@ impl<'a> Round<'a> {
     }
 
     /// Every proxy has acknowledged the route as it is now wanted.
-    fn acknowledged_unchanged(&self) -> bool {
+    pub fn acknowledged_unchanged(&self) -> bool {
         self.acknowledged && self.members == self.pass.state.route.members
     }
 
@@ -143,7 +230,7 @@ impl<'a> Round<'a> {
 
     /// Every proxy has acknowledged this generation or a later one of ours.
     pub fn is_acknowledged(&self, generation: Generation) -> bool {
-        !self.ahead && self.seen.is_acknowledged(generation)
+        !self.pass.state.has_routes() || (!self.ahead && self.seen.is_acknowledged(generation))
     }
 
     pub fn policy_of<T>(&self, group: GroupId, part: impl Fn(&crate::policy::Policy) -> T) -> Option<T> {
@@ -161,12 +248,11 @@ impl<'a> Round<'a> {
     }
 
     /// All traffic to the new group; on the way back, a node of it that is not well joins later. The old one stays a member without traffic for the bake window, else it is named no more.
-    fn shift(&mut self) {
+    pub fn shift(&mut self) {
         let Some(Rollout { number, from, to, .. }) = self.rollout().cloned() else { return };
         let way_back = from.is_some_and(|from| self.can_take_the_traffic(from));
-        self.pass.notify(Notice::GatePassed { rollout: number, group: to });
         self.drop_joining();
-        let warm = !self.bake_window().is_zero();
+        let warm = !self.bake_window().is_zero() || self.waits_for(Task::AfterShift);
         for node in from.into_iter().flat_map(|from| self.pass.state.wanted_nodes(from)).collect::<Vec<_>>() {
             match self.members.get_mut(&node) {
                 Some(weight) if warm => *weight = Weight::PROBED,
@@ -195,6 +281,15 @@ impl<'a> Round<'a> {
         let Some(Rollout { number, to, .. }) = self.rollout().cloned() else { return };
         self.pass.state.live = Some(to);
         self.pass.notify(Notice::Shifted { rollout: number, generation: self.pass.state.route.generation });
+        if self.waits_for(Task::AfterShift) {
+            self.pass.set_stage(Stage::Confirm);
+            return self.pass.run_task(Task::AfterShift);
+        }
+        self.bake_or_retire();
+    }
+
+    pub fn bake_or_retire(&mut self) {
+        let Some(Rollout { number, .. }) = self.rollout().cloned() else { return };
         let bake = self.bake_window();
         if bake.is_zero() {
             return self.retire();
@@ -219,26 +314,63 @@ impl<'a> Round<'a> {
     pub fn reject(&mut self, reason: Rejection) {
         self.pass.reject(reason);
         self.take_out_what_has_to_go();
-        if self.new_is_gone() {
-            self.pass.end_rollout();
+        if let Some(Stage::Undo { reason }) = self.stage()
+            && self.new_is_gone()
+        {
+            self.undone(reason);
         }
+    }
+
+    /// Everything of the new group is gone. Where the old one had to leave first, its release is made again.
+    fn undone(&mut self, reason: Rejection) {
+        let Some(Rollout { number, from, vacated, .. }) = self.rollout().cloned() else { return };
+        let Some(from) = from.filter(|_| vacated) else { return self.pass.end_rollout() };
+        if !self.others_are_gone() {
+            return;
+        }
+        self.pass.state.next.instances.0 += 1;
+        let group = GroupId { release: from.release, instance: self.pass.state.next.instances };
+        self.pass.state.groups.insert(group, Group::default());
+        self.pass.state.live = Some(group);
+        self.pass.state.healing = Healing::default();
+        let deadline = self.pass.now.after(self.policy_of(from, |policy| policy.progress_deadline).unwrap_or_default());
+        self.pass.set_stage(Stage::Restore { reason, deadline });
+        self.pass.notify(Notice::Restoring { rollout: number, group });
+    }
+
+    /// The old release serves again, or has had its time.
+    fn is_restored(&self, deadline: Instant) -> bool {
+        let Some(live) = self.pass.state.live else { return true };
+        let whole = self.pass.state.wanted_nodes(live).count() >= self.pass.state.size_of(live.release) as usize;
+        (whole && self.pass.state.joining.is_empty() && self.acknowledged_unchanged()) || self.pass.now >= deadline
     }
 
     fn old_is_gone(&self) -> bool {
         self.rollout().and_then(|rollout| rollout.from).is_none_or(|from| self.is_gone(from))
     }
 
-    fn new_is_gone(&self) -> bool {
+    /// Nothing of the service exists but nodes of the rollout's new group.
+    fn others_are_gone(&self) -> bool {
+        let Some(to) = self.rollout().map(|rollout| rollout.to) else { return true };
+        self.seen.nodes.keys().all(|node| node.group == to) && self.old_is_gone()
+    }
+
+    pub fn new_is_gone(&self) -> bool {
         self.rollout().is_some_and(|rollout| self.is_gone(rollout.to))
     }
 
     /// Nothing of the group exists and nothing is on its way to make some of it.
     pub fn is_gone(&self, group: GroupId) -> bool {
-        let coming = |effect: &Effect| matches!(effect, Effect::EnsureGroup { group: made, .. } if *made == group);
+        let runs_alone = self.rollout().is_some_and(|rollout| rollout.vacated);
+        let coming = |effect: &Effect| match effect {
+            Effect::EnsureGroup { group: made, .. } => *made == group,
+            Effect::RunTask { group: run, .. } => *run == group && runs_alone,
+            _ => false,
+        };
         self.seen.nodes_of(group).next().is_none() && !self.pass.state.pending.values().any(coming)
     }
 
-    fn expose(&mut self, group: GroupId) {
+    pub fn expose(&mut self, group: GroupId) {
         if let Some(known) = self.pass.state.groups.get_mut(&group) {
             known.exposed = true;
         }

@@ -5,6 +5,7 @@ use crate::effect::{Effect, EffectId, EffectKind, Task};
 use crate::name::ServiceName;
 use crate::node::{GroupId, InstanceId, NodeId};
 use crate::notice::{Rejection, RolloutKind, RolloutNumber};
+use crate::policy::Strategy;
 use crate::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use crate::route::{Generation, Route};
 use crate::time::Instant;
@@ -97,6 +98,8 @@ pub struct Healing {
     pub not_before: Instant,
     /// It is a crash loop: no more replacements until somebody asks for them.
     pub stopped: bool,
+    /// Another node has to be gone first: what is seen of it ends the wait, not time.
+    pub blocked: bool,
 }
 
 /// When a kind of effect may be tried again.
@@ -134,10 +137,14 @@ pub struct Rollout {
     pub to: GroupId,
     /// How far it has come.
     pub stage: Stage,
-    /// Tasks of the release that ended well.
-    pub done: BTreeSet<Task>,
+    /// What has to be run for it, each once.
+    pub tasks: BTreeMap<Task, TaskState>,
+    /// All new nodes have passed the gate once.
+    pub gate_passed: bool,
     /// The services that move together with it.
     pub together: Option<Together>,
+    /// All of those are ready to shift.
+    pub partners_ready: bool,
     /// Since when it is paused, if it is.
     pub paused: Option<Instant>,
     /// The old group left before the new one was made.
@@ -148,8 +155,31 @@ impl Rollout {
     /// A rollout at its beginning.
     #[must_use]
     pub fn new(number: RolloutNumber, kind: RolloutKind, from: Option<GroupId>, to: GroupId, stage: Stage) -> Self {
-        Self { number, kind, from, to, stage, done: BTreeSet::new(), together: None, paused: None, vacated: false }
+        Self {
+            number,
+            kind,
+            from,
+            to,
+            stage,
+            tasks: BTreeMap::new(),
+            gate_passed: false,
+            together: None,
+            partners_ready: false,
+            paused: None,
+            vacated: false,
+        }
     }
+}
+
+/// How far a task of a rollout has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TaskState {
+    /// Its turn has not come.
+    Waiting,
+    /// It was begun; a crash may have hidden its end.
+    Begun,
+    /// It ended well.
+    Done,
 }
 
 /// A release that waits for its turn.
@@ -248,9 +278,9 @@ pub struct Canary {
     pub since: Option<Instant>,
     /// The step ends then at the earliest. `None`: when somebody promotes it, or before `since` is known.
     pub until: Option<Instant>,
-    /// The answers are compared again then.
+    /// The answers are compared again then. `None`: there is no analysis, or one is under way.
     pub look: Option<Instant>,
-    /// The latest verdict allows the next step.
+    /// The latest verdict, or that there is no analysis, or a person, allows the next step.
     pub good: bool,
     /// Verdicts in a row after `until` that decided nothing.
     pub holds: u32,
@@ -273,9 +303,39 @@ impl ServiceState {
     #[must_use]
     pub fn serving(&self) -> Option<GroupId> {
         match &self.rollout {
-            Some(Rollout { to, stage: Stage::Shift | Stage::Bake { .. } | Stage::Retire, .. }) => Some(*to),
+            Some(Rollout { to, stage: Stage::Shift | Stage::Confirm | Stage::Bake { .. } | Stage::Retire, .. }) => Some(*to),
             _ => self.live,
         }
+    }
+
+    /// Whether the service answers requests, behind the proxies. One that does not never begins to, and the other way round.
+    #[must_use]
+    pub fn has_routes(&self) -> bool {
+        self.releases.values().next().is_none_or(|declaration| declaration.serves)
+    }
+
+    /// The rollout in progress took the old group away before the new one was made: nothing else can begin before it has ended.
+    #[must_use]
+    pub fn is_vacated(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| rollout.vacated)
+    }
+
+    /// How many nodes a group of this release shall have.
+    #[must_use]
+    pub fn size_of(&self, release: ReleaseNumber) -> u32 {
+        self.scaled.or_else(|| self.declaration(release).map(|declaration| declaration.nodes)).unwrap_or_default()
+    }
+
+    /// Whether this release may not run.
+    #[must_use]
+    pub fn is_revoked(&self, release: ReleaseNumber) -> bool {
+        self.declaration(release).is_some_and(|declaration| self.revoked.contains(&declaration.artifact))
+    }
+
+    /// Whether nodes of this release never run beside others of the service.
+    #[must_use]
+    pub fn is_single(&self, release: ReleaseNumber) -> bool {
+        self.declaration(release).is_some_and(|declaration| declaration.policy.strategy == Strategy::Recreate)
     }
 
     /// How long requests may run out on nodes of this group.
@@ -298,22 +358,48 @@ impl ServiceState {
     /// When the core must be shown the world at the latest, even if nothing seems to happen. `None`: no deadline is armed.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let stage = self.rollout.as_ref().and_then(|rollout| match rollout.stage {
-            Stage::Prepare { deadline, .. } => Some(deadline),
-            Stage::Bake { until } => Some(until),
-            _ => None,
-        });
+        let stage = self.rollout.as_ref().and_then(Rollout::next_deadline);
+        let queued = self.queued.as_ref().and_then(|queued| queued.not_before);
         let running_out = self.draining.values().filter(|drain| !drain.over).filter_map(Draining::next_deadline);
         let retries = self.retries.values().filter_map(|retry| retry.at);
         let again = self.destroyed.values().copied();
         let joining = self.joining.values().copied();
-        stage.into_iter().chain(running_out).chain(retries).chain(again).chain(joining).chain(self.next_replacement()).min()
+        stage.into_iter().chain(queued).chain(running_out).chain(retries).chain(again).chain(joining).chain(self.next_replacement()).min()
     }
 
     fn next_replacement(&self) -> Option<Instant> {
         let group = self.serving()?;
-        let wanted = self.declaration(group.release)?.nodes as usize;
-        (self.groups.get(&group)?.nodes.len() < wanted).then_some(self.healing.not_before)
+        let waits = !self.healing.stopped && !self.healing.blocked && !self.is_rolling();
+        (waits && self.groups.get(&group)?.nodes.len() < self.size_of(group.release) as usize).then_some(self.healing.not_before)
+    }
+
+    /// New nodes are taking old ones' place, some after others: none of either is replaced.
+    #[must_use]
+    pub fn is_rolling(&self) -> bool {
+        matches!(self.rollout, Some(Rollout { stage: Stage::Roll { .. }, .. }))
+    }
+}
+
+impl Rollout {
+    fn next_deadline(&self) -> Option<Instant> {
+        if self.paused.is_some() {
+            return None;
+        }
+        match &self.stage {
+            Stage::Prepare { deadline, .. }
+            | Stage::Await { deadline }
+            | Stage::Roll { deadline }
+            | Stage::Restore { deadline, .. } => Some(*deadline),
+            Stage::Canary(canary) => canary.look.into_iter().chain(canary.until.filter(|_| canary.good)).min(),
+            Stage::Bake { until } => Some(*until),
+            Stage::Vacate
+            | Stage::Command
+            | Stage::Shift
+            | Stage::Confirm
+            | Stage::Retire
+            | Stage::Undo { .. }
+            | Stage::Unroll { .. } => None,
+        }
     }
 }
 

@@ -19,13 +19,14 @@ impl Round<'_> {
         let limit = self.policy_of(group, |policy| policy.gate_failures).unwrap_or(1);
         let fit = |seen: &NodeSeen| seen.condition == Condition::Running && seen.health.failures < limit;
         let mut wanted = self.pass.state.wanted_nodes(group);
-        wanted.any(|node| self.members.get(&node) == Some(&Weight::EQUAL) && self.seen.nodes.get(&node).is_some_and(fit))
+        wanted.any(|node| self.members.get(&node).is_some_and(|weight| weight.has_traffic()) && self.seen.nodes.get(&node).is_some_and(fit))
     }
 
-    /// No node of the new group can serve, and the old one has some that can.
+    /// No node of the new group can serve, and the old one has some that can, and may.
     pub fn must_give_back(&self) -> bool {
         let Some(Rollout { from: Some(from), to, .. }) = self.rollout() else { return false };
-        !self.serves(*to) && self.runnable(*from).next().is_some()
+        let allowed = !self.policy_of(*to, |policy| policy.breaks_the_way_back).unwrap_or_default();
+        allowed && !self.serves(*to) && self.runnable(*from).next().is_some()
     }
 
     /// The old group gets the traffic back: what runs at once, the rest of it when it has passed the gate again.
@@ -43,7 +44,7 @@ impl Round<'_> {
         self.members.extend(able.iter().map(|node| (*node, Weight::EQUAL)));
         let trial = self.policy_of(group, |policy| policy.progress_deadline).unwrap_or_default();
         let deadline = self.pass.now.after(trial);
-        let with_traffic = |node: &NodeId| self.members.get(node) == Some(&Weight::EQUAL);
+        let with_traffic = |node: &NodeId| self.members.get(node).is_some_and(|weight| weight.has_traffic());
         let rest: Vec<NodeId> = self.pass.state.wanted_nodes(group).filter(|node| !with_traffic(node)).collect();
         self.pass.state.joining.extend(rest.into_iter().map(|node| (node, deadline)));
     }
@@ -90,7 +91,7 @@ impl Round<'_> {
         if wanted.is_empty() || (from_serves && wanted.len() - hopeless < needed) {
             return Trial::Failed(first_hopeless.unwrap_or_else(|| gate::vanished(to.node(0))));
         }
-        let late = self.pass.now >= deadline;
+        let late = self.is_due(deadline);
         if !(self.are_probed(to) && self.is_acknowledged_where_reachable()) {
             return if late { Trial::Late } else { Trial::Running };
         }
@@ -113,6 +114,6 @@ impl Round<'_> {
     /// Every proxy that could be asked, at least one, has acknowledged the route that was decided before this round.
     fn is_acknowledged_where_reachable(&self) -> bool {
         let mut known = self.seen.proxies.values().flatten().peekable();
-        !self.ahead && known.peek().is_some() && known.all(|known| *known >= self.decided)
+        !self.pass.state.has_routes() || (!self.ahead && known.peek().is_some() && known.all(|known| *known >= self.decided))
     }
 }

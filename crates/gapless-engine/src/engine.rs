@@ -231,7 +231,7 @@ impl Engine {
             return vec![Planned::Refused(lost(&declaration.service, &error))];
         }
         let state = self.state(&declaration.service).unwrap_or_default();
-        plan(&state, &declaration.to_core())
+        plan(&state, &declaration.to_core(), false, self.inner.parts.clock.now())
     }
 
     /// The last durable state of a service that was declared.
