@@ -192,7 +192,10 @@ impl fmt::Display for Planned {
                 f.write_str(if *compared { "; their answers are compared with the old ones'" } else { "" })
             }
             Planned::Roll { surge, floor } => {
-                write!(f, "Route after Route: new nodes take old ones' place, {surge} beyond the node count, never fewer than {floor} ready")
+                write!(
+                    f,
+                    "Route after Route: new nodes take old ones' place, {surge} beyond the node count, never fewer than {floor} ready"
+                )
             }
             Planned::Gate { passes, deadline } => {
                 write!(f, "Route: probed without traffic; gate: {passes} passed checks in a row each, within {deadline:?}")

@@ -26,7 +26,7 @@ const LIST: &str = "`gapless releases` lists what there is";
 pub(crate) enum Wish {
     /// It is so already, or on its way, or next (I6).
     Nothing,
-    /// It is what is live: nothing has to be done, but this release is the wanted one from now on (I6).
+    /// It is what is live or on its way: nothing has to be done, but this release is the wanted one from now on (I6).
     Adopt(ReleaseNumber),
     /// It makes a new release, and its rollout begins.
     Release,
@@ -47,7 +47,7 @@ pub(crate) fn wish(state: &ServiceState, declaration: &Declaration, urgent: bool
     if is_wanted_already(state, declaration) {
         return Wish::Nothing;
     }
-    if let Some(release) = live_already(state, declaration) {
+    if let Some(release) = there_already(state, declaration) {
         return Wish::Adopt(release);
     }
     let frozen_until = if urgent { None } else { frozen_until(declaration, now) };
@@ -136,7 +136,10 @@ fn rollback_target(state: &ServiceState, to: Option<ReleaseNumber>) -> Result<Re
 /// Why nothing may go back to this release.
 fn no_way_back_to(state: &ServiceState, target: ReleaseNumber, forced: bool) -> Option<Why> {
     if state.is_revoked(target) {
-        return Some((format!("the artifact of {target} is revoked"), "name another release, or lift the revocation: `gapless revoke --lift`"));
+        return Some((
+            format!("the artifact of {target} is revoked"),
+            "name another release, or lift the revocation: `gapless revoke --lift`",
+        ));
     }
     let breaking = broken_by(state, target)?;
     let hint = "what it changed is not there for earlier releases: deploy a release that mends it, or go back all the same with `gapless rollback --force`";
@@ -160,7 +163,10 @@ fn impossible_here(state: &ServiceState, declaration: &Declaration) -> Option<Wh
     let turns = !state.releases.is_empty() && state.has_routes() != declaration.serves;
     turns.then(|| {
         let (was, is) = if declaration.serves { ("without a port", "with one") } else { ("with a port", "without one") };
-        (format!("the service was declared {was} and is now declared {is}"), "declare the worker as a service of its own, under another name")
+        (
+            format!("the service was declared {was} and is now declared {is}"),
+            "declare the worker as a service of its own, under another name",
+        )
     })
 }
 
@@ -172,15 +178,17 @@ fn is_wanted_already(state: &ServiceState, declaration: &Declaration) -> bool {
     };
     let under_way = state.rollout.as_ref().is_some_and(|rollout| rollout.to.release == release && !rollout.is_given_up());
     let next = state.queued.as_ref().is_some_and(|queued| queued.release == release);
+    let (under_way, live) = if state.queued.is_some() { (false, false) } else { (under_way, state.live_release() == Some(release)) };
     // Neither pinned nor live nor on its way: it was rejected, and declaring it again is asking for another try.
-    state.pinned || under_way || next || (state.live_release() == Some(release) && state.queued.is_none())
+    state.pinned || under_way || next || live
 }
 
-/// The live release, if it is what this declaration says and nothing is about to take its place.
-fn live_already(state: &ServiceState, declaration: &Declaration) -> Option<ReleaseNumber> {
-    let release =
-        state.live_release().filter(|release| state.declaration(*release).is_some_and(|known| known.content == declaration.content))?;
-    busy(state).is_none().then_some(release)
+/// The release that is on its way, or live with nothing about to take its place, if it is what this declaration says.
+fn there_already(state: &ServiceState, declaration: &Declaration) -> Option<ReleaseNumber> {
+    let on_its_way = state.rollout.as_ref().filter(|rollout| !rollout.is_given_up()).map(|rollout| rollout.to.release);
+    let live = state.live_release().filter(|_| busy(state).is_none());
+    let is_it = |release: &ReleaseNumber| state.declaration(*release).is_some_and(|known| known.content == declaration.content);
+    on_its_way.filter(is_it).or(live.filter(is_it))
 }
 
 /// The end of the freeze window that a rollout to this declaration would have to wait for.

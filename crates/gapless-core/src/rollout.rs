@@ -230,7 +230,7 @@ impl<'a> Round<'a> {
 
     /// Every proxy has acknowledged this generation or a later one of ours.
     pub fn is_acknowledged(&self, generation: Generation) -> bool {
-        !self.pass.state.has_routes() || (!self.ahead && self.seen.is_acknowledged(generation))
+        if self.pass.state.has_routes() { !self.ahead && self.seen.is_acknowledged(generation) } else { generation <= self.decided }
     }
 
     pub fn policy_of<T>(&self, group: GroupId, part: impl Fn(&crate::policy::Policy) -> T) -> Option<T> {

@@ -386,19 +386,14 @@ impl Rollout {
             return None;
         }
         match &self.stage {
-            Stage::Prepare { deadline, .. }
-            | Stage::Await { deadline }
-            | Stage::Roll { deadline }
-            | Stage::Restore { deadline, .. } => Some(*deadline),
+            Stage::Prepare { deadline, .. } | Stage::Await { deadline } | Stage::Roll { deadline } | Stage::Restore { deadline, .. } => {
+                Some(*deadline)
+            }
             Stage::Canary(canary) => canary.look.into_iter().chain(canary.until.filter(|_| canary.good)).min(),
             Stage::Bake { until } => Some(*until),
-            Stage::Vacate
-            | Stage::Command
-            | Stage::Shift
-            | Stage::Confirm
-            | Stage::Retire
-            | Stage::Undo { .. }
-            | Stage::Unroll { .. } => None,
+            Stage::Vacate | Stage::Command | Stage::Shift | Stage::Confirm | Stage::Retire | Stage::Undo { .. } | Stage::Unroll { .. } => {
+                None
+            }
         }
     }
 }

@@ -70,7 +70,10 @@ fn unsound_strategy(declaration: &Declaration, policy: &Policy) -> Option<Why> {
 
 fn unsound_steps(steps: &[CanaryStep]) -> Option<Why> {
     if let Some(step) = steps.iter().find(|step| !(1..100).contains(&step.percent)) {
-        return Some((format!("a canary step gives {} percent of the traffic", step.percent), "a share is from 1 to 99 percent; all of it comes last by itself"));
+        return Some((
+            format!("a canary step gives {} percent of the traffic", step.percent),
+            "a share is from 1 to 99 percent; all of it comes last by itself",
+        ));
     }
     let falls = steps.windows(2).find(|pair| matches!(pair, [first, second] if second.percent <= first.percent))?;
     let [first, second] = falls else { return None };

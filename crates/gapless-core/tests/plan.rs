@@ -68,8 +68,9 @@ fn a_changed_declaration_is_told_in_the_order_of_its_effects() {
 #[test]
 fn the_plan_names_the_group_that_the_step_then_creates() {
     let (state, wanted) = (live(), declaration(2));
-    let planned =
-        plan(&state, &wanted, false, Instant(1000)).into_iter().find_map(|line| if let Planned::Create { group, .. } = line { Some(group) } else { None });
+    let planned = plan(&state, &wanted, false, Instant(1000))
+        .into_iter()
+        .find_map(|line| if let Planned::Create { group, .. } = line { Some(group) } else { None });
     let step = step(&state, &Event::declared(wanted), Instant(5));
     let created =
         step.effects.iter().find_map(|(_, effect)| if let Effect::EnsureGroup { group, .. } = effect { Some(*group) } else { None });

@@ -1,10 +1,13 @@
 //! A small engine over the model world: journal first, then the effect, then its outcome. It crashes and doubles where it is told.
 
 use super::model::{Behaviour, Order, TICK, World};
+use gapless_core::analysis::{Judgement, Verdict};
 use gapless_core::effect::{Effect, EffectId, EffectKind};
 use gapless_core::event::{Event, Failure};
 use gapless_core::invariant::{self, Monitor};
+use gapless_core::node::GroupId;
 use gapless_core::observation::Observation;
+use gapless_core::policy::Strategy;
 use gapless_core::rollout::{Refusal, step};
 use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
@@ -51,6 +54,8 @@ pub struct Engine {
     pub mode: Mode,
     monitor: Monitor,
     pub outcomes: usize,
+    /// What comparisons say from now on.
+    pub verdict: Verdict,
     /// Some node died or a proxy lost its memory: capacity may fall for a while.
     pub disturbed: bool,
     reached_floor: bool,
@@ -74,6 +79,7 @@ impl Engine {
             mode,
             monitor: Monitor::default(),
             outcomes: 0,
+            verdict: Verdict::Promote,
             disturbed: false,
             reached_floor: false,
             rested_on: None,
@@ -162,8 +168,9 @@ impl Engine {
         match effect {
             Effect::EnsureGroup { group, size } => {
                 let declaration = &self.state.releases[&group.release];
-                let behaviour = self.behaviours.get(&declaration.artifact.0).cloned().unwrap_or_default();
-                vec![(100, Order::Create { group: *group, size: *size, image: declaration.image, behaviour })]
+                let behaviour = self.behaviour(*group);
+                let alone = declaration.policy.strategy == Strategy::Recreate;
+                vec![(100, Order::Create { group: *group, size: *size, image: declaration.image, behaviour, alone })]
             }
             Effect::Route(route) => {
                 let apply = |(name, proxy): (&String, &super::model::Proxy)| {
@@ -175,19 +182,35 @@ impl Engine {
                 vec![(50, Order::Drain { nodes: nodes.clone(), deadline: u64::try_from(deadline.as_millis()).unwrap() })]
             }
             Effect::DestroyNodes { nodes } => vec![(100, Order::Destroy { nodes: nodes.clone() })],
-            Effect::RunTask { .. } | Effect::Analyse { .. } | Effect::Notify(_) => Vec::new(),
+            Effect::RunTask { group, task, .. } => vec![(50, Order::Task { group: *group, task: *task })],
+            Effect::Analyse { .. } | Effect::Notify(_) => Vec::new(),
         }
     }
 
     fn ends(&self, effect: &Effect) -> (u64, Result<(), Failure>) {
-        let unreachable = self.world.proxies.iter().find(|(_, proxy)| proxy.unreachable).map(|(name, _)| name);
+        let unreachable =
+            self.world.proxies.iter().filter(|_| !self.world.worker).find(|(_, proxy)| proxy.unreachable).map(|(name, _)| name);
         match effect {
             Effect::Route(_) | Effect::Drain { .. } => match unreachable {
                 Some(name) => (1000, Err(Failure { reason: format!("proxy {name} does not answer"), is_final: false })),
                 None => (50 + self.world.proxies.values().map(|proxy| proxy.slow).max().unwrap_or(0), Ok(())),
             },
+            Effect::RunTask { group, task, .. } => {
+                let behaviour = self.behaviour(*group);
+                let end = if behaviour.failing.contains(task) {
+                    Err(Failure { reason: format!("{task} ended with status 1"), is_final: true })
+                } else {
+                    Ok(())
+                };
+                (behaviour.runs, end)
+            }
             _ => (100, Ok(())),
         }
+    }
+
+    fn behaviour(&self, group: GroupId) -> Behaviour {
+        let artifact = self.state.releases.get(&group.release).map(|declaration| declaration.artifact.0);
+        artifact.and_then(|artifact| self.behaviours.get(&artifact).cloned()).unwrap_or_default()
     }
 
     /// The journal is lost; the world is not. Another life of the service begins with instances that are not used.
@@ -252,7 +275,9 @@ impl Engine {
             self.crash_after_sending();
             self.due.retain(|(_, due)| matches!(due, Due::Order(_)));
         } else {
-            self.feed(Event::EffectEnded { effect: id, result });
+            let analysed = matches!(self.state.pending.get(&id), Some(Effect::Analyse { .. })) && result.is_ok();
+            let judgement = Judgement { verdict: self.verdict, evidence: format!("{:?}", self.verdict) };
+            self.feed(if analysed { Event::Analysed { effect: id, judgement } } else { Event::EffectEnded { effect: id, result } });
         }
         until(&self.state) || self.follow(until)
     }
@@ -292,7 +317,7 @@ impl Engine {
 
     /// What no step shows: what the proxies and the nodes really do.
     fn check_truth(&mut self) {
-        assert!(self.world.violations.is_empty(), "I2 is broken: {:?}\n{}", self.world.violations, self.log.join("\n"));
+        assert!(self.world.violations.is_empty(), "the world is harmed: {:?}\n{}", self.world.violations, self.log.join("\n"));
         assert_eq!(self.world.counts.lost, 0, "requests were lost with a destroyed node\n{}", self.log.join("\n"));
         let floor = invariant::floor(&self.state);
         let capacity = self.world.least_capacity();
@@ -330,13 +355,14 @@ impl Engine {
             && state.pending.is_empty()
             && state.draining.is_empty()
             && state.joining.is_empty()
-            && state.retries.is_empty();
+            && state.retries.is_empty()
+            && state.queued.is_none();
         calm && self.due.is_empty()
             && self.held.is_empty()
-            && self.world.proxies.values().all(|proxy| proxy.generation().unwrap_or_default() == state.route.generation)
+            && (self.world.worker || self.world.proxies.values().all(|proxy| proxy.generation().unwrap_or_default() == state.route.generation))
             // Before the first route nobody can say what the proxies name, so unknown nodes are left alone.
             && (state.route.generation.0 == 0 || self.world.node_names().iter().all(|node| state.is_wanted(*node)))
-            && state.live.is_none_or(|live| state.wanted_nodes(live).count() as u32 == state.releases[&live.release].nodes)
+            && (state.healing.stopped || state.live.is_none_or(|live| state.wanted_nodes(live).count() as u32 == state.size_of(live.release)))
     }
 
     pub fn settle(&mut self, at_most: Duration) -> bool {

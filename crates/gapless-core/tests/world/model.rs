@@ -1,6 +1,7 @@
 //! Nodes, proxies and requests. Time is in milliseconds and moves in ticks.
 
 use gapless_core::digest::Digest;
+use gapless_core::effect::Task;
 use gapless_core::node::{GroupId, NodeId};
 use gapless_core::observation::{Condition, Evidence, Health, NodeSeen, Observation};
 use gapless_core::route::{Generation, Route, Weight};
@@ -24,11 +25,17 @@ pub struct Behaviour {
     /// Ends by itself with this code, this long after it runs.
     pub exits: Option<(i32, u64)>,
     pub wrong_image: bool,
+    /// From a worker's stop signal to its end.
+    pub stops: u64,
+    /// How long a task runs.
+    pub runs: u64,
+    /// Tasks that end with an error.
+    pub failing: BTreeSet<Task>,
 }
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { boots: 100, answers: 200, status: 200, exits: None, wrong_image: false }
+        Self { boots: 100, answers: 200, status: 200, exits: None, wrong_image: false, stops: 200, runs: 300, failing: BTreeSet::new() }
     }
 }
 
@@ -40,6 +47,8 @@ struct Node {
     exited: Option<(Option<i32>, String)>,
     /// It runs and answers nothing.
     hung: bool,
+    /// A worker that was told to stop ends then.
+    stopping: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -79,10 +88,29 @@ pub struct Counts {
 /// An order that reaches the world.
 #[derive(Clone, Debug)]
 pub enum Order {
-    Create { group: GroupId, size: u32, image: Digest, behaviour: Behaviour },
-    Apply { proxy: String, route: Route },
-    Drain { nodes: BTreeSet<NodeId>, deadline: u64 },
-    Destroy { nodes: BTreeSet<NodeId> },
+    /// `alone`: no other node of the service may exist.
+    Create {
+        group: GroupId,
+        size: u32,
+        image: Digest,
+        behaviour: Behaviour,
+        alone: bool,
+    },
+    Task {
+        group: GroupId,
+        task: Task,
+    },
+    Apply {
+        proxy: String,
+        route: Route,
+    },
+    Drain {
+        nodes: BTreeSet<NodeId>,
+        deadline: u64,
+    },
+    Destroy {
+        nodes: BTreeSet<NodeId>,
+    },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,6 +121,9 @@ pub struct World {
     pub proxies: BTreeMap<String, Proxy>,
     requests: Vec<Request>,
     kept: Generation,
+    pub tasks: BTreeSet<(GroupId, Task)>,
+    /// The service's nodes answer no requests.
+    pub worker: bool,
     pub counts: Counts,
     pub violations: Vec<String>,
 }
@@ -104,18 +135,45 @@ pub fn digest(byte: u8) -> Digest {
 impl World {
     pub fn obey(&mut self, order: &Order) {
         match order {
-            Order::Create { group, size, image, behaviour } => self.create(*group, *size, *image, behaviour),
+            Order::Create { group, size, image, behaviour, alone } => {
+                let before = self.made.len();
+                self.create(*group, *size, *image, behaviour);
+                if *alone && self.made.len() > before {
+                    self.check_alone(*group, *size);
+                }
+            }
+            Order::Task { group, task } => self.run_task(*group, *task),
             Order::Apply { proxy, route } => self.apply(proxy, route),
             Order::Drain { nodes, deadline } => self.drain(nodes, *deadline),
             Order::Destroy { nodes } => nodes.iter().for_each(|node| self.destroy(*node)),
         }
     }
 
+    /// Nodes that run alone were made: nothing else may be at work.
+    fn check_alone(&mut self, group: GroupId, size: u32) {
+        let at_work: Vec<NodeId> = self.nodes.iter().filter(|(_, node)| node.exited.is_none()).map(|(id, _)| *id).collect();
+        let others = at_work.iter().filter(|node| node.group != group).count();
+        if others > 0 || at_work.len() > size as usize {
+            self.violations.push(format!("nodes of {group} were made while others are at work: {at_work:?}"));
+        }
+    }
+
+    /// A receiver that is told again does not run it again.
+    fn run_task(&mut self, group: GroupId, task: Task) {
+        if task == Task::ReleaseCommand && self.nodes.keys().any(|node| node.group == group) {
+            self.violations.push(format!("the release command of {group} runs beside its nodes"));
+        }
+        self.tasks.insert((group, task));
+    }
+
     fn create(&mut self, group: GroupId, size: u32, image: Digest, behaviour: &Behaviour) {
         for node in (0..size).map(|ordinal| group.node(ordinal)) {
             if self.made.insert(node) {
                 let image = if behaviour.wrong_image { digest(0xee) } else { image };
-                self.nodes.insert(node, Node { behaviour: behaviour.clone(), image, created: self.now, exited: None, hung: false });
+                self.nodes.insert(
+                    node,
+                    Node { behaviour: behaviour.clone(), image, created: self.now, exited: None, hung: false, stopping: None },
+                );
             }
         }
     }
@@ -137,6 +195,12 @@ impl World {
 
     fn drain(&mut self, nodes: &BTreeSet<NodeId>, deadline: u64) {
         let at = self.now + deadline;
+        for node in nodes {
+            let now = self.now;
+            if let Some(node) = self.nodes.get_mut(node).filter(|_| self.worker) {
+                node.stopping.get_or_insert(now + node.behaviour.stops);
+            }
+        }
         for proxy in self.proxies.values_mut().filter(|proxy| !proxy.unreachable) {
             for node in nodes {
                 proxy.cut_at.entry(*node).or_insert(at);
@@ -159,7 +223,7 @@ impl World {
 
     /// Every proxy has heard of the drain of these nodes.
     pub fn knows_drain(&self, nodes: &BTreeSet<NodeId>) -> bool {
-        self.proxies.values().all(|proxy| nodes.iter().all(|node| proxy.cut_at.contains_key(node)))
+        self.worker || self.proxies.values().all(|proxy| nodes.iter().all(|node| proxy.cut_at.contains_key(node)))
     }
 
     pub fn kill(&mut self, node: NodeId, why: &str) {
@@ -184,7 +248,10 @@ impl World {
     /// A node that nobody knows.
     pub fn plant(&mut self, node: NodeId) {
         self.made.insert(node);
-        self.nodes.insert(node, Node { behaviour: Behaviour::default(), image: digest(1), created: self.now, exited: None, hung: false });
+        self.nodes.insert(
+            node,
+            Node { behaviour: Behaviour::default(), image: digest(1), created: self.now, exited: None, hung: false, stopping: None },
+        );
     }
 
     /// A new process takes the proxy's place, without its memory.
@@ -261,6 +328,9 @@ impl World {
             {
                 node.exited = Some((Some(code), "cannot open configuration".into()));
             }
+            if node.stopping.is_some_and(|at| now >= at) {
+                node.exited = Some((Some(0), "asked to stop".into()));
+            }
         }
     }
 
@@ -294,6 +364,14 @@ impl World {
     }
 
     fn send_requests(&mut self) {
+        if self.worker {
+            let at_work = self
+                .nodes
+                .values()
+                .filter(|node| node.exited.is_none() && node.stopping.is_none() && self.now >= node.created + node.behaviour.boots);
+            self.counts.served += at_work.count() as u64;
+            return;
+        }
         for name in self.proxies.keys().cloned().collect::<Vec<_>>() {
             self.send_request(&name, SHORT_REQUEST);
         }
@@ -321,7 +399,7 @@ impl World {
 
     pub fn observe(&self) -> Observation {
         let mut seen = Observation::default();
-        for (name, proxy) in &self.proxies {
+        for (name, proxy) in self.proxies.iter().filter(|_| !self.worker) {
             let generation = proxy.applied.as_ref().map(|route| route.generation);
             seen.proxies.insert(name.clone(), generation.filter(|_| !proxy.unreachable));
         }
@@ -338,8 +416,26 @@ impl World {
             None => Condition::Running,
         };
         let reachable: Vec<&String> = self.proxies.iter().filter(|(_, proxy)| !proxy.unreachable).map(|(name, _)| name).collect();
+        if self.worker {
+            let stopping = u32::from(node.stopping.is_some() && node.exited.is_none());
+            return NodeSeen { condition, image: node.image, health: self.uptime(node), requests_in_flight: stopping };
+        }
         let in_flight = self.requests.iter().filter(|request| request.node == id && reachable.contains(&&request.proxy)).count();
         NodeSeen { condition, image: node.image, health: self.worst_health(id), requests_in_flight: u32::try_from(in_flight).unwrap() }
+    }
+
+    /// A worker's health is that it stays up.
+    fn uptime(&self, node: &Node) -> Health {
+        match node.answer(self.now) {
+            Ok(()) => Health { passes: 9, ..Health::default() },
+            Err((text, true)) => Health {
+                failures: 9,
+                failures_after_answer: 9,
+                evidence: Some(Evidence { check: "check".into(), result: text, times: 9 }),
+                ..Health::default()
+            },
+            Err((_, false)) => Health::default(),
+        }
     }
 
     fn worst_health(&self, node: NodeId) -> Health {
@@ -361,6 +457,9 @@ impl World {
 
     /// The fewest nodes that can answer at any proxy that has a route with traffic.
     pub fn least_capacity(&self) -> Option<usize> {
+        if self.worker {
+            return None;
+        }
         let routes = self.proxies.values().filter(|proxy| !proxy.absent).filter_map(|proxy| proxy.applied.as_ref());
         let serving = routes.filter(|route| route.members.values().any(|weight| *weight > Weight::PROBED));
         serving

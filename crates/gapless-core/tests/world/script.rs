@@ -4,8 +4,12 @@
 //! |---|---|
 //! | `policy nodes 3 floor 2 passes 2 failures 3 progress 60s drain 30s bake 0s` | what the next declarations say |
 //! | `proxies a b`, `slow a 3s`, `unreachable a`, `reachable a`, `replace a` (without memory), `rewind a` (with its last but one route), `absent a` (no worker), `present a`, `ahead a` (with a generation that nobody decided) | the proxies |
-//! | `behave v2 status 500`, `boots 1s`, `answers 1s`, `exits 3 150ms`, `stays`, `wrong-image`, `well` | nodes that an artifact version makes from now on |
-//! | `declare v2`, `rollback`, `rollback r1` | people |
+//! | `behave v2 status 500`, `boots 1s`, `answers 1s`, `exits 3 150ms`, `stays`, `wrong-image`, `stops 3s` (a worker), `runs 3s` (a task), `fails release-command`, `well` | nodes that an artifact version makes from now on |
+//! | `policy blue-green`, `policy recreate`, `policy rolling 1` (surge), `policy canary 5:2s 50:person analysis` | the strategy of the next declarations |
+//! | `policy task 10s keep 2 supersede replace way-back broken freeze 4320-4321` (minutes of the week), `tasks release-command after-shift`, `worker` | more of what they say |
+//! | `declare v2`, `declare v2 urgent`, `declare v2 together`, `rollback`, `rollback r1`, `rollback r1 forced` | people |
+//! | `pause`, `resume`, `cancel`, `promote`, `retry`, `scale 5`, `revoke v2 v3`, `revoke` (nothing any more) | people, too |
+//! | `verdict hold`, `partners ready`, `partners failed` | what comparisons and other services say |
 //! | `run 5s`, `settle`, `until bake` | time passes: that long, until nothing is under way, until the state is so |
 //! | `kill r1-i1-n0`, `kill all r1`, `vanish r1-i1-n0`, `plant r7-i70-n0`, `hang r1-i1-n0` (it runs and answers nothing), `wake r1-i1-n0`, `long 20s` (requests) | the world |
 //! | `fail Route 2 why`, `fail EnsureGroup always finally why`, `repair EnsureGroup`, `hold DestroyNodes`, `release held` | effects |
@@ -15,13 +19,16 @@
 
 use super::engine::{Engine, Mode};
 use super::model::{Behaviour, Proxy, digest};
-use gapless_core::effect::{Effect, EffectId, EffectKind};
+use gapless_core::analysis::{AnalysisPolicy, Verdict};
+use gapless_core::effect::{Effect, EffectId, EffectKind, Task};
 use gapless_core::event::{Event, Failure};
+use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome};
-use gapless_core::policy::Policy;
+use gapless_core::policy::{CanaryPause, CanaryStep, Policy, Strategy, Supersede};
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::Weight;
-use gapless_core::service::{ServiceState, Stage};
+use gapless_core::service::{Canary, ServiceState, Stage, Together};
+use gapless_core::time::WeeklyWindow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -101,9 +108,8 @@ impl Story {
         match words {
             ["policy", settings @ ..] => self.policy(settings),
             ["behave", version, settings @ ..] => self.behave(version, settings),
-            ["declare", version] => self.declare(version),
-            ["rollback"] => self.roll_back(None),
-            ["rollback", release] => self.roll_back(Some(ReleaseNumber(number(release, 'r')?))),
+            ["tasks" | "worker" | "verdict" | "partners", ..] => self.settings(words),
+            ["declare" | "rollback" | "pause" | "resume" | "cancel" | "promote" | "retry" | "scale" | "revoke", ..] => self.people(words),
             ["run", span] => {
                 self.engine.run_for(duration(span)?);
                 Ok(())
@@ -193,6 +199,9 @@ impl Story {
     }
 
     fn policy(&mut self, settings: &[&str]) -> Result<(), String> {
+        if self.strategy(settings)? {
+            return Ok(());
+        }
         for pair in settings.chunks(2) {
             let [name, value] = pair else { return Err("a setting without a value".into()) };
             let count = || value.parse::<u32>().map_err(|error| error.to_string());
@@ -205,10 +214,34 @@ impl Story {
                 "progress" => policy.progress_deadline = duration(value)?,
                 "drain" => policy.drain_deadline = duration(value)?,
                 "bake" => policy.bake = duration(value)?,
+                "task" => policy.task_deadline = duration(value)?,
+                "keep" => policy.keep = count()?,
+                "supersede" => policy.supersede = if *value == "replace" { Supersede::Replace } else { Supersede::Queue },
+                "way-back" => policy.breaks_the_way_back = *value == "broken",
+                "freeze" => policy.freeze = windows(value)?,
                 _ => return Err(format!("no setting `{name}`")),
             }
         }
         Ok(())
+    }
+
+    /// Whether the settings were a strategy.
+    fn strategy(&mut self, settings: &[&str]) -> Result<bool, String> {
+        self.declaration.policy.strategy = match settings {
+            ["blue-green"] => Strategy::BlueGreen,
+            ["recreate"] => Strategy::Recreate,
+            ["rolling", surge] => Strategy::Rolling { surge: surge.parse().map_err(|_| "no count")? },
+            ["canary", steps @ ..] => {
+                let analysis = AnalysisPolicy { minimum_requests: 100, error_margin: 50, latency_margin: 20 };
+                let (steps, analysis) = match steps {
+                    [steps @ .., "analysis"] => (steps, Some(analysis)),
+                    steps => (steps, None),
+                };
+                Strategy::Canary { steps: steps.iter().map(|step| canary_step(step)).collect::<Result<_, _>>()?, analysis }
+            }
+            _ => return Ok(false),
+        };
+        Ok(true)
     }
 
     fn behave(&mut self, version: &str, settings: &[&str]) -> Result<(), String> {
@@ -223,6 +256,9 @@ impl Story {
                 "exits" => behaviour.exits = Some((value()?.parse().map_err(|_| "no code")?, milliseconds(value()?)?)),
                 "stays" => behaviour.exits = None,
                 "wrong-image" => behaviour.wrong_image = true,
+                "stops" => behaviour.stops = milliseconds(value()?)?,
+                "runs" => behaviour.runs = milliseconds(value()?)?,
+                "fails" => drop(behaviour.failing.insert(task(value()?)?)),
                 "well" => *behaviour = Behaviour::default(),
                 _ => return Err(format!("no behaviour `{word}`")),
             }
@@ -230,18 +266,57 @@ impl Story {
         Ok(())
     }
 
-    fn declare(&mut self, version: &str) -> Result<(), String> {
+    fn settings(&mut self, words: &[&str]) -> Result<(), String> {
+        match words {
+            ["tasks", names @ ..] => {
+                let all = names.iter().map(|name| task(name));
+                self.declaration.tasks = all.collect::<Result<_, _>>()?;
+            }
+            ["worker"] => {
+                self.declaration.serves = false;
+                self.engine.world.worker = self.engine.state.releases.is_empty();
+            }
+            ["verdict", "promote"] => self.engine.verdict = Verdict::Promote,
+            ["verdict", "hold"] => self.engine.verdict = Verdict::Hold,
+            ["verdict", "abort"] => self.engine.verdict = Verdict::Abort,
+            ["partners", "ready"] => drop(self.engine.feed(Event::PartnersReady)),
+            ["partners", "failed"] => drop(self.engine.feed(Event::PartnersFailed { reason: "app/worker was rejected".into() })),
+            _ => return Err("no such setting".into()),
+        }
+        Ok(())
+    }
+
+    fn people(&mut self, words: &[&str]) -> Result<(), String> {
+        let event = match words {
+            ["declare", version, how @ ..] => self.declared(version, how)?,
+            ["rollback"] => Event::RollbackRequested { to: None, forced: false },
+            ["rollback", release, how @ ..] => {
+                Event::RollbackRequested { to: Some(ReleaseNumber(number(release, 'r')?)), forced: how == ["forced"] }
+            }
+            ["pause"] => Event::Paused,
+            ["resume"] => Event::Resumed,
+            ["cancel"] => Event::Cancelled,
+            ["promote"] => Event::Promoted,
+            ["retry"] => Event::RetryRequested,
+            ["scale", nodes] => Event::Scaled { nodes: nodes.parse().map_err(|_| "no count")? },
+            ["revoke", versions @ ..] => {
+                let artifacts = versions.iter().map(|version| Ok(ArtifactVersion(number(version, 'v')?)));
+                Event::Revoked { artifacts: artifacts.collect::<Result<_, String>>()? }
+            }
+            _ => return Err("nobody can want that".into()),
+        };
+        self.engine.feed(event);
+        Ok(())
+    }
+
+    fn declared(&mut self, version: &str, how: &[&str]) -> Result<Event, String> {
         let artifact = number(version, 'v')?;
         self.declaration.artifact = ArtifactVersion(artifact);
         self.declaration.image = digest(u8::try_from(artifact).map_err(|error| error.to_string())?);
         self.declaration.content = content(&self.declaration);
-        self.engine.feed(Event::declared(self.declaration.clone()));
-        Ok(())
-    }
-
-    fn roll_back(&mut self, to: Option<ReleaseNumber>) -> Result<(), String> {
-        self.engine.feed(Event::RollbackRequested { to, forced: false });
-        Ok(())
+        let with = BTreeSet::from([ServiceName::new("app", "worker").map_err(|error| error.to_string())?]);
+        let together = how.contains(&"together").then(|| Together { id: digest(9), with });
+        Ok(Event::Declared { declaration: self.declaration.clone(), urgent: how.contains(&"urgent"), together })
     }
 
     fn until(&mut self, what: &[&str]) -> Result<(), String> {
@@ -273,6 +348,12 @@ impl Story {
                 .take_while(|line| !line.contains("> declare"))
                 .any(|line| line.split_once("s ").is_some_and(|(_, rest)| rest.starts_with('e'))),
             ["cut", count] => counts.cut.to_string() == **count,
+            ["ran", name, count] => {
+                let wanted = task(name)?;
+                self.engine.world.tasks.iter().filter(|(_, task)| *task == wanted).count().to_string() == **count
+            }
+            ["nodes", count] => self.engine.world.node_names().len().to_string() == **count,
+            ["refused"] => self.engine.log.iter().rev().take(3).any(|line| line.contains("  refused: ")),
             ["exists", node] => self.engine.world.node_names().contains(&node.parse().map_err(|_| "no node")?),
             ["gone", node] => !self.engine.world.node_names().contains(&node.parse().map_err(|_| "no node")?),
             _ => is(&self.engine.state, &what.iter().map(|word| (*word).to_string()).collect::<Vec<_>>()),
@@ -290,6 +371,23 @@ fn is(state: &ServiceState, words: &[String]) -> bool {
         ["booted"] => matches!(stage, Some(Stage::Prepare { booted: true, .. })),
         ["shift"] => matches!(stage, Some(Stage::Shift)),
         ["bake"] => matches!(stage, Some(Stage::Bake { .. })),
+        ["vacate"] => matches!(stage, Some(Stage::Vacate)),
+        ["command"] => matches!(stage, Some(Stage::Command)),
+        ["await"] => matches!(stage, Some(Stage::Await { .. })),
+        ["canary", step] => matches!(stage, Some(Stage::Canary(canary)) if canary.step.to_string() == *step),
+        ["counting"] => matches!(stage, Some(Stage::Canary(Canary { since: Some(_), .. }))),
+        ["roll"] => matches!(stage, Some(Stage::Roll { .. })),
+        ["confirm"] => matches!(stage, Some(Stage::Confirm)),
+        ["unroll"] => matches!(stage, Some(Stage::Unroll { .. })),
+        ["restore"] => matches!(stage, Some(Stage::Restore { .. })),
+        ["joined", count] => {
+            let to = state.rollout.as_ref().map(|rollout| rollout.to);
+            state.route.members.iter().filter(|(node, weight)| Some(node.group) == to && weight.has_traffic()).count().to_string() == *count
+        }
+        ["queued", release] => state.queued.as_ref().is_some_and(|queued| queued.release.to_string() == *release),
+        ["crash-loop"] => state.healing.stopped,
+        ["kept", release] => state.releases.keys().any(|kept| kept.to_string() == *release),
+        ["forgotten", release] => !state.releases.keys().any(|kept| kept.to_string() == *release),
         ["retire"] => matches!(stage, Some(Stage::Retire)),
         ["undo"] => matches!(stage, Some(Stage::Undo { .. })),
         ["ended"] => stage.is_none(),
@@ -307,7 +405,7 @@ fn is(state: &ServiceState, words: &[String]) -> bool {
 
 /// A content that differs when anything of the declaration does.
 pub fn content(declaration: &Declaration) -> gapless_core::digest::Digest {
-    let text = format!("{} {} {:?}", declaration.artifact, declaration.nodes, declaration.policy);
+    let text = format!("{} {} {:?} {:?}", declaration.artifact, declaration.nodes, declaration.policy, declaration.tasks);
     let mut bytes = [0_u8; 32];
     for (place, byte) in text.bytes().enumerate() {
         let slot = &mut bytes[place % 32];
@@ -317,8 +415,27 @@ pub fn content(declaration: &Declaration) -> gapless_core::digest::Digest {
 }
 
 fn kind_of(name: &str) -> Result<EffectKind, String> {
-    let all = [EffectKind::EnsureGroup, EffectKind::Route, EffectKind::Drain, EffectKind::DestroyNodes];
-    all.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("no effect `{name}`"))
+    EffectKind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("no effect `{name}`"))
+}
+
+fn task(name: &str) -> Result<Task, String> {
+    Task::ALL.into_iter().find(|task| task.name() == name).ok_or_else(|| format!("no task `{name}`"))
+}
+
+fn canary_step(text: &str) -> Result<CanaryStep, String> {
+    let (percent, pause) = text.split_once(':').ok_or("a step such as 5:2s or 5:person")?;
+    let percent = percent.parse().map_err(|_| "no share")?;
+    let pause = if pause == "person" { CanaryPause::Person } else { CanaryPause::For(duration(pause)?) };
+    Ok(CanaryStep { percent, pause })
+}
+
+fn windows(text: &str) -> Result<Vec<WeeklyWindow>, String> {
+    if text == "none" {
+        return Ok(Vec::new());
+    }
+    let (from, until) = text.split_once('-').ok_or("a window such as 4320-4321")?;
+    let minute = |text: &str| text.parse().map_err(|_| "no minute".to_string());
+    Ok(vec![WeeklyWindow { from: minute(from)?, until: minute(until)? }])
 }
 
 fn number(text: &str, mark: char) -> Result<u32, String> {
@@ -345,6 +462,10 @@ pub fn line_of(id: EffectId, effect: &Effect) -> String {
     };
     match effect {
         Effect::EnsureGroup { group, size } => format!("{id} EnsureGroup {group} to {size}"),
+        Effect::Route(route) if route.members.values().any(|weight| *weight != Weight::EQUAL && *weight != Weight::PROBED) => {
+            let members: Vec<String> = route.members.iter().map(|(node, weight)| format!("{node}:{}", weight.0)).collect();
+            format!("{id} Route {}: weights [{}]", route.generation, members.join(" "))
+        }
         Effect::Route(route) => {
             let with = |weight| {
                 route.members.iter().filter(move |(_, is)| **is == weight).map(|(node, _)| node.to_string()).collect::<Vec<_>>().join(" ")
