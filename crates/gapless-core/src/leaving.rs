@@ -41,7 +41,7 @@ impl Round<'_> {
             return self.keep_route();
         }
         let refused = self.ahead && self.pass.state.route.generation > Generation::default();
-        if refused || self.members != self.pass.state.route.members {
+        if refused || self.must_begin() || self.members != self.pass.state.route.members {
             let generation = self.next_generation();
             self.pass.state.route = Route { generation, members: self.members.clone() };
             self.pass.state.retries.remove(&EffectKind::Route);
@@ -56,9 +56,15 @@ impl Round<'_> {
         }
     }
 
+    /// Nodes of an unknown past stand in the way, and can only be cleared away once there is a route that does not name them.
+    fn must_begin(&self) -> bool {
+        let begun = self.pass.state.route.generation > Generation::default();
+        !begun && matches!(self.rollout(), Some(Rollout { stage: Stage::Vacate, .. })) && !self.seen.nodes.is_empty()
+    }
+
     /// The route of a service whose nodes answer no requests is the core's own account of which of them are at work.
     fn keep_route(&mut self) {
-        if self.members != self.pass.state.route.members {
+        if self.must_begin() || self.members != self.pass.state.route.members {
             self.pass.state.route = Route { generation: self.pass.state.route.generation.next(), members: self.members.clone() };
         }
     }

@@ -6,6 +6,7 @@
 
 mod world;
 
+use gapless_core::analysis::Verdict;
 use gapless_core::effect::Effect;
 use gapless_core::notice::{Notice, Outcome, Rejection, RolloutKind};
 use gapless_core::service::{ServiceState, Stage};
@@ -39,11 +40,50 @@ impl Random {
     }
 }
 
+const KINDS: [&str; 6] = ["EnsureGroup", "Route", "Drain", "DestroyNodes", "RunTask", "Analyse"];
+
+const STRATEGIES: [&str; 6] = ["blue-green", "rolling 1", "rolling 0", "rolling 2", "canary 10:1s 50:person", "canary 5:2s 25:1s analysis"];
+
+/// What people do beside declaring and going back.
+fn operation(random: &mut Random) -> String {
+    let version = random.below(6) + 1;
+    match random.below(15) {
+        0 => "pause".into(),
+        1 | 2 => "resume".into(),
+        3 => "cancel".into(),
+        4 | 5 => "promote".into(),
+        6 => "retry".into(),
+        7 => format!("scale {}", random.below(5)),
+        8 => format!("revoke v{version}"),
+        9 => "revoke".into(),
+        10 => format!("declare v{version} {}", random.pick(&["urgent", "together"])),
+        11 => format!("partners {}", random.pick(&["ready", "ready", "failed"])),
+        12 => format!("verdict {}", random.pick(&["promote", "hold", "abort"])),
+        13 => format!("rollback r{version} forced"),
+        _ => format!("tasks {}", random.pick(&["", "release-command", "before-shift after-shift"])),
+    }
+}
+
+/// What the next declarations say.
+fn policy(random: &mut Random) -> String {
+    match random.below(6) {
+        0..3 => format!("policy {}", random.pick(&STRATEGIES)),
+        3 => format!("policy supersede {}", random.pick(&["queue", "replace"])),
+        4 => format!("policy way-back {} keep {}", random.pick(&["kept", "kept", "broken"]), random.below(3) + 1),
+        _ => format!("policy freeze {}", random.pick(&["none", "none", "4320-4321"])),
+    }
+}
+
 fn command(random: &mut Random) -> String {
-    let kind = |random: &mut Random| random.pick(&["EnsureGroup", "Route", "Drain", "DestroyNodes"]);
+    let kind = |random: &mut Random| random.pick(&KINDS);
     let proxy = |random: &mut Random| random.pick(&["a", "b"]);
     let version = random.below(6) + 1;
-    match random.below(29) {
+    match random.below(40) {
+        29..34 => operation(random),
+        34..36 => policy(random),
+        36 => "policy recreate".into(),
+        37 => "policy blue-green".into(),
+        38 => format!("behave v{version} fails {}", random.pick(&["release-command", "before-shift", "after-shift"])),
         0..5 => format!("declare v{version}"),
         5 => "rollback".into(),
         6 => format!("rollback r{version}"),
@@ -78,10 +118,13 @@ fn behaviour(random: &mut Random) -> &'static str {
 
 /// Nothing here makes a node die that serves, or takes a proxy's memory.
 fn calm_command(random: &mut Random) -> String {
-    let kind = |random: &mut Random| random.pick(&["EnsureGroup", "Route", "Drain", "DestroyNodes"]);
+    let kind = |random: &mut Random| random.pick(&KINDS);
     let proxy = |random: &mut Random| random.pick(&["a", "b"]);
     let version = random.below(6) + 1;
-    match random.below(20) {
+    match random.below(30) {
+        20..26 => operation(random),
+        26..29 => policy(random),
+        29 => format!("behave v{version} fails {}", random.pick(&["release-command", "before-shift", "after-shift"])),
         0..5 => format!("declare v{version}"),
         5 => "rollback".into(),
         6 => format!("rollback r{version}"),
@@ -139,7 +182,10 @@ fn explore(seed: u64) -> BTreeSet<&'static str> {
     let mut story = Story::new(mode);
     story.line("allow failures");
     story.line(if random.below(2) == 0 { "proxies a" } else { "proxies a b" });
-    story.line("policy progress 10s drain 5s floor 0");
+    story.line("policy progress 10s drain 5s floor 0 task 20s");
+    if random.below(5) == 0 {
+        story.line("worker");
+    }
     story.line(if random.below(2) == 0 { "policy bake 3s" } else { "policy bake 0s" });
     let mut visited = play_commands(&mut story, &mut random, command);
     quiet(&mut story);
@@ -150,13 +196,28 @@ fn explore(seed: u64) -> BTreeSet<&'static str> {
 /// The faults stop. What is sound goes live.
 fn quiet(story: &mut Story) {
     story.engine.world.repair();
+    story.engine.verdict = Verdict::Promote;
+    story.line("revoke");
+    story.line("resume");
+    story.line("tasks");
     story.engine.failures.clear();
     story.engine.hold.clear();
     story.engine.release_held();
     for version in 1..=7 {
         story.line(&format!("behave v{version} well"));
     }
-    story.line("policy nodes 3 floor 1 bake 0s");
+    story.line("policy blue-green");
+    story.line("policy nodes 3 floor 1 bake 0s freeze none supersede replace way-back kept");
+    let waits =
+        |state: &ServiceState| matches!(&state.rollout, Some(rollout) if matches!(rollout.stage, Stage::Canary(_) | Stage::Await { .. }));
+    for _ in 0..8 {
+        // A person who has time again.
+        if story.engine.settle(REST) || !waits(&story.engine.state) {
+            break;
+        }
+        story.line("promote");
+        story.line("partners ready");
+    }
     assert!(story.engine.settle(REST), "does not come to rest: {}\n{}", story.engine.summary(), story.engine.log.join("\n"));
     story.line("declare v7");
     assert!(story.engine.settle(REST), "does not come to rest: {}\n{}", story.engine.summary(), story.engine.log.join("\n"));
@@ -166,13 +227,20 @@ fn quiet(story: &mut Story) {
 
 fn stage(state: &ServiceState) -> Option<&'static str> {
     Some(match state.rollout.as_ref()?.stage {
+        Stage::Vacate => "vacate",
+        Stage::Command => "command",
         Stage::Prepare { booted: false, .. } => "prepare",
         Stage::Prepare { booted: true, .. } => "booted",
+        Stage::Await { .. } => "await",
+        Stage::Canary(_) => "canary",
+        Stage::Roll { .. } => "roll",
         Stage::Shift => "shift",
+        Stage::Confirm => "confirm",
         Stage::Bake { .. } => "bake",
         Stage::Retire => "retire",
         Stage::Undo { .. } => "undo",
-        _ => return None,
+        Stage::Unroll { .. } => "unroll",
+        Stage::Restore { .. } => "restore",
     })
 }
 
@@ -197,13 +265,59 @@ fn path(effect: &Effect) -> Option<&'static str> {
             Rejection::WrongImage { .. } => "wrong image",
             Rejection::EffectFailed { .. } => "effect failed finally",
             Rejection::TakenBack => "taken back",
-            _ => return None,
+            Rejection::Cancelled => "cancelled",
+            Rejection::Superseded => "superseded",
+            Rejection::TaskFailed { .. } => "task failed",
+            Rejection::AnalysisFailed { .. } => "analysis failed",
+            Rejection::Inconclusive { .. } => "inconclusive",
+            Rejection::Revoked => "revoked",
+            Rejection::PartnerFailed { .. } => "partner failed",
         },
+        Notice::RolloutStarted { kind: RolloutKind::Eviction, .. } => "eviction",
+        Notice::TaskEnded { .. } => "task ended",
+        Notice::Analysed { .. } => "analysed",
+        Notice::Promoted { .. } => "promoted",
+        Notice::Resumed { .. } => "resumed",
+        Notice::BatchJoined { .. } => "batch joined",
+        Notice::OutageBegan { .. } => "outage",
+        Notice::Queued { frozen_until: Some(_), .. } => "frozen",
+        Notice::Queued { frozen_until: None, .. } => "queued",
+        Notice::Dequeued { .. } => "dequeued",
+        Notice::Scaled { .. } => "scaled",
+        Notice::NothingToEvictTo { .. } => "nothing to evict to",
+        Notice::CrashLoop { .. } => "crash loop",
         _ => return None,
     })
 }
 
-const REQUIRED: [&str; 27] = [
+const REQUIRED: [&str; 54] = [
+    "vacate",
+    "command",
+    "await",
+    "canary",
+    "roll",
+    "confirm",
+    "unroll",
+    "restore",
+    "eviction",
+    "task ended",
+    "analysed",
+    "promoted",
+    "resumed",
+    "batch joined",
+    "outage",
+    "frozen",
+    "queued",
+    "dequeued",
+    "scaled",
+    "nothing to evict to",
+    "cancelled",
+    "superseded",
+    "task failed",
+    "analysis failed",
+    "revoked",
+    "partner failed",
+    "RunTask",
     "prepare",
     "booted",
     "shift",
@@ -246,7 +360,17 @@ fn no_world_breaks_an_invariant_and_each_comes_to_rest() {
     assert!(first.is_some() || missed.is_empty(), "never visited: {missed:?}");
 }
 
-const REQUIRED_OF_THE_CALM: [&str; 12] = [
+const REQUIRED_OF_THE_CALM: [&str; 22] = [
+    "batch joined",
+    "analysed",
+    "promoted",
+    "scaled",
+    "queued",
+    "cancelled",
+    "superseded",
+    "task failed",
+    "analysis failed",
+    "eviction",
     "deploy",
     "rollback",
     "live",

@@ -9,6 +9,7 @@ use crate::platform::Platform;
 use crate::recovery::{self, Diagnosis, blocking};
 use crate::service::{Service, Taken, Wish};
 use crate::store::{Journal, JournalRecord, Records, Sequence};
+use crate::together;
 use gapless_core::effect::Effect;
 use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
@@ -20,7 +21,7 @@ use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -180,7 +181,9 @@ impl Engine {
             services.insert(service, handle);
         }
         *inner.lock() = services;
-        Ok(Engine { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        tokio::spawn(keep_together(Arc::downgrade(&inner), inner.told.subscribe(), inner.stopping.subscribe()));
+        Ok(Engine { inner })
     }
 
     /// Makes a service as declared. Returns when the decision is durable, not when it is carried out.
@@ -325,6 +328,10 @@ impl Inner {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn states(&self) -> BTreeMap<ServiceName, Arc<ServiceState>> {
+        self.lock().iter().map(|(name, handle)| (name.clone(), handle.state.borrow().clone())).collect()
+    }
+
     fn wishes(&self, service: &ServiceName) -> Result<mpsc::Sender<Wish>, DeclareError> {
         if *self.stopping.borrow() {
             return Err(DeclareError::Failed(Error::new("the engine is stopping").hint("try again when the server runs")));
@@ -360,6 +367,26 @@ fn declared(state: &ServiceState, changed: bool) -> Declared {
     let wanted = if state.pinned { None } else { state.declared };
     let release = wanted.or(rollout.map(|rollout| rollout.to.release)).or(state.live.map(|group| group.release)).unwrap_or_default();
     Declared { release, rollout: rollout.filter(|rollout| rollout.to.release == release).map(|rollout| rollout.number), changed }
+}
+
+/// Tells services that move together of each other, whenever something was told of any of them.
+async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, mut stopping: watch::Receiver<bool>) {
+    loop {
+        let Some(inner) = inner.upgrade() else { return };
+        for (service, event) in together::messages(&inner.states()) {
+            // The answer is of no use: what came of it is in the next state.
+            let (reply, _) = oneshot::channel();
+            if let Ok(wishes) = inner.wishes(&service) {
+                let _ = wishes.send(Wish { event, reply }).await;
+            }
+        }
+        drop(inner);
+        tokio::select! {
+            biased;
+            stopped = stopping.wait_for(|stopping| *stopping) => { drop(stopped); return }
+            news = told.recv() => if matches!(news, Err(broadcast::error::RecvError::Closed)) { return },
+        }
+    }
 }
 
 /// Everything that a journal's records told, in order.

@@ -19,6 +19,7 @@ pub mod platform;
 pub mod recovery;
 mod service;
 pub mod store;
+mod together;
 pub mod workbench;
 
 pub use engine::{DeclareError, Declared, Engine, Parts, Told};

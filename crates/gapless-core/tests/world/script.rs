@@ -10,7 +10,7 @@
 //! | `declare v2`, `declare v2 urgent`, `declare v2 together`, `rollback`, `rollback r1`, `rollback r1 forced` | people |
 //! | `pause`, `resume`, `cancel`, `promote`, `retry`, `scale 5`, `revoke v2 v3`, `revoke` (nothing any more) | people, too |
 //! | `verdict hold`, `partners ready`, `partners failed` | what comparisons and other services say |
-//! | `run 5s`, `settle`, `until bake` | time passes: that long, until nothing is under way, until the state is so |
+//! | `run 5s`, `settle`, `until bake`, `ticks coarse`, `ticks fine` | time passes: that long, until nothing is under way, until the state is so; in large steps or small ones |
 //! | `kill r1-i1-n0`, `kill all r1`, `vanish r1-i1-n0`, `plant r7-i70-n0`, `hang r1-i1-n0` (it runs and answers nothing), `wake r1-i1-n0`, `long 20s` (requests) | the world |
 //! | `fail Route 2 why`, `fail EnsureGroup always finally why`, `repair EnsureGroup`, `hold DestroyNodes`, `release held` | effects |
 //! | `restart` (what was sent still arrives), `crash` (it does not), `forget everything` | the engine |
@@ -124,6 +124,10 @@ impl Story {
             ["long", span] => {
                 let length = u64::try_from(duration(span)?.as_millis()).map_err(|error| error.to_string())?;
                 self.engine.world.send_long(length);
+                Ok(())
+            }
+            ["ticks", how] => {
+                self.engine.world.coarse = *how == "coarse";
                 Ok(())
             }
             ["expect", what @ ..] => self.expect(what),

@@ -45,7 +45,7 @@ pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
     for wanted in wanted(&server, &request, Unbuilt::Suppose).await? {
         let service = &wanted.declaration.service;
         let state = server.parts.engine.state(service).map_or_else(ServiceState::default, |state| (*state).clone());
-        let planned = core_plan(&state, &wanted.declaration.to_core());
+        let planned = core_plan(&state, &wanted.declaration.to_core(), false, server.parts.clock.now());
         let changed = !matches!(planned.first(), None | Some(Planned::Nothing { .. } | Planned::Refused(_)));
         let build = wanted.unbuilt.then(|| format!("build {}: this commit has no artifact yet", wanted.artifact.name));
         let lines = build.into_iter().chain(planned.iter().map(ToString::to_string)).collect();
