@@ -18,7 +18,7 @@ impl Pass {
         let Some(declaration) = self.state.declaration(release) else { return };
         let tasks = declaration.tasks.iter().filter(|task| kind == RolloutKind::Deploy || **task != Task::ReleaseCommand);
         let tasks: BTreeMap<Task, TaskState> = tasks.map(|task| (*task, TaskState::Waiting)).collect();
-        let alone = declaration.policy.strategy == Strategy::Recreate;
+        let alone = self.state.is_single(release) || self.state.live_release().is_some_and(|live| self.state.is_single(live));
         self.state.next.instances.0 += 1;
         let to = GroupId { release, instance: InstanceId(self.state.next.instances.0) };
         self.state.groups.insert(to, Group::default());

@@ -1,11 +1,11 @@
-//! The invariants I1 to I6, as functions over what was decided and what was seen.
+//! The invariants I1 to I7, as functions over what was decided and what was seen.
 //!
 //! [`check`] looks at one step alone and is cheap enough for production: an effect of a step that it faults must not be sent. [`Monitor`] also remembers
 //! what was decided before, which the state does not, and is for tests and simulations. Neither shares a line of its judgement with the policy.
 
 use crate::effect::{Effect, EffectId};
 use crate::event::Event;
-use crate::node::NodeId;
+use crate::node::{GroupId, NodeId};
 use crate::observation::{Condition, NodeSeen, Observation};
 use crate::release::Declaration;
 use crate::rollout::Step;
@@ -32,6 +32,8 @@ pub enum Invariant {
     I5,
     /// What is so already is not done again; what is refused changes nothing.
     I6,
+    /// Nodes of a release whose state only one may use are made when no other node of the service exists.
+    I7,
 }
 
 /// A step that breaks an invariant.
@@ -66,7 +68,8 @@ pub fn check(before: &ServiceState, event: &Event, now: Instant, step: &Step) ->
                 capacity_stays(before, event, step, route)?;
             }
             Effect::DestroyNodes { nodes } => destroyed_only_when_unreachable(before, event, now, step, nodes)?,
-            Effect::EnsureGroup { .. } | Effect::Drain { .. } | Effect::RunTask { .. } | Effect::Analyse { .. } | Effect::Notify(_) => {}
+            Effect::EnsureGroup { group, .. } => made_alone(event, step, *group)?,
+            Effect::Drain { .. } | Effect::RunTask { .. } | Effect::Analyse { .. } | Effect::Notify(_) => {}
         }
     }
     Ok(())
@@ -112,6 +115,22 @@ fn generations_grow(before: &ServiceState, route: &Route) -> Result<(), Violatio
         return Ok(());
     }
     broken(Invariant::I5, format!("route {} is sent after {}", route.generation, before.route.generation))
+}
+
+/// I7.
+fn made_alone(event: &Event, step: &Step, group: GroupId) -> Result<(), Violation> {
+    let single = |group: GroupId| step.state.is_single(group.release);
+    let Event::Observed(seen) = event else {
+        let known = step.state.groups.keys().any(|other| *other != group && single(*other));
+        let blind = single(group) || known;
+        return if blind { broken(Invariant::I7, format!("nodes of {group} are made without a look at the world")) } else { Ok(()) };
+    };
+    let stranger =
+        |node: &&NodeId| (node.group != group && (single(group) || single(node.group))) || (single(group) && !step.state.is_wanted(**node));
+    match seen.nodes.keys().find(stranger) {
+        Some(node) => broken(Invariant::I7, format!("nodes of {group} are made while {node} is there")),
+        None => Ok(()),
+    }
 }
 
 /// I3.

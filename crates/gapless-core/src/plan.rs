@@ -128,7 +128,7 @@ fn release(state: &ServiceState, declaration: &Declaration) -> Vec<Planned> {
     let policy = &declaration.policy;
     let old = state.live.map(|old| (old, state.drain_deadline(old)));
     let mut lines = vec![Planned::Release { release, from: state.live_release() }];
-    let alone = policy.strategy == Strategy::Recreate;
+    let alone = policy.strategy == Strategy::Recreate || state.live_release().is_some_and(|live| state.is_single(live));
     if let Some((group, deadline)) = old.filter(|_| alone) {
         lines.push(Planned::Vacate { group, deadline });
     }
@@ -137,8 +137,8 @@ fn release(state: &ServiceState, declaration: &Declaration) -> Vec<Planned> {
     lines.push(Planned::Create { group, nodes: declaration.nodes });
     lines.push(Planned::Gate { passes: policy.gate_passes, deadline: policy.progress_deadline });
     lines.extend(task(Task::BeforeShift));
-    lines.extend(old.into_iter().flat_map(|_| between(&policy.strategy, policy.floor)));
-    let bakes = old.is_some() && !policy.bake.is_zero();
+    lines.extend(old.into_iter().filter(|_| !alone).flat_map(|_| between(&policy.strategy, policy.floor)));
+    let bakes = old.is_some() && !alone && !policy.bake.is_zero();
     lines.push(Planned::Shift { keep_old: bakes });
     lines.extend(task(Task::AfterShift));
     if bakes {

@@ -131,7 +131,8 @@ impl<'a> Round<'a> {
 
     /// The new nodes on trial, and when they have passed, what has to be done before they get traffic, in this order.
     fn try_the_new(&mut self, deadline: Instant, booted: bool) {
-        match self.trial(deadline) {
+        let passed = self.rollout().is_some_and(|rollout| rollout.gate_passed);
+        match self.trial(if passed { Instant(u64::MAX) } else { deadline }) {
             Trial::Failed(reason) => self.reject(reason),
             Trial::Running if !booted => self.probe_the_new(),
             Trial::Passed => self.gate_passed(),
@@ -199,8 +200,8 @@ impl<'a> Round<'a> {
 
     /// The order in which the new nodes of the rollout take the old ones' place. Where there is nothing to share with, or to go back to, it is all at once.
     fn strategy(&self) -> Strategy {
-        let Some(Rollout { kind, from, to, .. }) = self.rollout() else { return Strategy::BlueGreen };
-        if from.is_none() || self.is_way_back(*to) {
+        let Some(Rollout { kind, from, to, vacated, .. }) = self.rollout() else { return Strategy::BlueGreen };
+        if from.is_none() || *vacated || self.is_way_back(*to) {
             return Strategy::BlueGreen;
         }
         match self.policy_of(*to, |policy| policy.strategy.clone()) {
@@ -269,7 +270,7 @@ impl<'a> Round<'a> {
     /// How long the old group is kept after the shift. Going back keeps nothing warm: what is left is what was not wanted.
     fn bake_window(&self) -> Duration {
         match self.rollout() {
-            Some(Rollout { kind: RolloutKind::Deploy, from: Some(_), to, .. }) => {
+            Some(Rollout { kind: RolloutKind::Deploy, from: Some(_), to, vacated: false, .. }) => {
                 self.policy_of(*to, |policy| policy.bake).unwrap_or_default()
             }
             _ => Duration::ZERO,

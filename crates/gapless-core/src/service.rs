@@ -386,6 +386,8 @@ impl Rollout {
             return None;
         }
         match &self.stage {
+            // What follows the gate has deadlines of its own.
+            Stage::Prepare { .. } if self.gate_passed => None,
             Stage::Prepare { deadline, .. } | Stage::Await { deadline } | Stage::Roll { deadline } | Stage::Restore { deadline, .. } => {
                 Some(*deadline)
             }

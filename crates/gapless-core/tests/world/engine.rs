@@ -7,7 +7,6 @@ use gapless_core::event::{Event, Failure};
 use gapless_core::invariant::{self, Monitor};
 use gapless_core::node::GroupId;
 use gapless_core::observation::Observation;
-use gapless_core::policy::Strategy;
 use gapless_core::rollout::{Refusal, step};
 use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
@@ -169,7 +168,8 @@ impl Engine {
             Effect::EnsureGroup { group, size } => {
                 let declaration = &self.state.releases[&group.release];
                 let behaviour = self.behaviour(*group);
-                let alone = declaration.policy.strategy == Strategy::Recreate;
+                let at_work = self.world.node_names().into_iter().filter(|node| node.group != *group).map(|node| node.group.release);
+                let alone = at_work.chain([group.release]).any(|release| self.state.is_single(release));
                 vec![(100, Order::Create { group: *group, size: *size, image: declaration.image, behaviour, alone })]
             }
             Effect::Route(route) => {

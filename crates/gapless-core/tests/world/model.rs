@@ -126,6 +126,8 @@ pub struct World {
     pub tasks: BTreeSet<(GroupId, Task)>,
     /// The service's nodes answer no requests.
     pub worker: bool,
+    /// Nodes that appeared from nowhere.
+    strangers: BTreeSet<NodeId>,
     /// Time moves in large ticks.
     pub coarse: bool,
     pub counts: Counts,
@@ -155,7 +157,9 @@ impl World {
 
     /// Nodes that run alone were made: nothing else may be at work.
     fn check_alone(&mut self, group: GroupId, size: u32) {
-        let at_work: Vec<NodeId> = self.nodes.iter().filter(|(_, node)| node.exited.is_none()).map(|(id, _)| *id).collect();
+        // What appears from nowhere after the intent has left is nobody's fault.
+        let known = self.nodes.iter().filter(|(id, node)| node.exited.is_none() && !self.strangers.contains(id));
+        let at_work: Vec<NodeId> = known.map(|(id, _)| *id).collect();
         let others = at_work.iter().filter(|node| node.group != group).count();
         if others > 0 || at_work.len() > size as usize {
             self.violations.push(format!("nodes of {group} were made while others are at work: {at_work:?}"));
@@ -251,6 +255,7 @@ impl World {
 
     /// A node that nobody knows.
     pub fn plant(&mut self, node: NodeId) {
+        self.strangers.insert(node);
         self.made.insert(node);
         self.nodes.insert(
             node,
