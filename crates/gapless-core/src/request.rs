@@ -200,6 +200,7 @@ pub(crate) fn frozen_until(declaration: &Declaration, now: Instant) -> Option<In
 pub(crate) fn busy(state: &ServiceState) -> Option<Why> {
     let Rollout { number, from, to, stage, .. } = state.rollout.as_ref()?;
     let doing = match stage {
+        Stage::Undo { .. } if state.is_single(to.release) => "going back from",
         Stage::Bake { .. } | Stage::Retire | Stage::Undo { .. } if !state.is_vacated() => return None,
         Stage::Shift => {
             let reason = format!("rollout {number} is shifting the traffic to {}, and not every proxy has acknowledged it", to.release);
