@@ -19,6 +19,8 @@ pub struct Failure {
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// There is one at a time, and nearly all are observations, whose size lies elsewhere.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// The service's declarer wants this. The same declaration as the wanted release's: nothing (I6).
     Declared {

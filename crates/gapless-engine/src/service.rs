@@ -61,7 +61,7 @@ pub(crate) enum Taken {
 enum Turn {
     Stop,
     Ended(Result<(Id, Ended), JoinError>),
-    Wish(Wish),
+    Wish(Box<Wish>),
     Look,
 }
 
@@ -129,7 +129,7 @@ impl Service {
             match self.next_turn(&mut inbox, &mut stopping).await {
                 Turn::Stop => break,
                 Turn::Ended(end) => self.effect_ended(end).await,
-                Turn::Wish(wish) => self.grant(wish).await,
+                Turn::Wish(wish) => self.grant(*wish).await,
                 Turn::Look => self.look().await,
             }
         }
@@ -147,7 +147,7 @@ impl Service {
             biased;
             stopped = stopping.wait_for(|stopping| *stopping) => { drop(stopped); Turn::Stop }
             Some(end) = self.running.join_next_with_id() => Turn::Ended(end),
-            wish = inbox.recv() => wish.map_or(Turn::Stop, Turn::Wish),
+            wish = inbox.recv() => wish.map_or(Turn::Stop, |wish| Turn::Wish(Box::new(wish))),
             () = until_look => Turn::Look,
         }
     }
