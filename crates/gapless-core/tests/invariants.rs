@@ -6,7 +6,7 @@ use gapless_core::event::Event;
 use gapless_core::invariant::{Invariant, Monitor, check};
 use gapless_core::node::{GroupId, InstanceId};
 use gapless_core::observation::{Condition, Health, NodeSeen, Observation};
-use gapless_core::policy::Policy;
+use gapless_core::policy::{Policy, Strategy};
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::rollout::Step;
 use gapless_core::route::{Generation, Route, Weight};
@@ -167,6 +167,32 @@ fn doing_what_is_so_already_breaks_the_sixth() {
     let violation = check(&state, &Event::declared(declaration()), NOW, &step).expect_err("it must be faulted");
     assert_eq!(violation.invariant, Invariant::I6);
     assert!(violation.to_string().starts_with("I6 is broken: "));
+}
+
+#[test]
+fn making_nodes_beside_one_that_runs_alone_breaks_the_seventh() {
+    let (mut state, mut seen) = world();
+    let new = GroupId { release: ReleaseNumber(2), instance: InstanceId(2) };
+    let ensure = Effect::EnsureGroup { group: new, size: 1 };
+    state.releases.insert(new.release, declaration());
+    state.groups.insert(new, Group { size: 1, made: 0, nodes: BTreeSet::from([0]), exposed: false });
+    assert_eq!(broken(&state, &seen, &sends(&state, ensure.clone())), None, "nobody asks to be alone");
+    for alone in [LIVE.release, new.release] {
+        let mut state = state.clone();
+        state.releases.entry(alone).and_modify(|known| known.policy.strategy = Strategy::Recreate);
+        let step = sends(&state, ensure.clone());
+        assert_eq!(broken(&state, &seen, &step), Some(Invariant::I7), "{alone} runs alone");
+        let blind = check(&state, &Event::Restarted, NOW, &step).expect_err("nobody has looked");
+        assert_eq!(blind.invariant, Invariant::I7);
+    }
+    state.releases.entry(new.release).and_modify(|known| known.policy.strategy = Strategy::Recreate);
+    seen.nodes.clear();
+    assert_eq!(broken(&state, &seen, &sends(&state, ensure.clone())), None, "nothing else is there");
+    seen.nodes.insert(
+        new.node(7),
+        NodeSeen { condition: Condition::Running, image: Digest([1; 32]), health: Health::default(), requests_in_flight: 0 },
+    );
+    assert_eq!(broken(&state, &seen, &sends(&state, ensure)), Some(Invariant::I7), "a node of its own group that has to go is there");
 }
 
 #[test]
