@@ -200,6 +200,8 @@ pub(crate) fn frozen_until(declaration: &Declaration, now: Instant) -> Option<In
 pub(crate) fn busy(state: &ServiceState) -> Option<Why> {
     let Rollout { number, from, to, stage, .. } = state.rollout.as_ref()?;
     let doing = match stage {
+        // The old release does not start any more: another one has to be let in.
+        Stage::Unroll { .. } if state.healing.stopped => return None,
         Stage::Undo { .. } if state.is_single(to.release) => "going back from",
         Stage::Bake { .. } | Stage::Retire | Stage::Undo { .. } if !state.is_vacated() => return None,
         Stage::Shift => {

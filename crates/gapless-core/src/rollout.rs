@@ -281,12 +281,21 @@ impl<'a> Round<'a> {
     fn shifted(&mut self) {
         let Some(Rollout { number, to, .. }) = self.rollout().cloned() else { return };
         self.pass.state.live = Some(to);
+        self.give_up_what_is_neither();
         self.pass.notify(Notice::Shifted { rollout: number, generation: self.pass.state.route.generation });
         if self.waits_for(Task::AfterShift) {
             self.pass.set_stage(Stage::Confirm);
             return self.pass.run_task(Task::AfterShift);
         }
         self.bake_or_retire();
+    }
+
+    /// Nodes that an earlier rollout left at work, because nothing else could, are needed no more.
+    fn give_up_what_is_neither(&mut self) {
+        let Some(Rollout { from, to, .. }) = self.rollout().cloned() else { return };
+        let groups: Vec<GroupId> = self.pass.state.groups.keys().copied().filter(|group| *group != to && Some(*group) != from).collect();
+        groups.into_iter().for_each(|group| self.pass.give_up(group));
+        self.take_out_what_has_to_go();
     }
 
     pub fn bake_or_retire(&mut self) {
