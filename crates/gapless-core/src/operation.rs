@@ -1,5 +1,6 @@
 //! What people do with a rollout in progress, and with the number of nodes.
 
+use crate::effect::EffectKind;
 use crate::node::GroupId;
 use crate::notice::{Notice, Rejection, RolloutKind};
 use crate::pass::Pass;
@@ -86,6 +87,8 @@ pub(crate) fn promote(state: &ServiceState, now: Instant) -> Step {
         Some(Rollout { number, stage: Stage::Canary(canary), paused: None, .. }) if canary.since.is_some() => {
             let rollout = *number;
             (canary.until, canary.good, canary.look) = (Some(now), true, None);
+            // A verdict that is still on its way says nothing against a person's word.
+            pass.state.pending.retain(|_, effect| effect.kind() != EffectKind::Analyse);
             pass.notify(Notice::Promoted { rollout });
             pass.step()
         }
