@@ -2,7 +2,7 @@
 
 use crate::analysis::{AnalysisPolicy, Judgement, Verdict};
 use crate::effect::{Effect, EffectId, EffectKind};
-use crate::limit::{ANALYSIS_FASTEST, ANALYSIS_HOLDS, ANALYSIS_PARTS, ANALYSIS_SLOWEST};
+use crate::limit::{ANALYSIS_FASTEST, ANALYSIS_HOLDS, ANALYSIS_PARTS, ANALYSIS_SLOWEST, CANARY_AGAIN};
 use crate::node::{GroupId, NodeId};
 use crate::notice::{Notice, Rejection};
 use crate::pass::Pass;
@@ -114,7 +114,7 @@ impl Round<'_> {
         match canary.since {
             None if self.acknowledged_unchanged() => self.count_step(canary.step),
             None => {}
-            Some(_) if canary.good && canary.until.is_some_and(|until| self.pass.now >= until) => self.next_step(canary.step),
+            Some(_) if canary.good && canary.until.is_some_and(|until| self.pass.now >= until) => self.end_step(to, canary.step),
             Some(since) if canary.look.map_or_else(|| self.is_verdict_missing(since), |look| self.pass.now >= look) => self.analyse(since),
             Some(_) => {}
         }
@@ -139,8 +139,12 @@ impl Round<'_> {
         self.pass.set_stage(Stage::Canary(Canary { step, since: Some(now), until, look, good, holds: 0 }));
     }
 
-    fn next_step(&mut self, step: u32) {
-        let Some(Rollout { to, .. }) = self.rollout().cloned() else { return };
+    /// The step is over. More traffic only comes to a group whose nodes are all well at this moment.
+    fn end_step(&mut self, to: GroupId, step: u32) {
+        if self.able(to).count() < self.pass.state.wanted_nodes(to).count() {
+            let again = self.pass.now.after(CANARY_AGAIN);
+            return self.pass.set_until(again);
+        }
         match step_of(&self.pass.state, to, step + 1) {
             Some(_) => self.begin_step(step + 1),
             None => self.shift(),
@@ -183,6 +187,13 @@ impl Round<'_> {
 }
 
 impl Pass {
+    /// When the step ends at the earliest.
+    fn set_until(&mut self, until: Instant) {
+        if let Some(Rollout { stage: Stage::Canary(canary), .. }) = &mut self.state.rollout {
+            canary.until = Some(until);
+        }
+    }
+
     /// When the answers are compared again.
     pub fn set_look(&mut self, look: Option<Instant>) {
         if let Some(Rollout { stage: Stage::Canary(canary), .. }) = &mut self.state.rollout {

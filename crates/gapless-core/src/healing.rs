@@ -113,8 +113,12 @@ impl Round<'_> {
 
     /// Somebody wanted fewer nodes: those that joined last leave.
     fn let_the_surplus_go(&mut self, group: GroupId) {
+        let whole = self.pass.state.size_of(group.release) as usize;
+        let surplus = self.pass.state.groups.get(&group).map_or(0, |known| known.nodes.len()).saturating_sub(whole);
+        if surplus == 0 {
+            return;
+        }
         let wanted: Vec<NodeId> = self.pass.state.wanted_nodes(group).collect();
-        let surplus = wanted.len().saturating_sub(self.pass.state.size_of(group.release) as usize);
         // Those without traffic first, then the latest.
         let mut leaving: Vec<(bool, core::cmp::Reverse<NodeId>)> = wanted
             .into_iter()

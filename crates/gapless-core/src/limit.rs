@@ -42,6 +42,9 @@ pub const ANALYSIS_SLOWEST: Duration = Duration::from_secs(60);
 /// Looks in a row after a step's time that may decide nothing before the rollout is rejected: twice the step's own looks, and a person may promote it meanwhile.
 pub const ANALYSIS_HOLDS: u32 = 8;
 
+/// How long a canary's step that is over waits for a new node that is just then not well, before that is looked at again.
+pub const CANARY_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long the old group is kept on when the bake window ends while no new node can serve, before that is looked at again.
 pub const BAKE_AGAIN: Duration = Duration::from_secs(15);
 

@@ -82,7 +82,7 @@ impl Pass {
     pub fn reject(&mut self, reason: Rejection) {
         let Some(Rollout { number, to, stage, .. }) = &self.state.rollout else { return };
         let (number, to) = (*number, *to);
-        if matches!(stage, Stage::Roll { .. }) {
+        if matches!(stage, Stage::Roll { .. } | Stage::Canary(_)) {
             self.set_stage(Stage::Unroll { reason: reason.clone() });
         } else {
             self.give_up(to);

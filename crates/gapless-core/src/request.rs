@@ -202,6 +202,7 @@ pub(crate) fn busy(state: &ServiceState) -> Option<Why> {
     let doing = match stage {
         // The old release does not start any more: another one has to be let in.
         Stage::Unroll { .. } if state.healing.stopped => return None,
+        Stage::Unroll { .. } if state.is_whole_again() => return None,
         Stage::Undo { .. } if state.is_single(to.release) => "going back from",
         Stage::Bake { .. } | Stage::Retire | Stage::Undo { .. } if !state.is_vacated() => return None,
         Stage::Shift => {

@@ -1,4 +1,5 @@
-//! Rolling: new nodes take old ones' place, some after others, inside the room that the surge and the floor leave. And the way back from half way.
+//! Rolling: new nodes take old ones' place, some after others, inside the room that the surge and the floor leave. And the way back from half way, a canary's too: its nodes have
+//! traffic, and some of the old ones may not be fit for it just then.
 
 use crate::node::{GroupId, NodeId};
 use crate::notice::{Notice, Rejection};
@@ -63,8 +64,7 @@ impl Round<'_> {
         let useless: Vec<NodeId> = self.pass.state.wanted_nodes(to).filter(useless).collect();
         useless.into_iter().for_each(|node| self.drop_node(node));
         self.let_go(to, from);
-        let complete = self.pass.state.joining.is_empty() && self.pass.state.wanted_nodes(from).count() >= self.size(from) as usize;
-        if complete && self.new_is_gone() && self.acknowledged_unchanged() {
+        if self.pass.state.is_whole_again() && self.new_is_gone() && self.acknowledged_unchanged() {
             self.pass.end_rollout();
         }
     }
@@ -147,6 +147,8 @@ impl Round<'_> {
         let strategy = self.rollout().and_then(|rollout| self.policy_of(rollout.to, |policy| policy.strategy.clone()));
         match strategy {
             Some(Strategy::Rolling { surge }) => surge,
+            // A canary is a whole group beside a whole group.
+            Some(Strategy::Canary { .. }) => self.rollout().map_or(0, |rollout| self.size(rollout.to)),
             _ => 0,
         }
     }

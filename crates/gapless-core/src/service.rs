@@ -320,6 +320,14 @@ impl ServiceState {
         self.rollout.as_ref().is_some_and(|rollout| rollout.vacated)
     }
 
+    /// A rollout was given up half way, and the old group is whole again: what is left of the new one only leaves.
+    #[must_use]
+    pub fn is_whole_again(&self) -> bool {
+        let Some(Rollout { from: Some(from), to, stage: Stage::Unroll { .. }, .. }) = self.rollout else { return false };
+        let whole = self.wanted_nodes(from).count() >= self.size_of(from.release) as usize;
+        whole && self.joining.is_empty() && self.wanted_nodes(to).next().is_none()
+    }
+
     /// How many nodes a group of this release shall have.
     #[must_use]
     pub fn size_of(&self, release: ReleaseNumber) -> u32 {
