@@ -67,7 +67,9 @@ impl Pass {
         }
         self.set_stage(Stage::Prepare { deadline: self.now.after(policy.progress_deadline), booted: false });
         self.state.retries.remove(&EffectKind::EnsureGroup);
-        if size > 0 {
+        // Nodes that run alone are made when the next look shows that nothing else is there.
+        let alone = self.state.groups.keys().any(|group| self.state.is_single(group.release));
+        if size > 0 && !alone {
             self.send(Effect::EnsureGroup { group: to, size });
         }
     }

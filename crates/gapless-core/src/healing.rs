@@ -199,13 +199,28 @@ impl Round<'_> {
         let kind = crate::effect::EffectKind::EnsureGroup;
         let short = self.pass.state.groups.iter().filter(|(_, known)| !known.nodes.is_empty() && known.made < known.size);
         let wanted: Vec<(GroupId, u32)> = short.map(|(group, known)| (*group, known.size)).collect();
-        for (group, size) in wanted {
+        for (group, size) in wanted.into_iter().filter(|(group, _)| self.may_be_made(*group)).collect::<Vec<_>>() {
             let under_way =
                 |effect: &Effect| matches!(effect, Effect::EnsureGroup { group: made, size: to } if *made == group && *to >= size);
             if !self.pass.state.pending.values().any(under_way) && self.pass.may_try(kind) {
                 self.pass.send(Effect::EnsureGroup { group, size });
             }
         }
+    }
+}
+
+impl Round<'_> {
+    /// Nothing is there beside which nodes of this group must not be made (I7).
+    fn may_be_made(&self, group: GroupId) -> bool {
+        let state = &self.pass.state;
+        let alone = state.is_single(group.release);
+        if state.releases.keys().all(|release| !state.is_single(*release)) {
+            return true;
+        }
+        self.seen.nodes.keys().all(|node| {
+            let beside = node.group != group && (alone || state.is_single(node.group.release));
+            !beside && (!alone || state.is_wanted(*node))
+        })
     }
 }
 
