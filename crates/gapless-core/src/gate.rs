@@ -7,6 +7,7 @@ use crate::observation::{Condition, Evidence, NodeSeen};
 use crate::release::Declaration;
 use crate::rollout::Round;
 use crate::service::{Rollout, Stage};
+use crate::sorted::sighted;
 use crate::time::Instant;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -65,9 +66,8 @@ impl Round<'_> {
         if let Some(reason) = self.first_hopeless(to, declaration) {
             return Trial::Failed(reason);
         }
-        let count = |test: &dyn Fn(&NodeSeen) -> bool| {
-            self.pass.state.wanted_nodes(to).filter(|node| self.seen.nodes.get(node).is_some_and(test)).count()
-        };
+        let count =
+            |test: &dyn Fn(&NodeSeen) -> bool| sighted(&self.pass.state, self.seen, to).filter(|(_, seen)| seen.is_some_and(test)).count();
         let nodes = self.pass.state.wanted_nodes(to).count();
         if self.are_probed(to) && self.acknowledged && count(&|seen| passes(seen, declaration)) >= nodes {
             return Trial::Passed;
@@ -80,7 +80,9 @@ impl Round<'_> {
     }
 
     pub fn are_probed(&self, group: GroupId) -> bool {
-        self.pass.state.wanted_nodes(group).all(|node| self.members.contains_key(&node))
+        // Members are wanted, or were taken out.
+        let members = self.members.range(group.node(0)..=group.node(u32::MAX)).count();
+        self.pass.state.groups.get(&group).is_none_or(|known| known.nodes.len() <= members)
     }
 
     /// The first thing that is certainly wrong with a group that has its first traffic, if there is one.
@@ -89,7 +91,7 @@ impl Round<'_> {
     }
 
     fn first_hopeless(&self, group: GroupId, declaration: &Declaration) -> Option<Rejection> {
-        self.pass.state.wanted_nodes(group).find_map(|node| match self.seen.nodes.get(&node) {
+        sighted(&self.pass.state, self.seen, group).find_map(|(node, seen)| match seen {
             Some(seen) => hopeless(node, seen, declaration),
             None if self.members.contains_key(&node) => Some(vanished(node)),
             None => None,
@@ -133,8 +135,7 @@ impl Round<'_> {
 
     /// Whether this group, as it is seen, could take all the traffic: the way back, rehearsed.
     pub fn can_take_the_traffic(&self, group: GroupId) -> bool {
-        let healthy =
-            self.pass.state.wanted_nodes(group).filter(|node| self.seen.nodes.get(node).is_some_and(NodeSeen::is_healthy)).count();
+        let healthy = sighted(&self.pass.state, self.seen, group).filter(|(_, seen)| seen.is_some_and(NodeSeen::is_healthy)).count();
         let floor = self.policy_of(group, |policy| policy.floor).unwrap_or_default().max(1);
         healthy >= floor as usize
     }
@@ -143,15 +144,13 @@ impl Round<'_> {
     pub fn able(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
         let declaration = self.pass.state.declaration(group.release);
         let able = move |seen: &NodeSeen| declaration.is_some_and(|declaration| passes(seen, declaration));
-        self.pass.state.wanted_nodes(group).filter(move |node| self.seen.nodes.get(node).is_some_and(able))
+        sighted(&self.pass.state, self.seen, group).filter(move |(_, seen)| seen.is_some_and(able)).map(|(node, _)| node)
     }
 
     /// Nodes of the group that run and fail no check.
     pub fn runnable(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
-        self.pass
-            .state
-            .wanted_nodes(group)
-            .filter(|node| self.seen.nodes.get(node).is_some_and(|seen| seen.condition == Condition::Running && seen.health.failures == 0))
+        let runs = |seen: &NodeSeen| seen.condition == Condition::Running && seen.health.failures == 0;
+        sighted(&self.pass.state, self.seen, group).filter(move |(_, seen)| seen.is_some_and(runs)).map(|(node, _)| node)
     }
 
     /// Whether this group is on trial as the rollout's new one. One that had all the traffic before is not.

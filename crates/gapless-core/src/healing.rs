@@ -11,6 +11,7 @@ use crate::release::Declaration;
 use crate::rollout::Round;
 use crate::route::Weight;
 use crate::service::Healing;
+use crate::sorted::{Sorted, sighted};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -18,8 +19,8 @@ use alloc::vec::Vec;
 impl Round<'_> {
     /// No route names a node that shall not exist.
     pub fn take_out_what_has_to_go(&mut self) {
-        let state = &self.pass.state;
-        self.members.retain(|node, _| state.is_wanted(*node));
+        let mut wanted = Sorted::new(self.pass.state.all_wanted());
+        self.members.retain(|node, _| wanted.has(*node));
     }
 
     /// Nodes that ended by themselves leave the routes. The new nodes of a rollout on trial are the gate's business.
@@ -27,7 +28,7 @@ impl Round<'_> {
         let groups: Vec<GroupId> = self.pass.state.groups.keys().copied().filter(|group| !self.is_on_trial(*group)).collect();
         for group in groups {
             let dead: Vec<(NodeId, Rejection)> =
-                self.pass.state.wanted_nodes(group).filter_map(|node| Some((node, self.death_of(node)?))).collect();
+                sighted(&self.pass.state, self.seen, group).filter_map(|(node, sight)| Some((node, self.death_of(node, sight)?))).collect();
             for (node, why) in dead {
                 self.lose(node, why);
             }
@@ -41,6 +42,10 @@ impl Round<'_> {
             return;
         }
         let Some(declaration) = self.pass.state.declaration(group.release) else { return };
+        let long = declaration.policy.gate_failures.saturating_mul(HUNG_FACTOR);
+        if self.seen.nodes_of(group).all(|(_, seen)| seen.health.failures < long) {
+            return;
+        }
         let nodes = self.pass.state.size_of(group.release) as usize;
         let complete = self.pass.state.joining.is_empty() && self.pass.state.wanted_nodes(group).count() >= nodes;
         let with_traffic: Vec<(NodeId, &NodeSeen)> = self
@@ -53,7 +58,6 @@ impl Round<'_> {
         let healthy = with_traffic.iter().filter(|(_, seen)| seen.is_healthy()).count();
         // A floor of all nodes asks for the rest: a node that answers no check holds nothing up.
         let needed = (declaration.policy.floor as usize).min(nodes.saturating_sub(1)).max(1);
-        let long = declaration.policy.gate_failures.saturating_mul(HUNG_FACTOR);
         let hung = with_traffic.iter().find(|(_, seen)| seen.condition == Condition::Running && seen.health.failures >= long);
         if let Some((node, seen)) = hung.filter(|_| complete && healthy >= needed) {
             let (node, why) = (*node, Rejection::GateFailed { node: *node, evidence: gate::evidence(seen) });
@@ -61,8 +65,8 @@ impl Round<'_> {
         }
     }
 
-    fn death_of(&self, node: NodeId) -> Option<Rejection> {
-        match self.seen.nodes.get(&node) {
+    fn death_of(&self, node: NodeId, sight: Option<&NodeSeen>) -> Option<Rejection> {
+        match sight {
             Some(seen) => match &seen.condition {
                 Condition::Exited { code, output } => Some(Rejection::NodeExited { node, code: *code, output: output.clone() }),
                 Condition::Starting | Condition::Running => None,

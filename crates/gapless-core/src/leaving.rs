@@ -7,6 +7,7 @@ use crate::observation::{Condition, NodeSeen};
 use crate::rollout::Round;
 use crate::route::{Generation, Route};
 use crate::service::{Draining, Rollout, Stage};
+use crate::sorted::{Sorted, unwanted};
 use crate::time::Instant;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -14,12 +15,14 @@ use alloc::vec::Vec;
 impl Round<'_> {
     /// What is not seen any more needs no memory.
     pub fn forget_nodes(&mut self) {
-        let seen = &self.seen.nodes;
-        let state = &mut self.pass.state;
-        state.draining.retain(|node, _| seen.contains_key(node));
-        state.lost.retain(|node| seen.contains_key(node));
-        let now = self.pass.now;
-        state.destroyed.retain(|node, again| seen.contains_key(node) && now < *again);
+        let seen = || Sorted::new(self.seen.nodes.keys().copied());
+        let (state, now) = (&mut self.pass.state, self.pass.now);
+        let mut there = seen();
+        state.draining.retain(|node, _| there.has(*node));
+        let mut there = seen();
+        state.lost.retain(|node| there.has(*node));
+        let mut there = seen();
+        state.destroyed.retain(|node, again| there.has(*node) && now < *again);
     }
 
     /// Groups that have to go and of which nothing is left.
@@ -82,14 +85,16 @@ impl Round<'_> {
             return;
         }
         let began: Vec<NodeId> =
-            self.seen.nodes.iter().filter(|(node, seen)| self.must_drain(**node, seen)).map(|(node, _)| *node).collect();
-        for node in &began {
-            let deadline = self.pass.now.after(self.pass.state.drain_deadline(node.group));
-            self.pass.state.draining.insert(*node, Draining { unnamed_since: generation, deadline, ends: None, cut: None, over: false });
-        }
+            unwanted(&self.pass.state, self.seen).filter(|(node, seen)| self.must_drain(*node, seen)).map(|(node, _)| node).collect();
+        let deadline = |group| self.pass.now.after(self.pass.state.drain_deadline(group));
+        let drain =
+            |node: &NodeId| Draining { unnamed_since: generation, deadline: deadline(node.group), ends: None, cut: None, over: false };
+        let mut drains: BTreeMap<NodeId, Draining> = began.iter().map(|node| (*node, drain(node))).collect();
+        self.pass.state.draining.append(&mut drains);
         let Some((rollout, group)) = self.leaving_group() else { return };
         let nodes: BTreeSet<NodeId> = began.into_iter().filter(|node| node.group == group).collect();
-        if let Some(deadline) = nodes.iter().filter_map(|node| self.pass.state.draining.get(node)).map(|drain| drain.deadline).max() {
+        if !nodes.is_empty() {
+            let deadline = self.pass.now.after(self.pass.state.drain_deadline(group));
             self.pass.notify(Notice::DrainBegan { rollout, nodes, deadline });
         }
     }
@@ -116,12 +121,13 @@ impl Round<'_> {
         let under_way: BTreeSet<NodeId> = self.pass.state.pending.values().filter_map(drained_by).flatten().copied().collect();
         let untold =
             self.pass.state.draining.iter().filter(|(node, drain)| drain.ends.is_none() && !drain.over && !under_way.contains(node));
-        let mut by_deadline: BTreeMap<Instant, BTreeSet<NodeId>> = BTreeMap::new();
+        let mut by_deadline: BTreeMap<Instant, Vec<NodeId>> = BTreeMap::new();
         for (node, drain) in untold {
-            by_deadline.entry(drain.deadline).or_default().insert(*node);
+            by_deadline.entry(drain.deadline).or_default().push(*node);
         }
         if self.pass.may_try(EffectKind::Drain) {
             for (deadline, nodes) in by_deadline {
+                let nodes = nodes.into_iter().collect();
                 self.pass.send(Effect::Drain { nodes, deadline: deadline.since(self.pass.now) });
             }
         }
@@ -151,12 +157,9 @@ impl Round<'_> {
     /// Nodes that have to go and that nothing can reach any more (I2).
     pub fn destroy(&mut self) {
         let under_way: BTreeSet<NodeId> = self.pass.state.pending.values().filter_map(destroyed_by).flatten().copied().collect();
-        let nodes: BTreeSet<NodeId> = self
-            .seen
-            .nodes
-            .iter()
-            .filter(|(node, seen)| !under_way.contains(node) && self.may_be_destroyed(**node, seen))
-            .map(|(node, _)| *node)
+        let nodes: BTreeSet<NodeId> = unwanted(&self.pass.state, self.seen)
+            .filter(|(node, seen)| !under_way.contains(node) && self.may_be_destroyed(*node, seen))
+            .map(|(node, _)| node)
             .collect();
         if nodes.is_empty() || !self.pass.may_try(EffectKind::DestroyNodes) {
             return;

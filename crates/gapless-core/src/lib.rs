@@ -36,6 +36,7 @@ mod rolling;
 pub mod rollout;
 pub mod route;
 pub mod service;
+mod sorted;
 mod sound;
 mod task;
 pub mod time;

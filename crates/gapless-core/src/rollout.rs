@@ -254,11 +254,11 @@ impl<'a> Round<'a> {
         let way_back = from.is_some_and(|from| self.can_take_the_traffic(from));
         self.drop_joining();
         let warm = !self.bake_window().is_zero() || self.waits_for(Task::AfterShift);
-        for node in from.into_iter().flat_map(|from| self.pass.state.wanted_nodes(from)).collect::<Vec<_>>() {
-            match self.members.get_mut(&node) {
-                Some(weight) if warm => *weight = Weight::PROBED,
-                _ => drop(self.members.remove(&node)),
-            }
+        let leaves = |node: &NodeId| Some(node.group) == from;
+        if warm {
+            self.members.iter_mut().filter(|(node, _)| leaves(node)).for_each(|(_, weight)| *weight = Weight::PROBED);
+        } else {
+            self.members.retain(|node, _| !leaves(node));
         }
         let able: Vec<NodeId> = self.able(to).collect();
         self.give_traffic(to, &able);

@@ -363,6 +363,11 @@ impl ServiceState {
         self.groups.get(&group).into_iter().flat_map(move |known| known.nodes.iter().map(move |ordinal| group.node(*ordinal)))
     }
 
+    /// Every node that shall exist, in order.
+    pub fn all_wanted(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.groups.iter().flat_map(|(group, known)| known.nodes.iter().map(|ordinal| group.node(*ordinal)))
+    }
+
     /// When the core must be shown the world at the latest, even if nothing seems to happen. `None`: no deadline is armed.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {

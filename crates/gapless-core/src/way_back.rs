@@ -9,6 +9,7 @@ use crate::release::Declaration;
 use crate::rollout::Round;
 use crate::route::Weight;
 use crate::service::{Rollout, Stage};
+use crate::sorted::Sorted;
 use crate::time::Instant;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -41,11 +42,16 @@ impl Round<'_> {
 
     /// These nodes of a group get traffic; its other ones join it as replacements do.
     pub fn give_traffic(&mut self, group: GroupId, able: &[NodeId]) {
-        self.members.extend(able.iter().map(|node| (*node, Weight::EQUAL)));
+        let mut fit = Sorted::new(able.iter().copied());
+        let members = self.members.range_mut(group.node(0)..=group.node(u32::MAX)).filter(|(node, _)| fit.has(**node));
+        let known = members.map(|(_, weight)| *weight = Weight::EQUAL).count();
+        if known < able.len() {
+            self.members.extend(able.iter().map(|node| (*node, Weight::EQUAL)));
+        }
         let trial = self.policy_of(group, |policy| policy.progress_deadline).unwrap_or_default();
         let deadline = self.pass.now.after(trial);
-        let with_traffic = |node: &NodeId| self.members.get(node).is_some_and(|weight| weight.has_traffic());
-        let rest: Vec<NodeId> = self.pass.state.wanted_nodes(group).filter(|node| !with_traffic(node)).collect();
+        let mut with_traffic = Sorted::new(self.members.iter().filter(|(_, weight)| weight.has_traffic()).map(|(node, _)| *node));
+        let rest: Vec<NodeId> = self.pass.state.wanted_nodes(group).filter(|node| !with_traffic.has(*node)).collect();
         self.pass.state.joining.extend(rest.into_iter().map(|node| (node, deadline)));
     }
 
