@@ -22,7 +22,16 @@ pub(crate) struct Service {
     pub(crate) name: Arc<str>,
     pub(crate) retry: bool,
     pub(crate) hold: Duration,
-    members: Vec<(Arc<Node>, u32)>,
+    members: Vec<Share>,
+}
+
+/// A member and its part of the traffic.
+#[derive(Debug)]
+struct Share {
+    node: Arc<Node>,
+    weight: u32,
+    /// The same for all members of one release and one weight: these are equals.
+    equals: usize,
 }
 
 impl Service {
@@ -33,11 +42,11 @@ impl Service {
 
     /// The members that may be used, best first choice: those that pass and were not tried, then those nobody checked yet, then any that
     /// were tried but do not fail, and last those whose checks are late.
-    fn eligible(&self, tried: &[NodeKey]) -> Vec<&(Arc<Node>, u32)> {
-        let usable = |wanted: Verdict, again: bool| -> Vec<&(Arc<Node>, u32)> {
+    fn eligible(&self, tried: &[NodeKey]) -> Vec<&Share> {
+        let usable = |wanted: Verdict, again: bool| -> Vec<&Share> {
             self.members
                 .iter()
-                .filter(|(node, weight)| *weight > 0 && node.verdict() == wanted && (again || !tried.contains(&node.key)))
+                .filter(|share| share.weight > 0 && share.node.verdict() == wanted && (again || !tried.contains(&share.node.key)))
                 .collect()
         };
         const ORDER: [(Verdict, bool); 6] = [
@@ -57,22 +66,26 @@ impl Service {
         Vec::new()
     }
 
+    /// The weights alone decide which release and which weight a request goes to, whatever the load, so that a canary gets its percentage and every request's
+    /// release is an independent draw: that is what an analysis of both rests on. Between two equals the less busy one is taken.
     fn choose(&self, tried: &[NodeKey], dice: &mut Dice) -> Option<Arc<Node>> {
         let members = self.eligible(tried);
-        let total: u64 = members.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let total: u64 = members.iter().map(|share| u64::from(share.weight)).sum();
         if total == 0 {
             return None;
         }
         let first = pick(&members, dice.below(total));
-        let second = pick(&members, dice.below(total));
-        let load = |(node, weight): &(Arc<Node>, u32)| (u64::from(node.requests_in_flight()) + 1) * 65_536 / u64::from(*weight);
-        Some(if load(second) < load(first) { second.0.clone() } else { first.0.clone() })
+        let equals: Vec<&Share> = members.into_iter().filter(|share| share.equals == first.equals).collect();
+        let total: u64 = equals.iter().map(|share| u64::from(share.weight)).sum();
+        let second = pick(&equals, dice.below(total));
+        let is_less_busy = second.node.requests_in_flight() < first.node.requests_in_flight();
+        Some(if is_less_busy { second.node.clone() } else { first.node.clone() })
     }
 }
 
-fn pick<'a>(members: &[&'a (Arc<Node>, u32)], mut at: u64) -> &'a (Arc<Node>, u32) {
+fn pick<'a>(members: &[&'a Share], mut at: u64) -> &'a Share {
     for member in members {
-        let weight = u64::from(member.1);
+        let weight = u64::from(member.weight);
         if at < weight {
             return member;
         }
@@ -86,8 +99,15 @@ fn pick<'a>(members: &[&'a (Arc<Node>, u32)], mut at: u64) -> &'a (Arc<Node>, u3
 pub(crate) struct Dice(u64);
 
 impl Dice {
+    /// Seeds that differ in one bit only, as those of a worker's cores, lead to sequences that have nothing in common.
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed | 1)
+        // The output function of SplitMix64 (Steele, Lea and Flood, 2014), which maps no two seeds to one.
+        let mut state = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        state ^= state >> 31;
+        // 0 is the one state that xorshift never leaves.
+        Self(if state == 0 { 1 } else { state })
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -115,7 +135,7 @@ impl Table {
     }
 
     fn nodes(&self) -> Vec<Arc<Node>> {
-        self.services().flat_map(|service| service.members.iter().map(|(node, _)| node.clone())).collect()
+        self.services().flat_map(|service| service.members.iter().map(|share| share.node.clone())).collect()
     }
 
     fn applied(&self) -> Applied {
@@ -204,7 +224,7 @@ impl Routes {
                 node.set_standing(Standing::Left);
             }
             for service in now.services() {
-                for (node, weight) in &service.members {
+                for Share { node, weight, .. } in &service.members {
                     node.set_standing(if *weight > 0 { Standing::Weighted } else { Standing::Probed });
                 }
             }
@@ -282,8 +302,12 @@ impl Routes {
     fn build_service(&self, name: &str, route: &ServiceRoute, known: &Known) -> Result<Service, ProxyError> {
         let service: Arc<str> = Arc::from(name);
         let mut members = Vec::with_capacity(route.members.len());
+        let mut kinds: HashMap<(&str, u16), usize> = HashMap::new();
         for (node_name, member) in &route.members {
-            members.push((self.build_node(&service, node_name, member, &route.host, known)?, u32::from(member.weight)));
+            let node = self.build_node(&service, node_name, member, &route.host, known)?;
+            let next = kinds.len();
+            let equals = *kinds.entry((&member.release, member.weight)).or_insert(next);
+            members.push(Share { node, weight: u32::from(member.weight), equals });
         }
         Ok(Service { name: service, retry: route.retry, hold: Duration::from_millis(route.hold_ms), members })
     }
@@ -450,20 +474,72 @@ mod tests {
         assert!(routes.refuse_older(&snapshot(5, &[])).is_ok());
     }
 
-    #[test]
-    fn traffic_follows_the_weights() {
+    /// How many of `requests` claims each node gets. Each ends once so many others have begun, and those of the node `hung` never.
+    fn split(snapshot: Snapshot, requests: u32, in_flight: usize, hung: &str) -> BTreeMap<String, u32> {
         let routes = Routes::new(Arc::new(Changes::new()));
-        routes.apply(snapshot(1, &[("a", 1, 3), ("b", 2, 1), ("c", 3, 0)])).unwrap();
+        routes.apply(snapshot).unwrap();
         let mut dice = Dice::new(99);
         let mut counts = BTreeMap::new();
-        for _ in 0..4000 {
-            if let Choice::Claimed(claim, _) = routes.claim("x", &[], &mut dice) {
-                *counts.entry(claim.node.name.clone()).or_insert(0) += 1;
+        let (mut held, mut kept) = (std::collections::VecDeque::new(), Vec::new());
+        for _ in 0..requests {
+            let Choice::Claimed(claim, _) = routes.claim("x", &[], &mut dice) else { panic!("no node") };
+            *counts.entry(claim.node.name.clone()).or_insert(0) += 1;
+            if claim.node.name == hung {
+                kept.push(claim)
+            } else {
+                held.push_back(claim)
+            }
+            if held.len() > in_flight {
+                held.pop_front();
             }
         }
-        assert_eq!(counts.values().sum::<i32>(), 4000);
-        assert!(!counts.contains_key("c"));
-        assert!(counts["a"] > 2 * counts["b"], "{counts:?}");
+        counts
+    }
+
+    /// Within 5 standard deviations of the binomial distribution.
+    #[track_caller]
+    fn assert_share(count: u32, total: u32, share: f64) {
+        let (count, total) = (f64::from(count), f64::from(total));
+        let off = (count - total * share) / (total * share * (1.0 - share)).sqrt();
+        assert!(off.abs() < 5.0, "{count} of {total} is {off} deviations off {share}");
+    }
+
+    #[test]
+    fn traffic_follows_the_weights_however_busy_the_nodes_are() {
+        let requests = 40_000;
+        for (scale, in_flight) in [(1, 0), (1, 40), (21_845, 0), (21_845, 40)] {
+            let counts = split(snapshot(1, &[("a", 1, 3 * scale), ("b", 2, scale), ("c", 3, 0)]), requests, in_flight, "");
+            assert!(!counts.contains_key("c"));
+            assert_share(counts["b"], requests, 0.25);
+        }
+        let counts = split(snapshot(1, &[("a", 1, u16::MAX), ("b", 2, 1)]), 1_000_000, 40, "");
+        assert_share(counts["b"], 1_000_000, 1.0 / 65_536.0);
+    }
+
+    #[test]
+    fn a_release_gets_its_weight_and_among_its_equal_nodes_the_less_busy_one_more() {
+        let requests = 40_000;
+        let mut snapshot = snapshot(1, &[("a", 1, 7), ("b", 2, 7), ("c", 3, 7), ("d", 4, 7)]);
+        for node in ["c", "d"] {
+            snapshot.services.get_mut("hello/web").unwrap().members.get_mut(node).unwrap().release = "web-r2".into();
+        }
+        let counts = split(snapshot, requests, 10, "c");
+        assert_share(counts["a"] + counts["b"], requests, 0.5);
+        assert_share(counts["a"], counts["a"] + counts["b"], 0.5);
+        // The hung one is taken only where both draws fall on it, which is one time in four.
+        assert!(counts["d"] > 2 * counts["c"], "{counts:?}");
+    }
+
+    #[test]
+    fn the_cores_of_a_worker_draw_differently() {
+        let draws = |seed: u64| {
+            let mut dice = Dice::new(seed);
+            (0..1000).map(|_| dice.below(2)).collect::<Vec<u64>>()
+        };
+        for (one, other) in [(0, 1), (4_000 << 16, 4_000 << 16 | 1), (4_000 << 16 | 2, 4_000 << 16 | 3)] {
+            let same = draws(one).iter().zip(draws(other)).filter(|(one, other)| *one == other).count();
+            assert_share(u32::try_from(same).unwrap(), 1000, 0.5);
+        }
     }
 
     #[test]

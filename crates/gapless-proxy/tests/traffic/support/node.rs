@@ -22,6 +22,8 @@ pub struct Inside {
     pub broken: AtomicU64,
     /// Milliseconds after which an idle connection is closed; 0: never.
     pub idle_ms: AtomicU64,
+    /// Milliseconds that every answer takes longer.
+    pub delay_ms: AtomicU64,
     /// Bytes read of uploads.
     pub uploaded: AtomicU64,
     /// Connections accepted, checks included.
@@ -148,6 +150,7 @@ impl Inside {
                 break;
             }
             self.begun.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(self.delay_ms.load(Ordering::SeqCst)));
             let goes_on = self.answer(&mut stream, &head);
             match goes_on {
                 Some(true) => drop(self.ended.fetch_add(1, Ordering::SeqCst)),
