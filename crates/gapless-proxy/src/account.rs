@@ -3,7 +3,7 @@
 
 use crate::core::Core;
 use crate::exchange::CutMark;
-use crate::node::Claim;
+use crate::node::{Claim, Node};
 use crate::record::{Ended, now_ms};
 use crate::sync::lock;
 use gapless_wire::record::SMALL_BYTES;
@@ -65,6 +65,11 @@ impl Account {
     /// The proxy answers, because no node could.
     pub(crate) fn answered_by_proxy(&mut self, status: u16) {
         self.status = status;
+    }
+
+    /// A node had the request, and nothing came of it.
+    pub(crate) fn try_failed(&self, node: &Node) {
+        lock(&self.core.recorder).note_failed_try(&self.service, &node.release, now_ms());
     }
 
     /// Closes the account; the claim ends with it.

@@ -50,8 +50,8 @@ enum Unclaimed {
 /// Why one try came to nothing.
 #[derive(Debug)]
 enum Failure {
-    /// Nothing of the request reached a node.
-    Unsent { cause: &'static str, reason: String },
+    /// Nothing of the request reached a node, by the node's doing or for a want of the proxy's own.
+    Unsent { cause: &'static str, reason: String, is_nodes_fault: bool },
     /// It was sent, and no answer came.
     Sent { cause: &'static str, reason: String },
     /// The drain deadline cut it.
@@ -155,6 +155,9 @@ impl Passage {
                 Err(failure) => failure,
             };
             tried.push(node.key);
+            if matches!(failure, Failure::Unsent { is_nodes_fault: true, .. } | Failure::Sent { .. }) {
+                self.account.try_failed(&node);
+            }
             let may_try_again = service.retry && tried.len() < service.tries() && !self.is_sent_for_good(&failure);
             if may_try_again {
                 self.account.retried = true;
@@ -242,7 +245,11 @@ impl Passage {
             Some(Err(mut error)) => {
                 if let Some(request) = error.take_message() {
                     self.content.restore(request.into_body());
-                    return Err(Failure::Unsent { cause: cause::NODE_CLOSED, reason: "the node closed the connection".to_string() });
+                    return Err(Failure::Unsent {
+                        cause: cause::NODE_CLOSED,
+                        reason: "the node closed the connection".to_string(),
+                        is_nodes_fault: true,
+                    });
                 }
                 Err(self.sent_failure(&error.into_error(), upload.as_deref(), node))
             }
@@ -264,7 +271,7 @@ impl Passage {
         match failure {
             Failure::Client => broken_off(&mut self.account, StatusCode::BAD_REQUEST, "the request broke off"),
             Failure::Cut => cut(self.account),
-            Failure::Unsent { cause, reason } | Failure::Sent { cause, reason } => {
+            Failure::Unsent { cause, reason, .. } | Failure::Sent { cause, reason } => {
                 let status = if cause == cause::TIMEOUT { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
                 tracing::warn!(node = node.name, cause, reason, "a request failed");
                 self.fail(status, cause, &format!("node {}: {reason}", node.name))
@@ -306,10 +313,11 @@ impl Passage {
 async fn connect(node: &Node) -> Result<Connection, Failure> {
     Connection::open(node).await.map_err(|error| {
         let reason = connect_failure(&error).to_string();
-        if is_nodes_fault(&error) {
+        let is_nodes_fault = is_nodes_fault(&error);
+        if is_nodes_fault {
             node.note_refused(&reason);
         }
-        Failure::Unsent { cause: cause::CONNECT, reason }
+        Failure::Unsent { cause: cause::CONNECT, reason, is_nodes_fault }
     })
 }
 

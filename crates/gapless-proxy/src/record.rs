@@ -59,6 +59,7 @@ struct Entry {
     requests: u64,
     failed: Vec<(&'static str, u64)>,
     retried: u64,
+    failed_tries: u64,
     held: u64,
     cut: u64,
     statuses: [u64; 5],
@@ -91,6 +92,7 @@ impl Entry {
     fn merge(&mut self, other: &Entry) {
         self.requests += other.requests;
         self.retried += other.retried;
+        self.failed_tries += other.failed_tries;
         self.held += other.held;
         self.cut += other.cut;
         for (cause, times) in &other.failed {
@@ -114,6 +116,7 @@ impl Entry {
             requests: self.requests,
             failed: self.failed.iter().map(|(cause, times)| ((*cause).to_string(), *times)).collect(),
             retried: self.retried,
+            failed_tries: self.failed_tries,
             held: self.held,
             cut: self.cut,
             statuses: self.statuses,
@@ -175,15 +178,23 @@ impl Recorder {
         self.roll(now_ms);
         // Total: an instant before the open slice counts at its beginning.
         let offset = now_ms.saturating_sub(self.at_ms).min(SLICE_MS - 1);
-        let known = self.open.iter_mut().find(|entry| entry.service == ended.service && entry.release == ended.release);
-        match known {
-            Some(entry) => entry.add(ended, offset),
-            None => {
-                let mut entry = Entry { service: ended.service.clone(), release: ended.release.clone(), ..Entry::default() };
-                entry.add(ended, offset);
-                self.open.push(entry);
-            }
-        }
+        self.entry(&ended.service, &ended.release).add(ended, offset);
+    }
+
+    /// Enters a try with a node of this release that came to nothing now. The clock as for [`Self::note`].
+    pub(crate) fn note_failed_try(&mut self, service: &Arc<str>, release: &Arc<str>, now_ms: u64) {
+        self.roll(now_ms);
+        self.entry(service, release).failed_tries += 1;
+    }
+
+    /// The open slice's entry.
+    fn entry(&mut self, service: &Arc<str>, release: &Arc<str>) -> &mut Entry {
+        let known = self.open.iter().position(|entry| entry.service == *service && entry.release == *release);
+        let at = known.unwrap_or_else(|| {
+            self.open.push(Entry { service: service.clone(), release: release.clone(), ..Entry::default() });
+            self.open.len() - 1
+        });
+        &mut self.open[at]
     }
 
     fn roll(&mut self, now_ms: u64) {

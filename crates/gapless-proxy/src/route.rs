@@ -69,29 +69,27 @@ impl Service {
     /// The weights alone decide which release and which weight a request goes to, whatever the load, so that a canary gets its percentage and every request's
     /// release is an independent draw: that is what an analysis of both rests on. Between two equals the less busy one is taken.
     fn choose(&self, tried: &[NodeKey], dice: &mut Dice) -> Option<Arc<Node>> {
-        let members = self.eligible(tried);
-        let total: u64 = members.iter().map(|share| u64::from(share.weight)).sum();
-        if total == 0 {
-            return None;
-        }
-        let first = pick(&members, dice.below(total));
-        let equals: Vec<&Share> = members.into_iter().filter(|share| share.equals == first.equals).collect();
-        let total: u64 = equals.iter().map(|share| u64::from(share.weight)).sum();
-        let second = pick(&equals, dice.below(total));
+        let mut members = self.eligible(tried);
+        let first = pick(&members, dice)?;
+        members.retain(|share| share.equals == first.equals);
+        let second = pick(&members, dice)?;
         let is_less_busy = second.node.requests_in_flight() < first.node.requests_in_flight();
         Some(if is_less_busy { second.node.clone() } else { first.node.clone() })
     }
 }
 
-fn pick<'a>(members: &[&'a Share], mut at: u64) -> &'a Share {
+/// Draws one, by weight.
+fn pick<'a>(members: &[&'a Share], dice: &mut Dice) -> Option<&'a Share> {
+    let total: u64 = members.iter().map(|share| u64::from(share.weight)).sum();
+    let mut at = dice.below(total.max(1));
     for member in members {
         let weight = u64::from(member.weight);
         if at < weight {
-            return member;
+            return Some(member);
         }
         at -= weight;
     }
-    members[members.len() - 1]
+    None
 }
 
 /// A small random source for balancing (xorshift64*); not for secrets.

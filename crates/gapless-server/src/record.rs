@@ -87,7 +87,7 @@ impl RecordKeeper {
             counts.retried += slice.retried;
             counts.held += slice.held;
             counts.cut += slice.cut;
-            if slice.at_ms + 1_000 >= now_ms {
+            if slice.requests > 0 && slice.at_ms + 1_000 >= now_ms {
                 *counts.split.entry(slice.release.clone()).or_default() += slice.requests;
             }
         }

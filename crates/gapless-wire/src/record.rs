@@ -63,7 +63,7 @@ pub struct Slice {
     pub at_ms: u64,
     /// The full service name; empty for requests that failed with [`cause::NO_ROUTES`].
     pub service: String,
-    /// The release that answered (`web-r7`); empty when none did.
+    /// The release that answered, or whose node was tried (`web-r7`); empty for requests that none answered.
     pub release: String,
     /// Requests that ended in this slice.
     pub requests: u64,
@@ -72,9 +72,13 @@ pub struct Slice {
     /// Of these, how many were given to a further node after a try that came to nothing. It counts also when nothing of that try had left, because no
     /// connection was to be had: the client waited for it, and a planned rollout must cause none.
     pub retried: u64,
-    /// Of these, how many were held because no node was ready.
+    /// Tries given to a node of this release that came to nothing, and by the node's doing: no connection, or no answer that could be understood in time. They are no requests of this slice: what
+    /// became of the request stands where it was answered, or where it failed. Older workers do not count them.
+    #[serde(default)]
+    pub failed_tries: u64,
+    /// Of the requests, how many were held because no node was ready.
     pub held: u64,
-    /// Of these, how many were cut at the drain deadline.
+    /// Of the requests, how many were cut at the drain deadline.
     pub cut: u64,
     /// Answers by the first digit of their status, 1 to 5: the index is the digit minus one.
     pub statuses: [u64; 5],

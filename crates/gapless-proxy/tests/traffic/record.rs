@@ -1,10 +1,12 @@
 //! The record: what it adds up to is what the clients saw.
 
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::node::Node;
 use crate::support::proxy::{Proxy, SERVICE, of, route, totals};
 use gapless_wire::record::SLICE_MS;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 #[test]
@@ -58,4 +60,25 @@ fn small_gets_are_timed_from_their_head_to_their_last_byte() {
     assert!((120_000..200_000).contains(&times[1]), "{times:?}");
     assert!(record.slices.iter().filter_map(|slice| slice.small_ended).all(|(first, last)| first <= last));
     assert!(record.began_ms < record.until_ms);
+}
+
+#[test]
+fn a_try_that_comes_to_nothing_is_counted_for_the_release_whose_node_had_it() {
+    let proxy = Proxy::start();
+    let (good, bad) = (Node::start("good"), Node::start("bad"));
+    let mut route = route(1, &[(&good, 1), (&bad, 1)]);
+    route.members.get_mut("bad").unwrap().release = "web-r2".to_string();
+    proxy.put(&of(route.clone()));
+    proxy.wait_ready(&["good", "bad"]);
+    bad.inside.breaks.store(true, Ordering::SeqCst);
+    let load = Load::start(proxy.address, 4);
+    eventually("the bad node had requests, sent again elsewhere or failed", || bad.begun() >= 100);
+    let seen = load.stop();
+    let record = proxy.record();
+    let counted = totals(&record);
+    let tries = |release: &str| record.slices.iter().filter(|slice| slice.release == release).map(|slice| slice.failed_tries).sum::<u64>();
+    assert_eq!((tries("web-r1"), tries("web-r2")), (0, bad.begun()));
+    assert_eq!(counted.retried + counted.failed, bad.begun(), "a GET was sent again, an upload failed");
+    assert_eq!((counted.requests, counted.failed), (seen.requests, seen.failures.len() as u64));
+    assert_eq!(record.slices.iter().filter(|slice| slice.release == "web-r2").map(|slice| slice.requests).sum::<u64>(), 0);
 }

@@ -132,7 +132,9 @@ fn totals(slices: &[&Slice]) -> Measured {
             sum.failed += count;
             *sum.failed_by_cause.entry(cause.clone()).or_default() += count;
         }
-        *sum.by_release.entry(slice.release.clone()).or_default() += slice.requests;
+        if slice.requests > 0 {
+            *sum.by_release.entry(slice.release.clone()).or_default() += slice.requests;
+        }
         for (class, count) in slice.statuses.iter().enumerate().filter(|(_, count)| **count > 0) {
             *sum.by_status.entry(format!("{}xx", class + 1)).or_default() += count;
         }

@@ -22,6 +22,8 @@ pub struct Inside {
     pub broken: AtomicU64,
     /// Milliseconds after which an idle connection is closed; 0: never.
     pub idle_ms: AtomicU64,
+    /// Every request but checks is read and its connection closed.
+    pub breaks: AtomicBool,
     /// Milliseconds that every answer takes longer.
     pub delay_ms: AtomicU64,
     /// Bytes read of uploads.
@@ -150,6 +152,9 @@ impl Inside {
                 break;
             }
             self.begun.fetch_add(1, Ordering::SeqCst);
+            if self.breaks.load(Ordering::SeqCst) {
+                break;
+            }
             thread::sleep(Duration::from_millis(self.delay_ms.load(Ordering::SeqCst)));
             let goes_on = self.answer(&mut stream, &head);
             match goes_on {
