@@ -4,6 +4,7 @@
 //! the engine alone moves nodes and traffic.
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 mod api;
 mod build;
 pub mod git;
@@ -13,7 +14,7 @@ mod problem;
 pub mod project;
 pub mod receipt;
 mod receipts;
-mod record;
+pub mod record;
 mod server;
 mod stories;
 pub mod story;

@@ -1,5 +1,6 @@
 //! What the server stands on, and what it needs of the machine beside the engine.
 
+use crate::record::RecordKeeper;
 use async_trait::async_trait;
 use gapless_core::name::ServiceName;
 use gapless_engine::error::Error;
@@ -29,6 +30,8 @@ pub struct Parts {
     pub host: Arc<dyn Host>,
     /// The admin sockets of the proxies' holders.
     pub proxies: Vec<PathBuf>,
+    /// What these recorded. The engine's analyst reads the same.
+    pub keeper: Arc<RecordKeeper>,
     /// The state folder.
     pub state: PathBuf,
     /// The installation's short unique id.

@@ -22,9 +22,6 @@ const BUSY_READING: Duration = Duration::from_millis(250);
 /// How often they are read otherwise: what a killed worker counted since the last reading is lost to receipts.
 const QUIET_READING: Duration = Duration::from_secs(1);
 
-/// How long a receipt waits for the workers' records to reach the rollout's end. What they do not tell by then makes it incomplete.
-const RECORD_PATIENCE: Duration = Duration::from_secs(3);
-
 /// How long a failed write of a receipt waits for the next try.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -132,18 +129,12 @@ pub(crate) async fn stored(server: &Server, service: &ServiceName, rollout: Roll
     }
 }
 
-/// Makes the receipt of a rollout that ended, once the records reach its end.
+/// Makes the receipt of a rollout that ended, once the records reach its end. What they do not tell in time makes it incomplete.
 async fn make(server: &Server, service: &ServiceName, rollout: RolloutNumber) -> Result<(), Error> {
     let journal = server.parts.engine.journal(service).await?;
     let Some(account) = Account::all(&journal).into_iter().find(|account| account.rollout == rollout) else { return Ok(()) };
     let Some(window) = account.window() else { return Ok(()) };
-    let patience = Instant::now() + RECORD_PATIENCE;
-    server.keeper.read().await;
-    while !server.keeper.reaches(window.until_ms) && Instant::now() < patience {
-        // The workers tell no event when a slice is complete; a slice lasts 100 ms.
-        tokio::time::sleep(Duration::from_millis(gapless_wire::record::SLICE_MS / 2)).await;
-        server.keeper.read().await;
-    }
+    server.keeper.read_up_to(window.until_ms).await;
     write(server, service, &account).await
 }
 

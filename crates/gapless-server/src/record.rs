@@ -2,7 +2,7 @@
 
 use crate::receipt::{ProxyRecord, Recorded, covered_from};
 use gapless_wire::client::UnixClient;
-use gapless_wire::record::{KEPT_MS, Record, SLICE_MS};
+use gapless_wire::record::{KEPT_MS, Record, SLICE_MS, Slice};
 use gapless_wire::rollout::Counts;
 use gapless_wire::route::ProxyStatus;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +22,11 @@ const SLICES_LIMIT: usize = 200_000;
 /// What is kept from before the oldest rollout in progress, in milliseconds: what its receipt compares with.
 const BEFORE_MS: u64 = 60_000;
 
+/// How long something waits for the workers' records to reach an instant: what they have not told by then is missing.
+const RECORD_PATIENCE: Duration = Duration::from_secs(3);
+
 /// What is known of every worker, the present and the past ones.
-pub(crate) struct RecordKeeper {
+pub struct RecordKeeper {
     holders: Vec<PathBuf>,
     workers: Mutex<BTreeMap<WorkerName, Recorded>>,
     reading: tokio::sync::Mutex<()>,
@@ -38,7 +41,9 @@ struct WorkerName {
 }
 
 impl RecordKeeper {
-    pub(crate) fn new(holders: Vec<PathBuf>) -> Self {
+    /// A keeper that has read nothing yet of the proxies whose holders have these admin sockets.
+    #[must_use]
+    pub fn new(holders: Vec<PathBuf>) -> Self {
         Self { holders, workers: Mutex::default(), reading: tokio::sync::Mutex::default() }
     }
 
@@ -48,7 +53,7 @@ impl RecordKeeper {
         let from = since_ms - since_ms % SLICE_MS;
         let cut = |one: &Recorded| {
             let slices = one.record.slices.iter().filter(|slice| slice.at_ms >= from).cloned().collect();
-            Recorded { record: Record { slices, ..one.record.clone() }, lives: one.lives }
+            Recorded { record: Record { slices, ..one.record.clone() }, lives: one.lives, gone_by_ms: one.gone_by_ms }
         };
         workers.values().map(cut).collect()
     }
@@ -61,6 +66,34 @@ impl RecordKeeper {
             ProxyRecord { proxy: holder.display().to_string(), workers: workers.collect() }
         };
         self.holders.iter().map(of).collect()
+    }
+
+    /// What is kept of a service between two instants, proxy by proxy: whole slices that begin at the first one or later, and before the second.
+    pub(crate) fn between(&self, service: &str, from_ms: u64, until_ms: u64) -> Vec<ProxyRecord> {
+        let workers = self.lock();
+        let wanted = |slice: &&Slice| slice.service == service && (from_ms..until_ms).contains(&slice.at_ms);
+        let cut = |one: &Recorded| {
+            let Record { worker, began_ms, complete_from_ms, until_ms, .. } = one.record;
+            let slices = one.record.slices.iter().filter(wanted).cloned().collect();
+            let record = Record { worker, began_ms, complete_from_ms, until_ms, slices, ..Record::default() };
+            Recorded { record, lives: one.lives, gone_by_ms: one.gone_by_ms }
+        };
+        let of = |holder: &PathBuf| {
+            let workers = workers.iter().filter(|(name, _)| name.holder == *holder).map(|(_, one)| cut(one));
+            ProxyRecord { proxy: holder.display().to_string(), workers: workers.collect() }
+        };
+        self.holders.iter().map(of).collect()
+    }
+
+    /// Reads until every worker of every proxy was read up to this instant, or [`RECORD_PATIENCE`] is over.
+    pub(crate) async fn read_up_to(&self, until_ms: u64) {
+        let patience = tokio::time::Instant::now() + RECORD_PATIENCE;
+        self.read().await;
+        while !self.reaches(until_ms) && tokio::time::Instant::now() < patience {
+            // The workers tell no event when a slice is complete; a slice lasts 100 ms.
+            tokio::time::sleep(Duration::from_millis(SLICE_MS / 2)).await;
+            self.read().await;
+        }
     }
 
     /// Whether every worker of every proxy was read up to this instant.
@@ -104,8 +137,22 @@ impl RecordKeeper {
                 seen.extend(self.read_worker(holder, worker.pid, &worker.socket).await);
             }
         }
-        for (name, one) in self.lock().iter_mut() {
-            one.lives = seen.contains(name);
+        self.note_gone(&seen);
+    }
+
+    /// Notes which workers are gone, and by when. A worker may have ended while this reading was under way; that it was gone by an instant is sure when a reading that began with it gone
+    /// heard another worker of the same proxy tell of that instant.
+    fn note_gone(&self, seen: &BTreeSet<WorkerName>) {
+        let mut workers = self.lock();
+        let told: BTreeMap<PathBuf, u64> =
+            workers.iter().filter(|(name, _)| seen.contains(name)).map(|(name, one)| (name.holder.clone(), one.record.until_ms)).collect();
+        for (name, one) in workers.iter_mut() {
+            let was_gone = !std::mem::replace(&mut one.lives, seen.contains(name));
+            one.gone_by_ms = match (one.lives, was_gone) {
+                (true, _) => None,
+                (false, true) => one.gone_by_ms.or(told.get(&name.holder).copied()),
+                (false, false) => None,
+            };
         }
     }
 
@@ -174,7 +221,6 @@ fn forget_before(record: &mut Record, needed_ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gapless_wire::record::Slice;
 
     fn record(began_ms: u64, until_ms: u64) -> Record {
         let slices = (began_ms..until_ms).step_by(100).map(|at_ms| Slice { at_ms, requests: 1, service: "a/b".into(), ..Slice::default() });
@@ -257,5 +303,38 @@ mod tests {
         keeper.merge(Path::new("/run/other.sock"), 8, 0, record(1_000, 2_500));
         lives(&keeper);
         assert!(keeper.reaches(2_500) && !keeper.reaches(2_600));
+    }
+
+    #[test]
+    fn a_worker_is_gone_for_sure_once_another_told_of_a_time_after_it_was_seen_to_be() {
+        let keeper = keeper();
+        let name = |pid: u32, began_ms: u64| WorkerName { holder: HOLDER.into(), pid, began_ms };
+        let gone = |keeper: &RecordKeeper| keeper.lock()[&name(7, 1_000)].gone_by_ms;
+        merge(&keeper, 0, record(1_000, 2_000));
+        keeper.merge(Path::new(HOLDER), 8, 0, record(1_500, 2_100));
+        keeper.note_gone(&[name(7, 1_000), name(8, 1_500)].into());
+        keeper.merge(Path::new(HOLDER), 8, 2_000, record(1_500, 2_400));
+        keeper.note_gone(&[name(8, 1_500)].into());
+        assert_eq!(gone(&keeper), None, "it may have ended after the other had told");
+        keeper.note_gone(&[].into());
+        assert_eq!(gone(&keeper), None, "nobody told the time");
+        keeper.merge(Path::new(HOLDER), 8, 2_300, record(1_500, 2_700));
+        keeper.note_gone(&[name(8, 1_500)].into());
+        assert_eq!(gone(&keeper), Some(2_700));
+        keeper.merge(Path::new(HOLDER), 8, 2_600, record(1_500, 3_000));
+        keeper.note_gone(&[name(8, 1_500)].into());
+        assert_eq!(gone(&keeper), Some(2_700), "as early as it was sure");
+        keeper.note_gone(&[name(7, 1_000), name(8, 1_500)].into());
+        assert_eq!(gone(&keeper), None, "it only had not answered");
+    }
+
+    #[test]
+    fn of_a_span_there_are_its_slices_and_no_others() {
+        let keeper = keeper();
+        merge(&keeper, 0, record(1_000, 3_000));
+        let of = |service: &str| keeper.between(service, 1_500, 2_000)[0].workers[0].record.clone();
+        let instants: Vec<u64> = of("a/b").slices.iter().map(|slice| slice.at_ms).collect();
+        assert_eq!(instants, [1_500, 1_600, 1_700, 1_800, 1_900]);
+        assert_eq!((of("a/b").began_ms, of("a/b").until_ms, of("a/other").slices.len()), (1_000, 3_000, 0));
     }
 }

@@ -40,7 +40,7 @@ const ACCEPT_PAUSE_LIMIT: Duration = Duration::from_secs(1);
 pub struct Server {
     pub(crate) parts: Parts,
     pub(crate) key: SigningKey,
-    pub(crate) keeper: RecordKeeper,
+    pub(crate) keeper: Arc<RecordKeeper>,
     pub(crate) builds: Builds,
     pub(crate) hosts: Hosts,
     pub(crate) stories: Stories,
@@ -59,7 +59,7 @@ impl Server {
         let key = SigningKey::open(&parts.state.join("keys")).map_err(|error| {
             Error::new(error.to_string()).hint("receipts are signed with it; without a backup, move it away and a new one is made")
         })?;
-        let keeper = RecordKeeper::new(parts.proxies.clone());
+        let keeper = parts.keeper.clone();
         let started_ms = parts.clock.now().0;
         let builds = Builds::new(parts.state.join("builds"));
         let stories = Stories::new(parts.engine.clone());

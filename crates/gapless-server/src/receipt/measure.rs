@@ -14,6 +14,8 @@ pub struct Recorded {
     pub record: Record,
     /// The worker still answers. What one that ended counted after the last reading is not known.
     pub lives: bool,
+    /// When it was gone for sure, in milliseconds since the Unix epoch; `None`: it lives, or that is not known.
+    pub gone_by_ms: Option<u64>,
 }
 
 /// What the workers of one proxy recorded.

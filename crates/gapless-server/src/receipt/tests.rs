@@ -112,7 +112,7 @@ fn proxy(workers: Vec<Recorded>) -> ProxyRecord {
 }
 
 fn recorded(began_ms: u64, until_ms: u64, slices: Vec<Slice>) -> Recorded {
-    Recorded { record: Record { worker: 7, began_ms, until_ms, slices, ..Record::default() }, lives: true }
+    Recorded { record: Record { worker: 7, began_ms, until_ms, slices, ..Record::default() }, lives: true, gone_by_ms: None }
 }
 
 #[test]

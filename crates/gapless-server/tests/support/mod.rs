@@ -12,7 +12,9 @@ use gapless_engine::store::{Artifact, NewArtifact, Records};
 use gapless_engine::{Engine, Parts as EngineParts};
 use gapless_platforms::sim::{Sim, SimOptions, SimTime};
 use gapless_server::Server;
+use gapless_server::analysis::RecordAnalyst;
 use gapless_server::parts::{BuildJob, BuildSink, Builder, Host, Parts};
+use gapless_server::record::RecordKeeper;
 use gapless_wire::build::BuildLine;
 use gapless_wire::client::UnixClient;
 use gapless_wire::doctor::Finding;
@@ -144,11 +146,13 @@ impl Scene {
     pub async fn server(&self) -> Arc<Server> {
         let platform = Arc::new(self.sim.again());
         let clock: Arc<dyn Clock> = Arc::new(self.sim.clone());
+        let proxies = vec![self.state().join("proxy.sock")];
+        let keeper = Arc::new(RecordKeeper::new(proxies.clone()));
         let engine = EngineParts {
             journal: self.store.clone(),
             records: self.store.clone(),
             platform: platform.clone(),
-            analyst: Arc::new(gapless_engine::analysis::Unrecorded),
+            analyst: Arc::new(RecordAnalyst::new(keeper.clone())),
             clock: clock.clone(),
             checkpoint: self.wishes.clone(),
         };
@@ -159,7 +163,8 @@ impl Scene {
             clock: clock.clone(),
             builder: Arc::new(FakeBuilder { store: self.store.clone(), clock }),
             host: Arc::new(FakeHost),
-            proxies: vec![self.state().join("proxy.sock")],
+            proxies,
+            keeper,
             state: self.state(),
             installation: "a1b2c3".into(),
         };

@@ -14,7 +14,9 @@ use gapless_images::build::Builder;
 use gapless_images::unpack::ImageStore;
 use gapless_platforms::local::{LocalOptions, LocalPlatform, requirements};
 use gapless_server::Server;
+use gapless_server::analysis::RecordAnalyst;
 use gapless_server::parts::Parts;
+use gapless_server::record::RecordKeeper;
 use gapless_store::{SqliteStore, StateLock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,11 +53,12 @@ async fn serve(arguments: &ServerArguments, state: PathBuf, lock: StateLock) -> 
     .await?;
     let store = Arc::new(SqliteStore::open(lock)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let keeper = Arc::new(RecordKeeper::new(proxies.clone()));
     let parts = EngineParts {
         journal: store.clone(),
         records: store.clone(),
         platform: Arc::new(platform.clone()),
-        analyst: Arc::new(gapless_engine::analysis::Unrecorded),
+        analyst: Arc::new(RecordAnalyst::new(keeper.clone())),
         clock: clock.clone(),
         checkpoint: checkpoint()?,
     };
@@ -77,6 +80,7 @@ async fn serve(arguments: &ServerArguments, state: PathBuf, lock: StateLock) -> 
         builder: Arc::new(ImageBuilder { builder, records: store, clock }),
         host: Arc::new(host),
         proxies,
+        keeper,
         state,
         installation,
     })?;
