@@ -57,6 +57,7 @@ pub(crate) fn wish(state: &ServiceState, declaration: &Declaration, urgent: bool
 pub(crate) fn declare(state: &ServiceState, declaration: &Declaration, urgent: bool, together: Option<&Together>, now: Instant) -> Step {
     let mut pass = Pass::new(state, now);
     match wish(state, declaration, urgent, now) {
+        Wish::Nothing if urgent => pass.hurry(),
         Wish::Nothing => {}
         Wish::Adopt(release) => {
             pass.dequeue();
@@ -261,6 +262,18 @@ impl Pass {
         self.state.declared = Some(release);
         self.state.evicted_in_vain.clear();
         release
+    }
+
+    /// The release that waits does not wait for the end of a freeze window any more.
+    fn hurry(&mut self) {
+        let Some(queued) = &mut self.state.queued else { return };
+        (queued.urgent, queued.not_before) = (true, None);
+        if busy(&self.state).is_some() {
+            return;
+        }
+        let Some(Queued { release, together, .. }) = self.state.queued.take() else { return };
+        self.make_room();
+        self.begin(RolloutKind::Deploy, release, together);
     }
 
     /// Makes room for another rollout: the decision of the present one has fallen, what is left of it (drain, destruction) goes on beside.
