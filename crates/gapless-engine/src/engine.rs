@@ -5,11 +5,13 @@ use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::declaration::ServiceDeclaration;
 use crate::error::{Context, Error, ErrorKind};
+use crate::operation::Operation;
 use crate::platform::Platform;
 use crate::recovery::{self, Diagnosis, blocking};
 use crate::service::{Service, Taken, Wish};
 use crate::store::{Journal, JournalRecord, Records, Sequence};
 use crate::together;
+use gapless_core::digest::Digest;
 use gapless_core::effect::Effect;
 use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
@@ -17,13 +19,13 @@ use gapless_core::notice::{Notice, RolloutNumber};
 use gapless_core::plan::{Planned, plan};
 use gapless_core::release::ReleaseNumber;
 use gapless_core::rollout::Refusal;
-use gapless_core::service::ServiceState;
+use gapless_core::service::{ServiceState, Together};
 use gapless_core::time::Instant;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{RwLock, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// How many notices a slow reader of [`Engine::watch`] may fall behind before it misses some: a hundred rollouts' worth. What it missed is in [`Engine::story`].
@@ -65,15 +67,26 @@ pub struct Told {
     pub notice: Notice,
 }
 
-/// What came of a declaration or of a wish to go back.
+/// What came of a declaration, of a wish to go back, or of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Declared {
-    /// The release that is wanted now.
+    /// The release that is wanted now; after an operation, the one that it was about.
     pub release: ReleaseNumber,
     /// The rollout to it that is in progress, whether this declaration began it or an earlier one.
     pub rollout: Option<RolloutNumber>,
     /// Whether anything changed. When not, it was so already (I6).
     pub changed: bool,
+    /// The release is not tried yet, and what it waits for.
+    pub waiting: Option<Waiting>,
+}
+
+/// What a declared release waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The rollout whose end it waits for, if one is in progress.
+    pub rollout: Option<RolloutNumber>,
+    /// The end of the freeze window that it waits for, if it does.
+    pub frozen_until: Option<Instant>,
 }
 
 /// Why a declaration or a wish to go back came to nothing.
@@ -130,6 +143,8 @@ struct Inner {
     services: Mutex<BTreeMap<ServiceName, Handle>>,
     told: broadcast::Sender<Told>,
     stopping: watch::Sender<bool>,
+    /// Held for writing while something is revoked: a declaration that knows nothing of it yet would bring it back.
+    revoking: RwLock<()>,
 }
 
 /// One service's task, from outside.
@@ -167,8 +182,13 @@ impl Engine {
         }
         let last = recovered.iter().filter_map(|(_, replayed)| replayed.as_ref().ok()).map(|replayed| replayed.at).max();
         parts.clock.go_on_from(last.unwrap_or_default());
-        let inner =
-            Inner { parts, services: Mutex::default(), told: broadcast::Sender::new(TOLD_LIMIT), stopping: watch::Sender::new(false) };
+        let inner = Inner {
+            parts,
+            services: Mutex::default(),
+            told: broadcast::Sender::new(TOLD_LIMIT),
+            stopping: watch::Sender::new(false),
+            revoking: RwLock::default(),
+        };
         let mut services = BTreeMap::new();
         for (service, replayed) in recovered {
             let handle = match replayed {
@@ -183,7 +203,10 @@ impl Engine {
         *inner.lock() = services;
         let inner = Arc::new(inner);
         tokio::spawn(keep_together(Arc::downgrade(&inner), inner.told.subscribe(), inner.stopping.subscribe()));
-        Ok(Engine { inner })
+        let engine = Engine { inner };
+        // What the last engine wrote down and had not told everybody. Who cannot be told now was logged, and holds nothing else up.
+        let _ = engine.tell_all().await;
+        Ok(engine)
     }
 
     /// Makes a service as declared. Returns when the decision is durable, not when it is carried out.
@@ -191,14 +214,29 @@ impl Engine {
     /// # Errors
     /// [`DeclareError::Refused`] when it cannot be done now (a rollout is in progress, there is no room) or never; [`DeclareError::Failed`] when it could not be written down.
     pub async fn declare(&self, declaration: ServiceDeclaration) -> Result<Declared, DeclareError> {
+        self.declare_with(declaration, false, None).await
+    }
+
+    /// As [`Engine::declare`]. `urgent`: it does not wait for the end of a freeze window. `together`: its release shifts with those of these services, or not at all.
+    ///
+    /// # Errors
+    /// As [`Engine::declare`].
+    pub async fn declare_with(
+        &self,
+        declaration: ServiceDeclaration,
+        urgent: bool,
+        together: Option<Together>,
+    ) -> Result<Declared, DeclareError> {
+        let _nothing_is_revoked_meanwhile = self.inner.revoking.read().await;
         let service = declaration.service.clone();
+        self.tell(&service, Some(&declaration.artifact_name)).await?;
         let wanted = declaration.to_core();
         let records = self.inner.parts.records.clone();
         let content = wanted.content;
         blocking(move || records.put_declaration(content, &declaration))
             .await
             .context(|| format!("keeping the declaration of {service}"))?;
-        self.wish(&service, Event::Declared { declaration: wanted, urgent: false, together: None }).await
+        self.wish(&service, Event::Declared { declaration: wanted, urgent, together }).await
     }
 
     /// Goes back to an earlier release, or to the one that was live before the present one. Returns when the decision is durable.
@@ -206,16 +244,49 @@ impl Engine {
     /// # Errors
     /// As [`Engine::declare`], and when there is no such service or release.
     pub async fn rollback(&self, service: &ServiceName, to: Option<ReleaseNumber>) -> Result<Declared, DeclareError> {
-        if self.state(service).is_none() && self.lost(service).is_none() {
-            return Err(DeclareError::Refused {
-                reason: format!("there is no service {service}"),
-                hint: "`gapless status` lists the services".to_string(),
-            });
-        }
-        self.wish(service, Event::RollbackRequested { to, forced: false }).await
+        self.rollback_with(service, to, false).await
     }
 
-    async fn wish(&self, service: &ServiceName, event: Event) -> Result<Declared, DeclareError> {
+    /// As [`Engine::rollback`]. `forced`: also past a release that declared that what was before it can no longer run.
+    ///
+    /// # Errors
+    /// As [`Engine::rollback`].
+    pub async fn rollback_with(&self, service: &ServiceName, to: Option<ReleaseNumber>, forced: bool) -> Result<Declared, DeclareError> {
+        self.assert_known(service)?;
+        self.wish(service, Event::RollbackRequested { to, forced }).await
+    }
+
+    /// Does something to the rollout in progress, or to the service as it is. Returns when the decision is durable.
+    ///
+    /// # Errors
+    /// [`DeclareError::Refused`] when there is no such service or it makes no sense now, and nothing changed then; [`DeclareError::Failed`] when it could not be written down.
+    pub async fn operate(&self, service: &ServiceName, operation: Operation) -> Result<Declared, DeclareError> {
+        self.assert_known(service)?;
+        let before = self.state(service).unwrap_or_default();
+        let declared = self.wish(service, operation.event()).await?;
+        let state = self.state(service).unwrap_or_default();
+        Ok(operated(&before, &state, declared))
+    }
+
+    fn assert_known(&self, service: &ServiceName) -> Result<(), DeclareError> {
+        if self.state(service).is_some() || self.lost(service).is_some() {
+            return Ok(());
+        }
+        Err(DeclareError::Refused {
+            reason: format!("there is no service {service}"),
+            hint: "`gapless status` lists the services".to_string(),
+        })
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.inner.parts
+    }
+
+    pub(crate) fn revoking(&self) -> &RwLock<()> {
+        &self.inner.revoking
+    }
+
+    pub(crate) async fn wish(&self, service: &ServiceName, event: Event) -> Result<Declared, DeclareError> {
         let wishes = self.inner.wishes(service)?;
         let (reply, answer) = oneshot::channel();
         let ended = || DeclareError::Failed(Error::new("the engine is stopping").hint("try again when the server runs"));
@@ -268,15 +339,17 @@ impl Engine {
         services.iter().filter(|(_, handle)| !handle.state.borrow().releases.is_empty()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// The declaration of a release.
+    /// The declaration of a release, also of one that is not kept to go back to any more.
     ///
     /// # Errors
     /// When there is no such service or release, or when it cannot be read.
     pub async fn declaration(&self, service: &ServiceName, release: ReleaseNumber) -> Result<ServiceDeclaration, Error> {
-        let content = self
-            .state(service)
-            .and_then(|state| state.releases.get(&release).map(|declaration| declaration.content))
-            .ok_or_else(|| Error::new(format!("there is no release {release} of {service}")).kind(ErrorKind::NotFound))?;
+        let unknown = || Error::new(format!("there is no release {release} of {service}")).kind(ErrorKind::NotFound);
+        let state = self.state(service).ok_or_else(unknown)?;
+        let content = match state.releases.get(&release) {
+            Some(declaration) => declaration.content,
+            None => declared_content(&self.journal(service).await?, release).ok_or_else(unknown)?,
+        };
         let records = self.inner.parts.records.clone();
         blocking(move || records.declaration(content)).await.context(|| format!("reading the declaration of {release} of {service}"))
     }
@@ -366,7 +439,17 @@ fn declared(state: &ServiceState, changed: bool) -> Declared {
     let rollout = state.rollout.as_ref();
     let wanted = if state.pinned { None } else { state.declared };
     let release = wanted.or(rollout.map(|rollout| rollout.to.release)).or(state.live.map(|group| group.release)).unwrap_or_default();
-    Declared { release, rollout: rollout.filter(|rollout| rollout.to.release == release).map(|rollout| rollout.number), changed }
+    let queued = state.queued.as_ref().filter(|queued| queued.release == release);
+    let waiting = queued.map(|queued| Waiting { rollout: rollout.map(|rollout| rollout.number), frozen_until: queued.not_before });
+    let to_it = rollout.filter(|rollout| rollout.to.release == release && waiting.is_none());
+    Declared { release, rollout: to_it.map(|rollout| rollout.number), changed, waiting }
+}
+
+/// What an operation was about: the rollout in progress, whatever waits behind it; without one, what is live.
+fn operated(before: &ServiceState, state: &ServiceState, declared: Declared) -> Declared {
+    let rollout = state.rollout.as_ref().or(before.rollout.as_ref());
+    let Some(release) = rollout.map(|rollout| rollout.to.release).or(state.live_release()) else { return declared };
+    Declared { release, rollout: rollout.map(|rollout| rollout.number), waiting: None, ..declared }
 }
 
 /// Tells services that move together of each other, whenever something was told of any of them.
@@ -387,6 +470,15 @@ async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, 
             news = told.recv() => if matches!(news, Err(broadcast::error::RecvError::Closed)) { return },
         }
     }
+}
+
+/// The content of the declaration that made a release: the record of the one tells of the other.
+fn declared_content(records: &[(Sequence, JournalRecord)], release: ReleaseNumber) -> Option<Digest> {
+    let is_of = |effect: &Effect| matches!(effect, Effect::Notify(Notice::RolloutStarted { to, .. } | Notice::Queued { release: to, .. }) if *to == release);
+    records.iter().find_map(|(_, record)| match &record.event {
+        Event::Declared { declaration, .. } if record.effects.iter().any(|(_, effect)| is_of(effect)) => Some(declaration.content),
+        _ => None,
+    })
 }
 
 /// Everything that a journal's records told, in order.

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use crate::error::{Error, ErrorKind};
 use crate::platform::{Declarations, Platform};
-use crate::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
+use crate::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
 use async_trait::async_trait;
 use gapless_core::analysis::{Judgement, Verdict};
 use gapless_core::digest::Digest;
@@ -78,6 +78,7 @@ struct Kept {
     seen: Observation,
     carried_out: Vec<&'static str>,
     looks: u32,
+    revocations: BTreeMap<ArtifactVersion, Revocation>,
 }
 
 impl Fake {
@@ -232,6 +233,20 @@ impl Records for Fake {
 
     fn receipt(&self, _service: &ServiceName, _rollout: RolloutNumber) -> Result<String, Error> {
         Err(Error::new("no receipt").kind(ErrorKind::NotFound))
+    }
+
+    fn revocations(&self, _artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
+        Ok(self.kept().revocations.clone())
+    }
+
+    fn put_revocation(&self, _artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error> {
+        self.kept().revocations.insert(version, revocation.clone());
+        Ok(())
+    }
+
+    fn remove_revocation(&self, _artifact: &str, version: ArtifactVersion) -> Result<(), Error> {
+        self.kept().revocations.remove(&version);
+        Ok(())
     }
 
     fn value(&self, _name: &str) -> Result<Option<String>, Error> {

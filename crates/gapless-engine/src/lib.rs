@@ -15,11 +15,14 @@ pub mod error;
 mod fake;
 pub mod images;
 pub mod inside;
+pub mod operation;
 pub mod platform;
 pub mod recovery;
+mod revocation;
 mod service;
 pub mod store;
 mod together;
 pub mod workbench;
 
-pub use engine::{DeclareError, Declared, Engine, Parts, Told};
+pub use engine::{DeclareError, Declared, Engine, Parts, Told, Waiting};
+pub use operation::Operation;

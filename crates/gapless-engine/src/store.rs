@@ -79,6 +79,15 @@ pub struct NewArtifact {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Why a version of an artifact may not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Since when.
+    pub at: Instant,
+    /// Why, for people.
+    pub reason: String,
+}
+
 /// Records beside the journal.
 pub trait Records: Send + Sync {
     /// Publishes an artifact and gives it the next number, in one transaction. Publishing the same image with the same metadata again gives the number it has.
@@ -116,6 +125,24 @@ pub trait Records: Send + Sync {
     /// # Errors
     /// [`crate::error::ErrorKind::NotFound`] when there is none (yet).
     fn receipt(&self, service: &ServiceName, rollout: RolloutNumber) -> Result<String, Error>;
+
+    /// What is revoked of the artifacts of this name, whatever their kind.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn revocations(&self, artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error>;
+
+    /// Revokes a version, which need not be published. A second revocation replaces the first.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn put_revocation(&self, artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error>;
+
+    /// Gives a version free again. One that is not revoked stays so.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn remove_revocation(&self, artifact: &str, version: ArtifactVersion) -> Result<(), Error>;
 
     /// A value that belongs to the installation, such as the state of a build cache, by name.
     ///

@@ -13,7 +13,7 @@ use gapless_core::route::{Generation, Route, Weight};
 use gapless_core::time::Instant;
 use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use gapless_engine::error::ErrorKind;
-use gapless_engine::store::{Journal, JournalRecord, NewArtifact, Records, Sequence};
+use gapless_engine::store::{Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -113,6 +113,22 @@ pub fn values_are_replaced(store: &dyn Store) {
     store.put_value("build.cache", "two").expect("put");
     assert_eq!(store.value("build.cache").expect("value").as_deref(), Some("two"));
     assert_eq!(store.value("other").expect("value"), None);
+}
+
+/// Revocations are kept by the artifact's name and version, the last one given, until they are lifted.
+pub fn revocations_hold_until_they_are_lifted(store: &dyn Store) {
+    let revoked = |reason: &str| Revocation { at: Instant(7), reason: reason.to_string() };
+    let of = |name: &str| store.revocations(name).expect("revocations").into_iter().collect::<Vec<_>>();
+    assert_eq!(of("hello/web"), []);
+    store.put_revocation("hello/web", ArtifactVersion(3), &revoked("leaks a key")).expect("put");
+    store.put_revocation("hello/web", ArtifactVersion(2), &revoked("unknown")).expect("put");
+    store.put_revocation("hello/web", ArtifactVersion(2), &revoked("is slow")).expect("put again");
+    store.put_revocation("hello/api", ArtifactVersion(2), &revoked("is another one's")).expect("put");
+    assert_eq!(of("hello/web"), [(ArtifactVersion(2), revoked("is slow")), (ArtifactVersion(3), revoked("leaks a key"))]);
+    store.remove_revocation("hello/web", ArtifactVersion(2)).expect("removed");
+    store.remove_revocation("hello/web", ArtifactVersion(9)).expect("was not revoked");
+    assert_eq!(of("hello/web"), [(ArtifactVersion(3), revoked("leaks a key"))]);
+    assert_eq!(of("hello/api").len(), 1);
 }
 
 fn service(name: &str) -> ServiceName {

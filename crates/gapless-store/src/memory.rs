@@ -6,7 +6,7 @@ use gapless_core::notice::RolloutNumber;
 use gapless_core::release::ArtifactVersion;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
-use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
+use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +23,7 @@ struct Kept {
     declarations: BTreeMap<Digest, ServiceDeclaration>,
     receipts: BTreeMap<(ServiceName, RolloutNumber), String>,
     values: BTreeMap<String, String>,
+    revocations: BTreeMap<String, BTreeMap<ArtifactVersion, Revocation>>,
 }
 
 impl MemoryStore {
@@ -94,6 +95,22 @@ impl Records for MemoryStore {
     fn receipt(&self, service: &ServiceName, rollout: RolloutNumber) -> Result<String, Error> {
         let found = self.kept().receipts.get(&(service.clone(), rollout)).cloned();
         found.ok_or_else(|| not_found(format!("rollout {rollout} of {service} has no receipt yet")))
+    }
+
+    fn revocations(&self, artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
+        Ok(self.kept().revocations.get(artifact).cloned().unwrap_or_default())
+    }
+
+    fn put_revocation(&self, artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error> {
+        self.kept().revocations.entry(artifact.to_string()).or_default().insert(version, revocation.clone());
+        Ok(())
+    }
+
+    fn remove_revocation(&self, artifact: &str, version: ArtifactVersion) -> Result<(), Error> {
+        if let Some(known) = self.kept().revocations.get_mut(artifact) {
+            known.remove(&version);
+        }
+        Ok(())
     }
 
     fn value(&self, name: &str) -> Result<Option<String>, Error> {

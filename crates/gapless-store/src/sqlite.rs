@@ -12,7 +12,7 @@ use gapless_core::release::ArtifactVersion;
 use gapless_core::time::Instant;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Context, Error, ErrorKind};
-use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
+use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, ffi, params};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -172,6 +172,34 @@ impl Records for SqliteStore {
             .optional()
             .map_err(|error| told(&error))?
             .ok_or_else(|| not_found(format!("rollout {rollout} of {service} has no receipt yet")))
+    }
+
+    fn revocations(&self, artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
+        let rows: Vec<(u32, i64, String)> =
+            collect(&self.connection(), "SELECT version, at, reason FROM revocations WHERE artifact = ?1", [artifact], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+        let read = |(version, at, reason)| Ok((ArtifactVersion(version), Revocation { at: Instant(unsigned(at)?), reason }));
+        rows.into_iter().map(read).collect()
+    }
+
+    fn put_revocation(&self, artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error> {
+        self.write(|transaction| {
+            execute(
+                transaction,
+                "INSERT INTO revocations (artifact, version, at, reason) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET at = excluded.at, reason = excluded.reason",
+                params![artifact, version.0, signed(revocation.at.0), revocation.reason],
+            )
+        })
+        .context(|| format!("writing down that {artifact} {version} is revoked"))
+    }
+
+    fn remove_revocation(&self, artifact: &str, version: ArtifactVersion) -> Result<(), Error> {
+        self.write(|transaction| {
+            execute(transaction, "DELETE FROM revocations WHERE artifact = ?1 AND version = ?2", params![artifact, version.0])
+        })
+        .context(|| format!("writing down that {artifact} {version} is revoked no more"))
     }
 
     fn value(&self, name: &str) -> Result<Option<String>, Error> {

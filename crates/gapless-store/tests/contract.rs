@@ -30,4 +30,5 @@ contract!(
     declarations_are_kept_by_content,
     receipts_are_replaced,
     values_are_replaced,
+    revocations_hold_until_they_are_lifted,
 );

@@ -11,7 +11,7 @@ use gapless_engine::checkpoint::{Checkpoint, NoCheckpoint};
 use gapless_engine::clock::Clock;
 use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use gapless_engine::error::{Error, ErrorKind};
-use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
+use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
 use gapless_engine::{Engine, Parts};
 use gapless_platforms::sim::{Behaviour, Picture, Sim, SimOptions};
 use std::collections::BTreeMap;
@@ -79,6 +79,7 @@ pub struct TestStore {
 struct Kept {
     journal: BTreeMap<ServiceName, Vec<JournalRecord>>,
     declarations: BTreeMap<Digest, ServiceDeclaration>,
+    revocations: BTreeMap<String, BTreeMap<ArtifactVersion, Revocation>>,
     dies_at: Option<usize>,
     full: bool,
     lies: bool,
@@ -186,6 +187,24 @@ impl Records for TestStore {
 
     fn receipt(&self, _service: &ServiceName, _rollout: RolloutNumber) -> Result<String, Error> {
         Err(Error::new("no receipt").kind(ErrorKind::NotFound))
+    }
+
+    fn revocations(&self, artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
+        Ok(self.kept().revocations.get(artifact).cloned().unwrap_or_default())
+    }
+
+    fn put_revocation(&self, artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error> {
+        let mut kept = self.kept();
+        if kept.full {
+            return Err(Error::new("no room").kind(ErrorKind::NoRoom));
+        }
+        kept.revocations.entry(artifact.to_string()).or_default().insert(version, revocation.clone());
+        Ok(())
+    }
+
+    fn remove_revocation(&self, artifact: &str, version: ArtifactVersion) -> Result<(), Error> {
+        self.kept().revocations.entry(artifact.to_string()).or_default().remove(&version);
+        Ok(())
     }
 
     fn value(&self, _name: &str) -> Result<Option<String>, Error> {

@@ -3,10 +3,12 @@
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::RolloutNumber;
+use gapless_core::release::ArtifactVersion;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
-use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
+use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
 use gapless_store::MemoryStore;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -65,6 +67,18 @@ impl Records for TestStore {
 
     fn receipt(&self, service: &ServiceName, rollout: RolloutNumber) -> Result<String, Error> {
         self.kept.receipt(service, rollout)
+    }
+
+    fn revocations(&self, artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
+        self.kept.revocations(artifact)
+    }
+
+    fn put_revocation(&self, artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error> {
+        self.kept.put_revocation(artifact, version, revocation)
+    }
+
+    fn remove_revocation(&self, artifact: &str, version: ArtifactVersion) -> Result<(), Error> {
+        self.kept.remove_revocation(artifact, version)
     }
 
     fn value(&self, name: &str) -> Result<Option<String>, Error> {

@@ -5,7 +5,8 @@ use gapless_engine::error::{Error, ErrorKind};
 use rusqlite::Connection;
 
 /// The migrations. The database's `user_version` says how many of them it has seen.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE journal (
         service TEXT NOT NULL,
         sequence INTEGER NOT NULL CHECK (sequence > 0),
@@ -41,7 +42,17 @@ const MIGRATIONS: &[&str] = &["
         name TEXT NOT NULL PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE revocations (
+        artifact TEXT NOT NULL,
+        version INTEGER NOT NULL CHECK (version > 0),
+        at INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        PRIMARY KEY (artifact, version)
+    ) STRICT;
+",
+];
 
 /// Brings the database up to date.
 pub(super) fn migrate(connection: &Connection) -> Result<(), Error> {
