@@ -30,8 +30,11 @@ impl Hosts {
         Ok(claim)
     }
 
-    /// No other service answers this host, or will when what was declared of it is carried out.
+    /// No other service answers this host, or will when what was declared of it is carried out. A worker answers none (the empty one), and stands in nobody's way.
     pub(crate) async fn is_free(&self, engine: &Engine, service: &ServiceName, host: &str) -> Result<(), Refused> {
+        if host.is_empty() {
+            return Ok(());
+        }
         for other in engine.services().into_iter().filter(|other| other != service) {
             let Some(state) = engine.state(&other) else { continue };
             for release in answering(&state) {
@@ -45,7 +48,7 @@ impl Hosts {
 
     fn enter(&self, service: &ServiceName, host: &str) -> Result<Claim, Refused> {
         let mut claims = self.lock();
-        if let Some((other, _)) = claims.iter().find(|(other, claimed)| other != service && claimed == host) {
+        if let Some((other, _)) = claims.iter().find(|(other, claimed)| other != service && claimed == host && !host.is_empty()) {
             return Err(taken(service, host, &format!("{other} is being declared with")));
         }
         claims.push((service.clone(), host.to_string()));
@@ -96,6 +99,8 @@ mod tests {
         let first = hosts.enter(&service("a/web"), "localhost").map_err(|refused| refused.problem).expect("free");
         let again = hosts.enter(&service("a/web"), "localhost").map_err(|refused| refused.problem).expect("its own");
         assert!(hosts.enter(&service("a/web"), "other").is_ok());
+        let workers = [hosts.enter(&service("a/worker"), ""), hosts.enter(&service("b/worker"), "")];
+        assert!(workers.iter().all(Result::is_ok), "workers answer no host");
         drop(again);
         let refused = hosts.enter(&service("b/web"), "localhost").map(drop).expect_err("taken");
         assert_eq!(refused.status, StatusCode::CONFLICT);

@@ -56,5 +56,23 @@ service "web" {
     drain    = "30s" # how long an old node may finish what it began
     progress = "60s" # how long the new nodes may take to pass their checks
     bake     = "5m"  # how long the old nodes stay warm: going back is one step then
+
+    # All nodes at once is the default. Some after others:
+    # strategy = "rolling" # with `surge = 1`: one node more than `nodes` at any time; it keeps nothing warm, so `bake` goes
+    #
+    # Or a small share of the traffic first, and more if the answers are as good as those of the old nodes:
+    # strategy = "canary"
+    # step {
+    #   percent = 5
+    #   pause   = "2m" # or "person": until `gapless promote`
+    # }
+    # analysis {
+    #   error_margin   = "0.5%"
+    #   latency_margin = "20%"
+    # }
+    #
+    # freeze = ["Fri 16:00 - Mon 08:00"] # UTC; `gapless deploy --urgent` does not wait
   }
+
+  # release_command = ["/usr/local/bin/migrate"] # once for each release, in a node of the new image, before any traffic
 }

@@ -4,17 +4,21 @@
 //! out is whole and within every limit, so that nothing behind it has to check again.
 
 mod fault;
+mod health;
 mod image;
 mod reader;
+mod rollout;
 mod service;
+mod task;
 mod units;
+mod window;
 
 #[cfg(test)]
 mod tests;
 
 pub use fault::{Fault, Faults};
 pub use image::{ApplicationSettings, BaseSettings, ImageSettings, PackerSettings};
-pub use service::ServiceSettings;
+pub use service::{NODES_LIMIT, ServiceSettings};
 
 use fault::Source;
 use gapless_core::name::{PART_LIMIT, is_part};
@@ -136,7 +140,16 @@ fn references(source: &Source<'_>, top: &Section<'_>, project: &Project) {
             let hint = fault::suggestion(&settings.image, project.images.keys().map(String::as_str), "images of this file");
             source.fault(value("image").unwrap_or(0..0), format!("there is no image \"{}\"", settings.image), hint);
         }
+        if settings.together.as_ref().is_some_and(|name| companions(project, name) < 2) {
+            let what = format!("service \"{name}\" is together with no other service");
+            source.fault(
+                value("together").unwrap_or(0..0),
+                what,
+                "write the same name in the service that it shall move with, or leave it out",
+            );
+        }
         match hosts.get(settings.host.as_str()) {
+            _ if settings.host.is_empty() => {}
             Some(other) if *other != name => {
                 let what = format!("host \"{}\" is already answered by service \"{other}\"", settings.host);
                 source.fault(value("host").unwrap_or_else(|| span_of(&block.ident)), what, "give each service a host of its own");
@@ -146,4 +159,9 @@ fn references(source: &Source<'_>, top: &Section<'_>, project: &Project) {
             }
         }
     }
+}
+
+/// How many services move together under this name.
+fn companions(project: &Project, together: &str) -> usize {
+    project.services.values().filter(|service| service.together.as_deref() == Some(together)).count()
 }

@@ -18,6 +18,12 @@ impl Complaint {
     pub(super) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { what: what.into(), hint: hint.into() }
     }
+
+    /// The same, where something else may stand, too.
+    pub(super) fn or(mut self, other: &str) -> Self {
+        self.hint = format!("{}; or {other}", self.hint);
+        self
+    }
 }
 
 /// A body that is being read. Whatever was not asked for until [`Section::close`] is unknown.
@@ -27,12 +33,13 @@ pub(super) struct Section<'a> {
     name: String,
     place: Range<usize>,
     attributes: RefCell<Vec<&'static str>>,
+    wrong: RefCell<Vec<&'static str>>,
     blocks: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Section<'a> {
     pub(super) fn new(source: &'a Source<'a>, body: &'a Body, name: String, place: Range<usize>) -> Self {
-        Self { source, body, name, place, attributes: RefCell::default(), blocks: RefCell::default() }
+        Self { source, body, name, place, attributes: RefCell::default(), wrong: RefCell::default(), blocks: RefCell::default() }
     }
 
     pub(super) fn of_block(source: &'a Source<'a>, block: &'a Block, name: String) -> Self {
@@ -53,6 +60,24 @@ impl<'a> Section<'a> {
         self.source.fault(place, what, hint);
     }
 
+    /// Notes a fault at the value of an attribute of a block, or at the block, or at the section's head: at what is there.
+    pub(super) fn fault_inside(&self, block: &str, attribute: &str, what: impl Into<String>, hint: impl Into<String>) {
+        let found = self.body.blocks().find(|found| found.has_ident(block));
+        let value = found.and_then(|found| found.body.get_attribute(attribute)).map(|attribute| span_of(&attribute.value));
+        let place = value.or_else(|| found.map(|found| span_of(&found.ident))).unwrap_or_else(|| self.place.clone());
+        self.source.fault(place, what, hint);
+    }
+
+    /// Whether the attribute is there, with whatever value.
+    pub(super) fn has(&self, attribute: &str) -> bool {
+        self.body.has_attribute(attribute)
+    }
+
+    /// Whether what was read of an attribute is what is meant: it is not there, or its value is none that is wrong.
+    pub(super) fn is_read(&self, attribute: &'static str) -> bool {
+        !self.wrong.borrow().contains(&attribute)
+    }
+
     /// An attribute's value, if the attribute is there. A wrong value is noted.
     pub(super) fn optional<T>(&self, name: &'static str, read: impl Fn(&Expression) -> Result<T, Complaint>) -> Option<T> {
         self.attributes.borrow_mut().push(name);
@@ -61,6 +86,7 @@ impl<'a> Section<'a> {
             Ok(value) => Some(value),
             Err(complaint) => {
                 self.source.fault(span_of(&attribute.value), format!("`{name}` {}", complaint.what), complaint.hint);
+                self.wrong.borrow_mut().push(name);
                 None
             }
         }
@@ -104,8 +130,12 @@ impl<'a> Section<'a> {
     /// Notes everything that nobody asked for.
     pub(super) fn close(&self) {
         let attributes = self.attributes.borrow();
-        let mut kinds = self.blocks.borrow().clone();
-        kinds.dedup();
+        let mut kinds: Vec<&str> = Vec::new();
+        for kind in self.blocks.borrow().iter() {
+            if !kinds.contains(kind) {
+                kinds.push(kind);
+            }
+        }
         for attribute in self.body.attributes() {
             let name = attribute.key.as_str();
             if attributes.contains(&name) {
@@ -162,6 +192,20 @@ pub(super) fn whole(lowest: u64, highest: u64) -> impl Fn(&Expression) -> Result
             Some(number) if (lowest..=highest).contains(&number) => Ok(number),
             _ => Err(Complaint::new(format!("is {}", number.value()), bounds)),
         }
+    }
+}
+
+/// A number that was read within bounds that fit.
+pub(super) fn number(bounded: u64) -> u32 {
+    u32::try_from(bounded).unwrap_or(u32::MAX)
+}
+
+/// One of these words, which are called `whose`.
+pub(super) fn one_of<T: Copy>(whose: &'static str, words: &'static [(&'static str, T)]) -> impl Fn(&Expression) -> Result<T, Complaint> {
+    move |value| {
+        let word = text(value)?;
+        let found = words.iter().find(|(name, _)| *name == word).map(|(_, meaning)| *meaning);
+        found.ok_or_else(|| Complaint::new(format!("is \"{word}\""), suggestion(&word, words.iter().map(|(name, _)| *name), whose)))
     }
 }
 

@@ -1,16 +1,18 @@
-//! `service` blocks: nodes, port, health, resources, rollout.
+//! `service` blocks: nodes, port, resources, and what belongs to them in blocks of their own.
 
-use super::reader::{Complaint, Section, list, map, text, truth, whole};
-use super::units::{absolute, cores, size, time};
+use super::fault::suggestion;
+use super::reader::{Complaint, Section, list, map, number, text, truth, whole};
+use super::task::command;
+use super::units::{absolute, cores, size};
+use super::{health, rollout, task};
 use gapless_core::digest::Digest;
-use gapless_core::name::{NotAServiceName, ServiceName, is_part};
+use gapless_core::name::{NotAServiceName, PART_LIMIT, ServiceName, is_part};
 use gapless_core::policy::Policy;
 use gapless_core::release::ArtifactVersion;
-use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
+use gapless_engine::declaration::{HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use hcl_edit::expr::Expression;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// The most nodes of one service: a local installation's subnet and one server's memory bear no more.
 pub const NODES_LIMIT: u64 = 100;
@@ -24,15 +26,12 @@ const MEMORY_HIGHEST: u64 = 1024 << 30;
 /// The most CPU of a node, in thousandths of a core: a bound against slips of the point.
 const CORES_HIGHEST: u32 = 1_024_000;
 
-/// The longest time that a policy may wait for people or nodes.
-const WAIT_HIGHEST: Duration = Duration::from_secs(24 * 3600);
-
 /// What a service declares, but for its artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSettings {
     /// The image's name in this project.
     pub image: String,
-    /// The `Host` that it answers, lower case; `*` for any.
+    /// The `Host` that it answers, lower case; `*` for any. Empty for a worker, which answers none.
     pub host: String,
     /// How many nodes serve.
     pub nodes: u32,
@@ -42,6 +41,10 @@ pub struct ServiceSettings {
     pub health: HealthCheck,
     /// How it moves between releases.
     pub policy: Policy,
+    /// What is run once for each release.
+    pub tasks: Tasks,
+    /// The name that it shares with the services of this file whose releases shift together with its own.
+    pub together: Option<String>,
 }
 
 impl ServiceSettings {
@@ -66,15 +69,9 @@ impl ServiceSettings {
             node: self.node.clone(),
             health: self.health.clone(),
             policy: self.policy.clone(),
-            tasks: Tasks::default(),
+            tasks: self.tasks.clone(),
         })
     }
-}
-
-struct Health {
-    check: HealthCheck,
-    passes: u32,
-    failures: u32,
 }
 
 struct Resources {
@@ -85,18 +82,30 @@ struct Resources {
 pub(super) fn read(section: &Section<'_>) -> ServiceSettings {
     let nodes = number(section.or("nodes", 2, whole(1, NODES_LIMIT)));
     let image = section.required("image", "add `image = \"NAME\"`, the name of an image of this file", text);
-    let host = section.or("host", "*".into(), host);
-    let health = section.block("health", health).unwrap_or_else(|| default_health("/"));
-    let resources = section.block("resources", resources).unwrap_or(Resources { memory_bytes: 256 << 20, cpu_millicores: 1000 });
-    let node = node(section, &resources);
-    let policy = policy(section, nodes, &health);
-    ServiceSettings { image, host, nodes, node, health: health.check, policy }
+    let port = section.optional("port", whole(1, 65_535)).and_then(|port| u16::try_from(port).ok());
+    let serves = section.has("port");
+    let host = host_of(section, serves);
+    let node = node(section, port);
+    let tasks = task::read(section);
+    let together = section.optional("together", together);
+    let health = health::read(section, serves);
+    let policy = rollout::read(section, nodes, &health, serves);
+    ServiceSettings { image, host, nodes, node, health: health.check, policy, tasks, together }
 }
 
-fn node(section: &Section<'_>, resources: &Resources) -> NodeSettings {
-    let port = section.required("port", "add `port = 80`: where the command listens", whole(1, 65_535));
+fn host_of(section: &Section<'_>, serves: bool) -> String {
+    let host = section.optional("host", host);
+    if !serves && section.has("host") {
+        let what = "`host` is answered on a port, but this service has no `port`";
+        section.fault_at("host", what, "add `port = 80`, where the command listens; without one it is a worker, and has no host");
+    }
+    host.unwrap_or_else(|| if serves { "*".into() } else { String::new() })
+}
+
+fn node(section: &Section<'_>, port: Option<u16>) -> NodeSettings {
+    let resources = section.block("resources", resources).unwrap_or(Resources { memory_bytes: 256 << 20, cpu_millicores: 1000 });
     let settings = NodeSettings {
-        port: u16::try_from(port).ok(),
+        port,
         command: section.required("command", "add `command = [\"/path/of/program\", \"argument\"]`", command),
         working_directory: section.or("working_directory", "/".into(), absolute),
         user: section.or("user", "root".into(), user),
@@ -106,57 +115,24 @@ fn node(section: &Section<'_>, resources: &Resources) -> NodeSettings {
         memory_bytes: resources.memory_bytes,
         cpu_millicores: resources.cpu_millicores,
         outbound: section.or("outbound", true, truth),
-        stop_signal: StopSignal::default(),
+        stop_signal: section.or("stop_signal", StopSignal::default(), stop_signal),
     };
     check_names(section, &settings);
     check_mounts(section, &settings);
     settings
 }
 
-fn policy(section: &Section<'_>, nodes: u32, health: &Health) -> Policy {
-    let settings = section.block("rollout", |rollout| {
-        let floor = rollout.optional("floor", whole(0, NODES_LIMIT)).map(number);
-        if floor.is_some_and(|floor| floor > nodes) {
-            let what = format!("`floor` is {}, but the service has {nodes} nodes", floor.unwrap_or_default());
-            rollout.fault_at("floor", what, format!("the fewest ready nodes during a rollout: from 0 to {nodes}"));
-        }
-        let wait = |lowest: u64| time(Duration::from_secs(lowest), WAIT_HIGHEST);
-        let drain = rollout.or("drain", Duration::from_secs(30), wait(0));
-        let progress = rollout.or("progress", Duration::from_secs(60), wait(1));
-        let bake = rollout.or("bake", Duration::from_secs(300), wait(0));
-        (floor, drain, progress, bake)
-    });
-    let (floor, drain, progress, bake) =
-        settings.unwrap_or((None, Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(300)));
-    Policy {
-        floor: floor.unwrap_or(nodes),
-        gate_passes: health.passes,
-        gate_failures: health.failures,
-        progress_deadline: progress,
-        drain_deadline: drain,
-        bake,
-        ..Policy::default()
-    }
+fn stop_signal(value: &Expression) -> Result<StopSignal, Complaint> {
+    let shown = text(value)?;
+    let name = shown.strip_prefix("SIG").unwrap_or(&shown);
+    let hint = || suggestion(name, StopSignal::ALL.iter().map(|signal| signal.name()), "signals");
+    StopSignal::ALL.into_iter().find(|signal| signal.name() == name).ok_or_else(|| Complaint::new(format!("is \"{shown}\""), hint()))
 }
 
-fn default_health(path: &str) -> Health {
-    let check =
-        HealthCheck { kind: CheckKind::Http { path: path.into() }, interval: Duration::from_secs(1), timeout: Duration::from_secs(2) };
-    Health { check, passes: 2, failures: 3 }
-}
-
-fn health(section: &Section<'_>) -> Health {
-    let default = default_health("/");
-    let bounds = |lowest: u64| time(Duration::from_millis(lowest), Duration::from_secs(300));
-    Health {
-        check: HealthCheck {
-            kind: CheckKind::Http { path: section.or("path", "/".into(), url_path) },
-            interval: section.or("interval", default.check.interval, bounds(50)),
-            timeout: section.or("timeout", default.check.timeout, bounds(10)),
-        },
-        passes: number(section.or("passes", u64::from(default.passes), whole(1, 100))),
-        failures: number(section.or("failures", u64::from(default.failures), whole(1, 100))),
-    }
+fn together(value: &Expression) -> Result<String, Complaint> {
+    let name = text(value)?;
+    let hint = format!("a name that the services share: at most {PART_LIMIT} lower-case letters, digits and dashes, a letter first");
+    if is_part(&name) { Ok(name) } else { Err(Complaint::new(format!("is \"{name}\""), hint)) }
 }
 
 fn resources(section: &Section<'_>) -> Resources {
@@ -207,16 +183,6 @@ fn check_mounts(section: &Section<'_>, settings: &NodeSettings) {
     }
 }
 
-fn command(value: &Expression) -> Result<Vec<String>, Complaint> {
-    let hint = "a list of the program and its arguments, such as [\"/usr/bin/program\", \"--option\"]; the program is an absolute path";
-    let command = list(text)(value).map_err(|_| Complaint::new("is no list of texts", hint))?;
-    match command.first() {
-        Some(program) if program.starts_with('/') => Ok(command),
-        Some(program) => Err(Complaint::new(format!("begins with \"{program}\""), hint)),
-        None => Err(Complaint::new("is empty", hint)),
-    }
-}
-
 fn user(value: &Expression) -> Result<String, Complaint> {
     let user = text(value)?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
@@ -235,17 +201,4 @@ fn host(value: &Expression) -> Result<String, Complaint> {
         return Ok(host);
     }
     Err(Complaint::new(format!("is \"{host}\""), "a host name in lower case without port, such as \"www.example.com\", or \"*\" for any"))
-}
-
-fn url_path(value: &Expression) -> Result<String, Complaint> {
-    let path = text(value)?;
-    if path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic() && c != '#') {
-        return Ok(path);
-    }
-    Err(Complaint::new(format!("is \"{path}\""), "a path that begins with `/`, such as \"/healthz\""))
-}
-
-/// A number that was read within bounds that fit.
-fn number(bounded: u64) -> u32 {
-    u32::try_from(bounded).unwrap_or(u32::MAX)
 }

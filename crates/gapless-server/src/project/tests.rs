@@ -1,6 +1,9 @@
 //! Good files are read whole; bad ones are refused with place and hint.
 
 use super::Project;
+use gapless_core::analysis::AnalysisPolicy;
+use gapless_core::policy::{CanaryPause, CanaryStep, KEEP_DEFAULT, Strategy, Supersede};
+use gapless_engine::declaration::{CheckKind, Hook, StopSignal};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -108,14 +111,142 @@ const BAD: &[(&str, &str)] = &[
     ("nodes    = 3", "node     = 3\n  prot = 8080\n  environment = { \"1X\" = \"y\" }"),
 ];
 
+/// A file with every strategy but the default one, and with what only some services have.
+const MORE: &str = r#"project "shop" {}
+
+image "app" {}
+
+service "web" {
+  image           = "app"
+  host            = "shop.test"
+  nodes           = 4
+  port            = 8080
+  command         = ["/bin/serve"]
+  stop_signal     = "WINCH"
+  release_command = ["/bin/migrate", "--up"]
+  hooks {
+    before_shift = ["/bin/smoke-test"]
+    after_shift  = "http://127.0.0.1:9000/shifted"
+  }
+  rollout {
+    strategy            = "rolling"
+    surge               = 0
+    floor               = 3
+    bake                = "0s"
+    task_deadline       = "5m"
+    supersede           = "replace"
+    freeze              = ["Fri 16:00 - Mon 08:00", "Wed 12:00 - Wed 13:00"]
+    backward_compatible = false
+    keep                = 3
+  }
+}
+
+service "api" {
+  image    = "app"
+  host     = "api.test"
+  port     = 8081
+  command  = ["/bin/api"]
+  together = "orders"
+  rollout {
+    strategy = "canary"
+    step {
+      percent = 5
+      pause   = "2m"
+    }
+    step {
+      percent = 25
+      pause   = "person"
+    }
+    analysis {
+      minimum_requests = 400
+      error_margin     = "0.25%"
+      latency_margin   = "15%"
+    }
+  }
+}
+
+service "worker" {
+  image    = "app"
+  nodes    = 1
+  command  = ["/bin/work"]
+  together = "orders"
+  health {
+    stay_up = "20s"
+  }
+  rollout {
+    strategy = "recreate"
+    progress = "90s"
+  }
+}
+"#;
+
+const MORE_BAD: &[(&str, &str)] = &[
+    ("\"rolling\"", "\"roling\""),
+    ("\"rolling\"", "\"blue-green\""),
+    ("surge               = 0", "surge               = 101"),
+    ("floor               = 3", "floor               = 4"),
+    ("floor               = 3", "floor               = 5"),
+    ("bake                = \"0s\"", "bake                = \"5m\""),
+    ("\"replace\"", "\"replce\""),
+    ("\"Fri 16:00 - Mon 08:00\", ", "\"Friday 16:00 - Mon 08:00\", "),
+    ("\"Fri 16:00 - Mon 08:00\", ", "\"Fri 16:00\", "),
+    ("\"Fri 16:00 - Mon 08:00\", ", "\"Fri 24:00 - Mon 08:00\", "),
+    ("\"Fri 16:00 - Mon 08:00\", ", "\"Mon 08:00 - Mon 08:00\", "),
+    ("\"Fri 16:00 - Mon 08:00\", ", "\"Mon 08:00 - Fri 16:00\", \"Fri 12:00 - Mon 08:00\", "),
+    ("[\"Fri 16:00 - Mon 08:00\", \"Wed 12:00 - Wed 13:00\"]", "\"Fri 16:00 - Mon 08:00\""),
+    ("backward_compatible = false", "backward_compatible = \"no\""),
+    ("keep                = 3", "keep                = 0"),
+    ("task_deadline       = \"5m\"", "task_deadline       = \"0s\""),
+    ("\"WINCH\"", "\"WITCH\""),
+    ("\"WINCH\"", "\"KILL\""),
+    ("[\"/bin/migrate\", \"--up\"]", "\"/bin/migrate --up\""),
+    ("[\"/bin/smoke-test\"]", "[\"smoke-test\"]"),
+    ("\"http://127.0.0.1:9000/shifted\"", "\"https://hooks.test/shifted\""),
+    ("\"http://127.0.0.1:9000/shifted\"", "\"/bin/notify\""),
+    ("\"http://127.0.0.1:9000/shifted\"", "true"),
+    ("after_shift  =", "on_shift     ="),
+    ("percent = 5\n", "percent = 25\n"),
+    ("percent = 5\n", "percent = 30\n"),
+    ("percent = 5\n", "percent = 0\n"),
+    ("percent = 25\n", "percent = 100\n"),
+    ("      percent = 5\n", ""),
+    ("      pause   = \"2m\"\n", ""),
+    ("\"2m\"", "2"),
+    ("\"person\"", "\"a person\""),
+    ("\"canary\"", "\"blue-green\""),
+    (
+        "    step {\n      percent = 5\n      pause   = \"2m\"\n    }\n    step {\n      percent = 25\n      pause   = \"person\"\n    }\n",
+        "",
+    ),
+    ("minimum_requests = 400", "minimum_requests = 0"),
+    ("\"0.25%\"", "\"0.255%\""),
+    ("\"0.25%\"", "0.25"),
+    ("\"15%\"", "\"15.5%\""),
+    ("\"15%\"", "\"1001%\""),
+    ("  port     = 8081\n", ""),
+    ("  command  = [\"/bin/work\"]\n", "  command  = [\"/bin/work\"]\n  host     = \"work.test\"\n"),
+    ("stay_up = \"20s\"", "path = \"/healthz\""),
+    ("stay_up = \"20s\"", "stay_up = \"20s\"\n    command = [\"/bin/check\"]"),
+    ("stay_up = \"20s\"", "command = \"check\""),
+    ("stay_up = \"20s\"", "stay_up = \"20s\"\n    passes = 75\n    interval = \"1s\""),
+    ("progress = \"90s\"", "progress = \"22s\""),
+    ("progress = \"90s\"", "floor    = 1"),
+    ("progress = \"90s\"", "bake     = \"5m\""),
+    ("strategy = \"recreate\"\n    progress = \"90s\"", "bake     = \"5m\""),
+    ("together = \"orders\"\n  rollout", "together = \"order\"\n  rollout"),
+    ("together = \"orders\"\n  rollout", "together = \"Orders!\"\n  rollout"),
+    ("  stop_signal     = \"WINCH\"\n", "  health {\n    stay_up = \"10s\"\n    command = [\"/bin/check\"]\n  }\n"),
+    ("  stop_signal     = \"WINCH\"\n", "  health {\n    interval = \"30s\"\n  }\n"),
+];
+
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/project/faults.golden.txt");
 
 #[test]
 fn bad_files_are_refused_with_place_and_hint() {
     let mut told = String::new();
-    for (find, replace) in BAD {
-        assert_eq!(GOOD.matches(find).count(), 1, "`{find}` stands once in the good file");
-        let faults = Project::parse("gapless.hcl", &GOOD.replace(find, replace)).expect_err(replace);
+    for (good, (find, replace)) in BAD.iter().map(|bad| (GOOD, bad)).chain(MORE_BAD.iter().map(|bad| (MORE, bad))) {
+        assert_eq!(good.matches(find).count(), 1, "`{find}` stands once in the good file");
+        let faults = Project::parse("gapless.hcl", &good.replace(find, replace)).expect_err(replace);
         let _ = writeln!(told, "### {find:?} → {replace:?}\n{faults}\n");
     }
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -151,6 +282,54 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
+fn every_strategy_is_read_whole() {
+    let project = Project::parse("gapless.hcl", MORE).expect("good");
+    let [web, api, worker] = ["web", "api", "worker"].map(|name| &project.services[name]);
+    assert_eq!(web.policy.strategy, Strategy::Rolling { surge: 0 });
+    assert_eq!((web.policy.floor, web.policy.bake, web.policy.task_deadline), (3, Duration::ZERO, Duration::from_secs(300)));
+    assert_eq!((web.policy.supersede, web.policy.breaks_the_way_back, web.policy.keep), (Supersede::Replace, true, 3));
+    assert_eq!(web.policy.freeze.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Fri 16:00 - Mon 08:00", "Wed 12:00 - Wed 13:00"]);
+    assert_eq!(web.node.stop_signal, StopSignal::Winch);
+    assert_eq!(web.tasks.release_command.as_deref(), Some(&["/bin/migrate".to_string(), "--up".to_string()][..]));
+    assert_eq!(web.tasks.before_shift, Some(Hook::Command(vec!["/bin/smoke-test".into()])));
+    assert_eq!(web.tasks.after_shift, Some(Hook::Http { url: "http://127.0.0.1:9000/shifted".into() }));
+    let steps = vec![
+        CanaryStep { percent: 5, pause: CanaryPause::For(Duration::from_secs(120)) },
+        CanaryStep { percent: 25, pause: CanaryPause::Person },
+    ];
+    let analysis = Some(AnalysisPolicy { minimum_requests: 400, error_margin: 25, latency_margin: 15 });
+    assert_eq!(api.policy.strategy, Strategy::Canary { steps, analysis });
+    assert_eq!((api.policy.floor, api.policy.bake, api.policy.keep), (2, Duration::from_secs(300), KEEP_DEFAULT));
+    assert_eq!((worker.node.port, worker.host.as_str(), &worker.policy.strategy), (None, "", &Strategy::Recreate));
+    assert_eq!((worker.policy.floor, worker.policy.bake), (0, Duration::ZERO));
+    assert_eq!(worker.health.kind, CheckKind::StayUp { span: Duration::from_secs(20) });
+    assert_eq!((api.together.as_deref(), worker.together.as_deref(), &web.together), (Some("orders"), Some("orders"), &None));
+}
+
+#[test]
+fn the_defaults_of_a_strategy_are_its_own() {
+    let policy = |rollout: &str, port: &str| {
+        let text = format!(
+            "project \"p\" {{}}\nimage \"i\" {{}}\nservice \"s\" {{\n  image = \"i\"\n  nodes = 3\n{port}  command = [\"/bin/serve\"]\n{rollout}}}\n"
+        );
+        Project::parse("gapless.hcl", &text).expect(rollout).services["s"].policy.clone()
+    };
+    let of = |strategy: &str| policy(&format!("  rollout {{\n    {strategy}\n  }}\n"), "  port = 80\n");
+    let rolling = of("strategy = \"rolling\"");
+    assert_eq!((rolling.strategy, rolling.floor, rolling.bake), (Strategy::Rolling { surge: 1 }, 3, Duration::ZERO));
+    assert_eq!(of("strategy = \"rolling\"\n    surge = 0").floor, 2);
+    assert_eq!(of("strategy = \"recreate\"").floor, 0);
+    let plain = of("strategy = \"blue-green\"");
+    assert_eq!((plain.floor, plain.bake), (3, Duration::from_secs(300)));
+    assert_eq!(plain, policy("", "  port = 80\n"), "an empty block says nothing");
+    let worker = Project::parse(
+        "gapless.hcl",
+        "project \"p\" {}\nimage \"i\" {}\nservice \"s\" {\n  image = \"i\"\n  command = [\"/bin/work\"]\n}\n",
+    );
+    assert_eq!(worker.expect("good").services["s"].health.kind, CheckKind::StayUp { span: Duration::from_secs(10) });
+}
+
+#[test]
 fn the_example_is_read() {
     let text = include_str!("../../../../examples/hello/gapless.hcl");
     let project = Project::parse("gapless.hcl", text).expect("the example is good");
@@ -162,13 +341,15 @@ fn the_example_is_read() {
 fn the_reference_names_everything_that_may_stand_in_the_file() {
     let reference = include_str!("../../../../docs/reference/gapless-hcl.md");
     let mut named = 0;
-    for open in ["base {", "packer {", "application {", "service \"web\" {", "image \"web\" {", "health {", "resources {", "rollout {"] {
-        let unknown = GOOD.replace(open, &format!("{open}\n  no-such-attribute = 1\n  no-such-block {{}}"));
+    let good = ["base {", "packer {", "application {", "service \"web\" {", "image \"web\" {", "health {", "resources {", "rollout {"];
+    let more = ["hooks {", "step {", "analysis {"];
+    for (text, open) in good.map(|open| (GOOD, open)).into_iter().chain(more.map(|open| (MORE, open))) {
+        let unknown = text.replace(open, &format!("{open}\n  no-such-attribute = 1\n  no-such-block {{}}"));
         let faults = Project::parse("gapless.hcl", &unknown).expect_err("unknown");
         for name in faults.0.iter().flat_map(|fault| fault.hint.split('`').skip(1).step_by(2)).filter(|name| !name.contains(' ')) {
             assert!(reference.contains(&format!("`{name}`")), "the reference does not name `{name}`");
             named += 1;
         }
     }
-    assert!(named > 30, "only {named} names were compared");
+    assert!(named > 50, "only {named} names were compared");
 }

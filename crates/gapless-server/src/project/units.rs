@@ -44,6 +44,30 @@ pub(super) fn cores(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result
     }
 }
 
+/// A percentage within bounds, in hundredths of a percent, such as "0.5%".
+pub(super) fn hundredths(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result<u32, Complaint> {
+    move |value| {
+        let show = |hundredths: u32| format!("{}.{:02}%", hundredths / 100, hundredths % 100);
+        let hint = format!("a percentage from \"{}\" to \"{}\", at most two decimals", show(lowest), show(highest));
+        if let Expression::Number(number) = value {
+            return Err(Complaint::new(format!("is {} without a unit", number.value()), hint));
+        }
+        let shown = text(value)?;
+        let thousandths = shown.strip_suffix('%').and_then(decimal_thousandths).filter(|thousandths| thousandths.is_multiple_of(10));
+        let found = thousandths.map(|thousandths| thousandths / 10).filter(|hundredths| (lowest..=highest).contains(hundredths));
+        found.ok_or_else(|| Complaint::new(format!("is \"{shown}\""), hint))
+    }
+}
+
+/// A whole percentage within bounds, such as "20%".
+pub(super) fn percent(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result<u32, Complaint> {
+    move |value| {
+        let hint = format!("a whole percentage from \"{lowest}%\" to \"{highest}%\"");
+        let percent = u32::try_from(with_unit(value, &[("%", 1)], &hint)?).ok().filter(|percent| (lowest..=highest).contains(percent));
+        percent.ok_or_else(|| out_of_bounds(value, hint))
+    }
+}
+
 /// An absolute path without `..`.
 pub(super) fn absolute(value: &Expression) -> Result<PathBuf, Complaint> {
     let path = PathBuf::from(text(value)?);
@@ -97,7 +121,8 @@ fn decimal_thousandths(shown: &str) -> Option<u32> {
     whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(decimals)
 }
 
-fn show_time(time: Duration) -> String {
+/// A span of time as it may be written.
+pub(super) fn show_time(time: Duration) -> String {
     let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     if milliseconds == 0 {
         return "0s".to_string();
