@@ -108,6 +108,43 @@ impl BlobStore {
         if copied == digest { Ok(()) } else { Err(corrupt(&from, digest, copied)) }
     }
 
+    /// Every blob, in order.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn list(&self) -> Result<Vec<Digest>, Error> {
+        let folder = self.folder.join("sha256");
+        let reading = || format!("reading {}", folder.display());
+        let mut blobs = Vec::new();
+        for item in fs::read_dir(&folder).context(reading)? {
+            let name = item.context(reading)?.file_name();
+            blobs.extend(name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok()));
+        }
+        blobs.sort();
+        Ok(blobs)
+    }
+
+    /// How many bytes a blob has.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn size(&self, digest: Digest) -> Result<u64, Error> {
+        let path = self.path(digest);
+        Ok(fs::metadata(&path).context(|| format!("looking at {}", path.display()))?.len())
+    }
+
+    /// Removes a blob. One that is not there is gone.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, digest: Digest) -> Result<(), Error> {
+        let path = self.path(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(|| format!("removing {}", path.display())),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads a small blob, verified.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::unpack::ImageStore;
 use gapless_core::digest::Digest;
 use gapless_engine::error::{Context, Error};
 use gapless_engine::workbench::Workbench;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
@@ -73,6 +73,14 @@ impl Builder {
         provision::remove_work(folder)?;
         images.blobs.remove_unfinished()?;
         Ok(Self { images, cache: cache.kept_by(workbench.clone()), folder: folder.into(), workbench })
+    }
+
+    /// The layers that the next build of the same inputs would use again, whether they are there or not.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn layers(&self) -> Result<BTreeSet<Digest>, Error> {
+        provision::recorded(&self.folder)
     }
 
     /// Builds the image of a commit. Its log is written to `build.log` in `logs`, beside the outputs of the programs that ran.

@@ -19,6 +19,7 @@ pub mod packages;
 pub mod packer;
 pub mod progress;
 pub mod provision;
+pub mod prune;
 pub mod puppet;
 pub mod spec;
 mod tools;

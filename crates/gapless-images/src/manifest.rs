@@ -90,6 +90,14 @@ impl Manifest {
         blobs.put_bytes(&json(&manifest)?)
     }
 
+    /// The digest of the configuration.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] as for [`Descriptor::digest`].
+    pub fn configuration(&self) -> Result<Digest, Error> {
+        self.config.digest()
+    }
+
     /// Reads and verifies the manifest of an image.
     ///
     /// # Errors

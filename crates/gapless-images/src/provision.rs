@@ -19,7 +19,7 @@ use gapless_engine::images::OWNER_SHIFT;
 use gapless_engine::inside;
 use gapless_engine::workbench::{BenchRequest, SandboxEnd, SandboxRequest, Workbench};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -87,6 +87,19 @@ impl Provisioned {
     pub fn layer(&self) -> Result<Digest, Error> {
         self.layer.parse().map_err(|error| Error::new(format!("{error}")).kind(ErrorKind::Corrupt))
     }
+}
+
+/// The layer of every provision that is remembered. A record that cannot be read counts as none, as when it is looked for: its layer is made again.
+pub(crate) fn recorded(folder: &Path) -> Result<BTreeSet<Digest>, Error> {
+    let reading = || format!("reading {}", folder.display());
+    let mut layers = BTreeSet::new();
+    for item in fs::read_dir(folder).context(reading)? {
+        let name = item.context(reading)?.file_name();
+        let key = name.to_str().and_then(|name| name.strip_prefix("provision-")?.strip_suffix(".json")).map(|key| format!("sha256:{key}"));
+        let Some(key) = key.and_then(|key| key.parse().ok()) else { continue };
+        layers.extend(read_record::<Provisioned>(folder, "provision", key)?.and_then(|provisioned| provisioned.layer().ok()));
+    }
+    Ok(layers)
 }
 
 /// Everything that a provision needs.

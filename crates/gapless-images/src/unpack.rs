@@ -4,7 +4,7 @@ use crate::blob::{BlobStore, sync_folder, write_atomically};
 use crate::layer;
 use crate::lock;
 use crate::manifest::Manifest;
-use crate::tree::{Depth, TreeManifest};
+use crate::tree::{Depth, Kind, TreeEntry, TreeManifest};
 use async_trait::async_trait;
 use gapless_core::digest::Digest;
 use gapless_engine::error::{Context, Error, ErrorKind};
@@ -15,6 +15,9 @@ use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The end of the name of a tree that is being removed.
+const REMOVED: &str = ".removed";
 
 /// The trees of layers, below a folder that only root can enter.
 #[derive(Clone, Debug)]
@@ -76,6 +79,45 @@ impl Trees {
         }
         layers.sort();
         Ok(layers)
+    }
+
+    /// How many bytes the files of a tree have.
+    ///
+    /// # Errors
+    /// When its manifest cannot be read.
+    pub fn size(&self, layer: Digest) -> Result<u64, Error> {
+        let manifest = self.manifest(layer, &self.folder.join(layer.hex()))?;
+        let size = |entry: &TreeEntry| if let Kind::File { size, .. } = entry.kind { size } else { 0 };
+        Ok(manifest.entries.values().map(size).sum())
+    }
+
+    /// Removes the tree of a layer. No node that runs may be made from it.
+    ///
+    /// # Errors
+    /// When it cannot be removed; what is left of it is nobody's tree any more, and goes with the next [`Trees::remove_unfinished`].
+    pub fn remove(&self, layer: Digest) -> Result<(), Error> {
+        let _lock = lock::take(&self.folder.join(format!("{}.lock", layer.hex())))?;
+        let removing = || format!("removing the tree of the layer {layer}");
+        let removed = self.folder.join(format!("{}{REMOVED}", layer.hex()));
+        fs::rename(self.folder.join(layer.hex()), &removed).context(removing)?;
+        sync_folder(&self.folder)?;
+        self.manifests.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer);
+        fs::remove_dir_all(&removed).context(removing)
+    }
+
+    /// Removes what a removal left that was broken off.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_unfinished(&self) -> Result<(), Error> {
+        let reading = || format!("reading {}", self.folder.display());
+        for item in fs::read_dir(&self.folder).context(reading)? {
+            let path = item.context(reading)?.path();
+            if path.to_str().is_some_and(|name| name.ends_with(REMOVED)) {
+                fs::remove_dir_all(&path).context(|| format!("removing {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     fn unpack(&self, blobs: &BlobStore, layer: Digest, place: &Path) -> Result<(), Error> {
