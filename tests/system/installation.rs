@@ -207,6 +207,7 @@ impl Installation {
             service: None,
             artifact: ArtifactChoice::OfCommit,
             built_for_this: true,
+            urgent: false,
         };
         let declared: Vec<Declared> =
             self.client().send(hyper::Method::POST, path::DEPLOYS, &request).await.expect("declaring the service");
@@ -214,7 +215,7 @@ impl Installation {
     }
 
     pub async fn roll_back(&self, service: &str, to: Option<u32>) -> Declared {
-        let request = RollbackRequest { to };
+        let request = RollbackRequest { to, force: false };
         self.client().send(hyper::Method::POST, &path::of_service(service, "rollback"), &request).await.expect("asking for a rollback")
     }
 

@@ -12,6 +12,7 @@ mod hosts;
 pub mod parts;
 mod problem;
 pub mod project;
+pub mod prune;
 pub mod receipt;
 mod receipts;
 pub mod record;

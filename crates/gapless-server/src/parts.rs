@@ -1,7 +1,9 @@
 //! What the server stands on, and what it needs of the machine beside the engine.
 
+use crate::prune::{Freed, Kept};
 use crate::record::RecordKeeper;
 use async_trait::async_trait;
+use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_engine::error::Error;
 use gapless_engine::platform::Platform;
@@ -76,6 +78,18 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When they cannot be read.
     async fn logs(&self, service: &ServiceName, node: Option<&str>) -> Result<Vec<Log>, Error>;
+
+    /// Whether the image is there to make nodes from.
+    ///
+    /// # Errors
+    /// When nobody can tell.
+    async fn has_image(&self, image: Digest) -> Result<bool, Error>;
+
+    /// Frees every image and blob that is not kept and that no build would use again, or only counts them. Nothing is built or declared meanwhile.
+    ///
+    /// # Errors
+    /// When something could not be read or removed.
+    async fn prune(&self, kept: Kept, dry_run: bool) -> Result<Freed, Error>;
 
     /// What is not as it should be: missing tools, leftovers, tampered trees.
     ///

@@ -7,6 +7,7 @@ use crate::hosts::Hosts;
 use crate::parts::Parts;
 use crate::problem::Refused;
 use crate::project::{self, Project};
+use crate::prune;
 use crate::receipt::SigningKey;
 use crate::receipts;
 use crate::record::RecordKeeper;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, RwLock, watch};
 use tokio::task::JoinSet;
 
 /// How long requests may still run when the server is told to stop. Streams of rollouts are among them, and their readers pick up again.
@@ -45,6 +46,10 @@ pub struct Server {
     pub(crate) hosts: Hosts,
     pub(crate) stories: Stories,
     pub(crate) stopping: watch::Sender<bool>,
+    /// Held for reading by whoever builds or declares an image, for writing while images are freed.
+    pub(crate) images_in_use: RwLock<()>,
+    /// Held by whoever frees images: one after the other.
+    pub(crate) pruning: Mutex<()>,
     /// Counts up with every receipt that was stored.
     pub(crate) receipts_made: watch::Sender<u64>,
     started_ms: u64,
@@ -71,6 +76,8 @@ impl Server {
             hosts: Hosts::default(),
             stories,
             stopping: watch::Sender::new(false),
+            images_in_use: RwLock::default(),
+            pruning: Mutex::default(),
             receipts_made: watch::Sender::new(0),
             started_ms,
         }))
@@ -83,6 +90,7 @@ impl Server {
     pub async fn run(self: Arc<Self>, until: impl Future<Output = ()>) -> Result<(), Error> {
         let listener = listen(&self.socket()).await?;
         let receipts = tokio::spawn(receipts::keep(self.clone()));
+        let images = tokio::spawn(prune::keep(self.clone()));
         let mut conversations = JoinSet::new();
         let mut failures = 0;
         tokio::pin!(until);
@@ -98,7 +106,7 @@ impl Server {
         self.stopping.send_replace(true);
         self.parts.engine.stop().await;
         let rest = async {
-            let _ = receipts.await;
+            let _ = (receipts.await, images.await);
             while conversations.join_next().await.is_some() {}
         };
         if tokio::time::timeout(STOP_GRACE, rest).await.is_err() {

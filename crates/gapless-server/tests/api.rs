@@ -47,6 +47,7 @@ fn request(scene: &Scene) -> DeployRequest {
         service: None,
         artifact: Default::default(),
         built_for_this: true,
+        urgent: false,
     }
 }
 
@@ -144,7 +145,7 @@ async fn lists_tell_what_was_done_and_a_rollback_goes_back() {
         assert_eq!(deploy(&scene).await.rollout, Some(rollout));
         follow(&scene, rollout).await;
     }
-    let wish = RollbackRequest { to: None };
+    let wish = RollbackRequest::default();
     let back: Declared = scene.client.send(Method::POST, &path::of_service(SERVICE, "rollback"), &wish).await.expect("declared");
     assert_eq!((back.release.as_str(), back.rollout), ("web-r1", Some(3)));
     assert_eq!(end(&follow(&scene, 3).await).0, Outcome::Live);
@@ -361,7 +362,7 @@ async fn a_rollback_takes_no_host_that_another_service_got_since() {
     follow(&scene, 2).await;
     scene.commit(&PROJECT.replace("\"hello\"", "\"other\""));
     assert_eq!(deploy(&scene).await.service, "other/web");
-    let back = scene.client.send::<_, Declared>(Method::POST, &path::of_service(SERVICE, "rollback"), &RollbackRequest { to: None }).await;
+    let back = scene.client.send::<_, Declared>(Method::POST, &path::of_service(SERVICE, "rollback"), &RollbackRequest::default()).await;
     let (status, problem) = refusal(back.expect_err("refused"));
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(problem.what.contains("which other/web answers"), "{problem:?}");

@@ -13,12 +13,16 @@
 //! | `GET /v1/services/{service}` | | [`crate::service::ServiceStatus`] |
 //! | `GET /v1/services/{service}/releases` | | list of [`crate::release::Release`] |
 //! | `POST /v1/services/{service}/rollback` | [`crate::rollout::RollbackRequest`] | [`crate::rollout::Declared`] |
+//! | `POST /v1/services/{service}/operations` | [`crate::operation::Operation`] | [`crate::rollout::Declared`] |
 //! | `GET /v1/services/{service}/logs?node=NAME` | | list of [`crate::log::Log`]; of every node without `node` |
 //! | `GET /v1/services/{service}/rollouts` | | list of [`crate::rollout::RolloutSummary`] |
 //! | `GET /v1/services/{service}/rollouts/{number}/events` | | stream of [`crate::rollout::RolloutLine`] |
 //! | `GET /v1/services/{service}/rollouts/{number}/explain` | | [`crate::rollout::Explanation`] |
+//! | `GET /v1/services/{service}/rollouts/{number}/replay` | | [`crate::replay::Replay`] |
 //! | `GET /v1/services/{service}/rollouts/{number}/receipt` | | [`crate::receipt::SignedReceipt`] |
 //! | `GET /v1/artifacts?name=NAME` | | list of [`crate::artifact::Artifact`] |
+//! | `POST /v1/revocations` | [`crate::revocation::RevocationRequest`] | [`crate::revocation::Revoked`] |
+//! | `POST /v1/prune` | [`crate::prune::PruneRequest`] | [`crate::prune::Pruned`] |
 //! | `GET /v1/record?since=MS` | | list of [`crate::record::Record`], one per worker that lives or is remembered |
 //! | `GET /v1/doctor` | | [`crate::doctor::Examination`] |
 //! | `POST /v1/doctor` | [`crate::doctor::Treatment`] | [`crate::doctor::Examination`], after what was wished was removed |
@@ -80,6 +84,10 @@ pub mod path {
     pub const SERVICES: &str = "/v1/services";
     /// All artifacts.
     pub const ARTIFACTS: &str = "/v1/artifacts";
+    /// Where artifacts are revoked.
+    pub const REVOCATIONS: &str = "/v1/revocations";
+    /// Where images are freed.
+    pub const PRUNE: &str = "/v1/prune";
     /// The proxies' record.
     pub const RECORD: &str = "/v1/record";
     /// The health of the installation.
@@ -91,13 +99,13 @@ pub mod path {
         format!("{SERVICES}/{service}")
     }
 
-    /// What belongs to a service: `releases`, `rollouts`, `rollback`, `logs`.
+    /// What belongs to a service: `releases`, `rollouts`, `rollback`, `operations`, `logs`.
     #[must_use]
     pub fn of_service(service: &str, noun: &str) -> String {
         format!("{SERVICES}/{service}/{noun}")
     }
 
-    /// What belongs to a rollout: `events`, `explain`, `receipt`.
+    /// What belongs to a rollout: `events`, `explain`, `replay`, `receipt`.
     #[must_use]
     pub fn of_rollout(service: &str, rollout: u32, noun: &str) -> String {
         format!("{SERVICES}/{service}/rollouts/{rollout}/{noun}")

@@ -1,5 +1,6 @@
 //! Artifacts, as the server tells them.
 
+use crate::revocation::Revocation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -23,4 +24,7 @@ pub struct Artifact {
     pub published_ms: u64,
     /// Layer digests and provenance, by dotted name (`layer.base`, …).
     pub metadata: BTreeMap<String, String>,
+    /// It may not run, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Revocation>,
 }

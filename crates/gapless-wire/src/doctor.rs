@@ -33,9 +33,12 @@ pub struct Finding {
 pub struct RestartPlan {
     /// The full service name.
     pub service: String,
+    /// What it is at, and would go on with, in plain words. Empty: the journal does not tell.
+    #[serde(default)]
+    pub state: String,
     /// Effects that were sent and whose end is not known.
     pub pending: Vec<String>,
-    /// Effects that the next look at the world would bring.
+    /// Effects that the next look at the world would bring. Empty: it would only look, and wait.
     pub next: Vec<String>,
 }
 

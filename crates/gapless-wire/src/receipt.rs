@@ -53,6 +53,9 @@ pub struct Receipt {
     pub gone_ms: Option<u64>,
     /// How long the build took, when it was made for this deploy, in milliseconds.
     pub build_ms: Option<u64>,
+    /// How long nothing answered, because the old nodes had to leave before there were new ones (`recreate`), in milliseconds. `None`: there was no such time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage_ms: Option<u64>,
     /// How long each phase took.
     pub phases: Phases,
     /// The name of the longest phase.
@@ -87,11 +90,23 @@ pub struct Ran {
 pub struct Phases {
     /// The build's begin to the artifact published; only when it was built for this deploy.
     pub build: Option<u64>,
-    /// The rollout's start to all new nodes running.
+    /// The release command's begin to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_command: Option<u64>,
+    /// The rollout's start, or the end of what comes before the first new node (the release command; the old nodes' drain, where they leave first), to all new nodes running.
     pub boot: Option<u64>,
     /// To the gate passed.
     pub gate: Option<u64>,
-    /// To every proxy's acknowledgement of the new route.
+    /// The hooks before and after the shift, together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<u64>,
+    /// The passed gate to the services that move together with this one being ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partners: Option<u64>,
+    /// The canary's first step to its last one's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<u64>,
+    /// The decision to give the new nodes all traffic to every proxy's acknowledgement of the last route; in a rolling rollout from the first batch to the last.
     pub shift: Option<u64>,
     /// The old group out of the routes to its last request over; the bake window lies before it and belongs to no phase.
     pub drain: Option<u64>,

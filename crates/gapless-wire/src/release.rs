@@ -25,6 +25,9 @@ pub struct Release {
     pub nodes: u32,
     /// It has the traffic.
     pub live: bool,
+    /// Its artifact is revoked: it may not run.
+    #[serde(default)]
+    pub revoked: bool,
     /// It is what the declarer wants.
     pub declared: bool,
     /// When its latest rollout began, in milliseconds since the Unix epoch.

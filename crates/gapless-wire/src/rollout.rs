@@ -22,6 +22,9 @@ pub struct DeployRequest {
     /// The artifact was built for this deploy: `switch_ms` of the receipt counts from the moment it was published, and the build is one of its phases.
     #[serde(default)]
     pub built_for_this: bool,
+    /// It does not wait for the end of a freeze window.
+    #[serde(default)]
+    pub urgent: bool,
 }
 
 /// Which artifact version a deploy runs.
@@ -37,7 +40,7 @@ pub enum ArtifactChoice {
     Version(u32),
 }
 
-/// What came of a declaration or a rollback.
+/// What came of a declaration, a rollback or an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
     /// The full service name.
@@ -48,6 +51,18 @@ pub struct Declared {
     pub rollout: Option<u32>,
     /// Whether anything changed.
     pub changed: bool,
+    /// The release is not tried yet, and what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+}
+
+/// What a declared release waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The rollout whose end it waits for, if one is in progress.
+    pub rollout: Option<u32>,
+    /// The end of the freeze window that it waits for, in milliseconds since the Unix epoch.
+    pub frozen_until_ms: Option<u64>,
 }
 
 /// Go back to an earlier release.
@@ -56,6 +71,9 @@ pub struct RollbackRequest {
     /// The release's number; the one that was live before if it is left out.
     #[serde(default)]
     pub to: Option<u32>,
+    /// Also past a release that declared that what was before it can no longer run.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// What a deploy would do to one service.
@@ -134,59 +152,55 @@ pub struct Step {
 #[serde(tag = "fact", rename_all = "kebab-case")]
 #[allow(missing_docs)]
 pub enum Fact {
-    RolloutStarted {
-        kind: RolloutKind,
-        from: Option<String>,
-        to: String,
-    },
-    NodesBooted {
-        group: String,
-    },
-    GatePassed {
-        group: String,
-    },
-    ShiftBegan {
-        generation: u64,
-        way_back: bool,
-    },
-    Shifted {
-        generation: u64,
-    },
-    BakeBegan {
-        until_ms: u64,
-    },
-    DrainBegan {
-        nodes: Vec<String>,
-        deadline_ms: u64,
-    },
-    Drained {
-        cut: u32,
-    },
-    Rejecting {
-        reason: Reason,
-    },
-    RolloutEnded {
-        outcome: Outcome,
-    },
-    NodeLost {
-        node: String,
-        why: String,
-    },
-    NodeReplaced {
-        node: String,
-    },
-    EffectFailed {
-        effect: String,
-        why: String,
-    },
-    /// A fact that this version of the language has no word for; the text tells it.
-    Other,
+    RolloutStarted { kind: RolloutKind, from: Option<String>, to: String },
+    NodesBooted { group: String },
+    GatePassed { group: String },
+    ShiftBegan { generation: u64, way_back: bool },
+    Shifted { generation: u64 },
+    BakeBegan { until_ms: u64 },
+    DrainBegan { nodes: Vec<String>, deadline_ms: u64 },
+    Drained { cut: u32 },
+    Rejecting { reason: Reason },
+    RolloutEnded { outcome: Outcome },
+    NodeLost { node: String, why: String },
+    NodeReplaced { node: String },
+    EffectFailed { effect: String, why: String },
+    TaskBegan { task: String },
+    TaskEnded { task: String },
+    CanaryStepBegan { step: u32, percent: u8, generation: u64 },
+    Analysed { verdict: Verdict, evidence: String },
+    Promoted,
+    Paused,
+    Resumed { after_ms: u64 },
+    BatchJoined { new: u32, old: u32 },
+    OutageBegan,
+    Restoring { group: String },
+    PartnersAwaited,
+    Queued { release: String, frozen_until_ms: Option<u64> },
+    Dequeued { release: String },
+    Scaled { from: u32, to: u32 },
+    RevocationsChanged { versions: Vec<u32> },
+    NothingToEvictTo { live: String },
+    CrashLoop { group: String, tries: u32 },
+}
+
+/// What a comparison of two releases' answers says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The new release's answers are not worse than is allowed.
+    Promote,
+    /// Not decided.
+    Hold,
+    /// They are worse, and not by chance.
+    Abort,
 }
 
 /// Why a rollout was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// `gate-failed`, `node-exited`, `progress-deadline`, `wrong-image`, `effect-failed`.
+    /// `gate-failed`, `node-exited`, `progress-deadline`, `wrong-image`, `effect-failed`, `taken-back`, `cancelled`, `superseded`, `task-failed`, `analysis-failed`,
+    /// `inconclusive`, `revoked`, `partner-failed`.
     pub kind: String,
     /// The reason in plain words.
     pub text: String,

@@ -2,7 +2,7 @@
 
 use crate::api::Problem;
 use crate::release::Release;
-use crate::rollout::RolloutKind;
+use crate::rollout::{RolloutKind, Waiting};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -31,6 +31,21 @@ pub struct ServiceStatus {
     pub nodes: Vec<NodeStatus>,
     /// Until when the way back is one `Route`, in milliseconds since the Unix epoch.
     pub undo_until_ms: Option<u64>,
+    /// How it moves from one release to the next, as the live or else the declared release says: `blue-green`, `rolling`, `canary`, `recreate`.
+    #[serde(default)]
+    pub strategy: String,
+    /// The number of nodes that somebody wanted, if that is not what is declared.
+    #[serde(default)]
+    pub scaled: Option<Scaled>,
+    /// The release that is tried next.
+    #[serde(default)]
+    pub queued: Option<Queued>,
+    /// Nodes of the live release died again and again: no more are made until somebody asks for them.
+    #[serde(default)]
+    pub crash_loop: bool,
+    /// The live release's artifact is revoked.
+    #[serde(default)]
+    pub revoked: bool,
     /// Why it does not get on by itself just now (no room for the journal, a world that cannot be looked at). What is live serves all the same.
     #[serde(default)]
     pub trouble: Option<Problem>,
@@ -49,6 +64,60 @@ pub struct RolloutStatus {
     pub to: String,
     /// How far it has come.
     pub stage: Stage,
+    /// Since when it is paused, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub paused_since_ms: Option<u64>,
+    /// When the stage ends, or ends badly, at the latest; in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    /// The canary's step.
+    #[serde(default)]
+    pub canary: Option<CanaryStatus>,
+    /// The other services that move together with it.
+    #[serde(default)]
+    pub together: Vec<String>,
+    /// Why it is given up, in plain words, if it is.
+    #[serde(default)]
+    pub given_up: Option<String>,
+}
+
+/// A step of a canary in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// Which step, from 1.
+    pub step: u32,
+    /// How many there are before all of the traffic.
+    pub steps: u32,
+    /// The new nodes' share of the traffic.
+    pub percent: u8,
+    /// Every proxy sends the new nodes their share since then, in milliseconds since the Unix epoch.
+    pub since_ms: Option<u64>,
+    /// The step ends then at the earliest. `None`: with a person's word, or it has not begun to count.
+    pub until_ms: Option<u64>,
+    /// It ends with a person's word.
+    pub person: bool,
+    /// The answers are compared.
+    pub compared: bool,
+    /// What the last comparison of this step said, with its evidence.
+    pub analysis: Option<String>,
+}
+
+/// A number of nodes that somebody wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaled {
+    /// What is declared.
+    pub declared: u32,
+    /// What is wanted until a declaration names another number.
+    pub nodes: u32,
+}
+
+/// A release that waits for its turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// The release, `web-r7`.
+    pub release: String,
+    /// What it waits for.
+    pub waiting: Waiting,
 }
 
 /// How far a rollout has come.

@@ -126,6 +126,9 @@ struct End {
     counts: Option<Counts>,
     /// The receipt. It is signed when the rollout is over, so there is none yet while `undo_until_ms` is there.
     receipt: Option<Box<SignedReceipt>>,
+    /// Old nodes lost traffic or left before it ended.
+    #[serde(skip)]
+    touched: bool,
 }
 
 impl Followed {
@@ -154,7 +157,10 @@ impl Followed {
     }
 
     fn line(&self, name_the_service: bool) -> Option<String> {
-        let Declared { service, release, rollout, .. } = &self.declared;
+        let Declared { service, release, rollout, waiting, .. } = &self.declared;
+        if let Some(waiting) = waiting {
+            return Some(format!("{service}: {release} waits {}", show::waiting(waiting)));
+        }
         match (rollout, self.end.line()) {
             (None, _) => Some(format!("{service}: nothing changed, {release} is what is declared")),
             (Some(_), Some(line)) if name_the_service => Some(format!("{service}: {line}")),
@@ -176,6 +182,18 @@ impl Followed {
     }
 }
 
+impl Followed {
+    /// The exit status of a rollout that was to be cancelled: that it was rejected for that is what was wanted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Followed::result`].
+    pub fn cancelled(self) -> Result<ExitCode, Trouble> {
+        let wanted = self.end.reason.as_ref().is_some_and(|reason| reason.kind == "cancelled");
+        if wanted { Ok(ExitCode::SUCCESS) } else { self.result() }
+    }
+}
+
 impl End {
     /// `live 0.9 s · 4,312 requests · 0 failed · undo until 14:32`, or why it was rejected.
     fn line(&self) -> Option<String> {
@@ -188,7 +206,8 @@ impl End {
             }
             Outcome::Rejected => {
                 let why = self.reason.as_ref().map_or("for an unknown reason", |reason| &reason.text);
-                Some(format!("rejected: {why}\nwhat was live is live, untouched · {counted}"))
+                let live = if self.touched { "what was live before is live" } else { "what was live is live, untouched" };
+                Some(format!("rejected: {why}\n{live} · {counted}"))
             }
         }
     }
@@ -235,6 +254,7 @@ struct Seen {
     started_ms: u64,
     shifted_ms: Option<u64>,
     counts: Option<Counts>,
+    touched: bool,
 }
 
 impl Seen {
@@ -263,7 +283,8 @@ impl Seen {
                     Outcome::Rejected => None,
                 };
                 let counts = self.counts.take();
-                Ok(Some(End { outcome: Some(outcome), reason, live_after_ms, undo_until_ms: None, counts, receipt }))
+                let touched = self.touched;
+                Ok(Some(End { outcome: Some(outcome), reason, live_after_ms, undo_until_ms: None, counts, receipt, touched }))
             }
             RolloutLine::Lost(problem) => Err(problem.into()),
         }
@@ -277,6 +298,7 @@ impl Seen {
         match step.fact {
             Fact::RolloutStarted { .. } => self.started_ms = step.at_ms,
             Fact::Shifted { .. } => self.shifted_ms = Some(step.at_ms),
+            Fact::ShiftBegan { .. } | Fact::CanaryStepBegan { .. } | Fact::OutageBegan => self.touched = true,
             _ => {}
         }
     }
@@ -297,10 +319,11 @@ fn live_line(counts: &Counts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gapless_wire::rollout::Waiting;
     use serde_json::{Value, json};
 
     fn declared(rollout: Option<u32>) -> Declared {
-        Declared { service: "hello/web".into(), release: "web-r7".into(), rollout, changed: rollout.is_some() }
+        Declared { service: "hello/web".into(), release: "web-r7".into(), rollout, changed: rollout.is_some(), waiting: None }
     }
 
     fn followed(mut seen: Seen, line: RolloutLine) -> Followed {
@@ -310,7 +333,7 @@ mod tests {
 
     fn shifted() -> Seen {
         let counts = Counts { requests: 4_312, ..Counts::default() };
-        Seen { started_ms: 1_000, shifted_ms: Some(1_940), counts: Some(counts) }
+        Seen { started_ms: 1_000, shifted_ms: Some(1_940), counts: Some(counts), touched: true }
     }
 
     fn rejected() -> RolloutLine {
@@ -350,6 +373,28 @@ mod tests {
             )
         );
         assert_eq!(rejected.result(), Ok(ExitCode::FAILURE));
+        let touched = followed(shifted(), self::rejected());
+        assert!(touched.line(false).unwrap_or_default().contains("\nwhat was live before is live · "), "old nodes had lost traffic");
+    }
+
+    #[test]
+    fn a_release_that_waits_says_for_what() {
+        let waiting = Waiting { rollout: Some(6), frozen_until_ms: None };
+        let waits = Followed::not_waited_for(Declared { waiting: Some(waiting), ..declared(None) });
+        assert_eq!(waits.line(false).as_deref(), Some("hello/web: web-r7 waits for the end of rollout 6; `gapless status` tells"));
+        assert_eq!(written(&waits)["waiting"]["rollout"], 6);
+    }
+
+    #[test]
+    fn a_cancelled_rollout_ended_as_it_was_wanted() {
+        let reason = |kind: &str| match rejected() {
+            RolloutLine::End { reason: Some(reason), outcome, receipt } => {
+                RolloutLine::End { reason: Some(Reason { kind: kind.into(), ..reason }), outcome, receipt }
+            }
+            other => other,
+        };
+        assert_eq!(followed(Seen::default(), reason("cancelled")).cancelled(), Ok(ExitCode::SUCCESS));
+        assert_eq!(followed(Seen::default(), reason("gate-failed")).cancelled(), Ok(ExitCode::FAILURE));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How things are shown: tables, times, counts.
 
 use crate::trouble::Trouble;
+use gapless_wire::rollout::Waiting;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -50,9 +51,31 @@ pub fn span(milliseconds: u64) -> String {
     }
 }
 
+/// `1.5 GiB`, `64.0 MiB`, `12 KiB`.
+pub fn bytes(bytes: u64) -> String {
+    let tenths = |unit: u64| format!("{}.{}", bytes / unit, bytes % unit * 10 / unit);
+    match bytes {
+        0..0x10_0000 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        0x10_0000..0x4000_0000 => format!("{} MiB", tenths(1 << 20)),
+        _ => format!("{} GiB", tenths(1 << 30)),
+    }
+}
+
 /// `1.2 ms` from microseconds.
 pub fn latency(microseconds: u64) -> String {
     format!("{}.{} ms", microseconds / 1000, microseconds % 1000 / 100)
+}
+
+/// What a release waits for: `for the end of rollout 4`, `until Mon 08:00`.
+pub fn waiting(waiting: &Waiting) -> String {
+    let told = "`gapless status` tells";
+    match (waiting.rollout, waiting.frozen_until_ms) {
+        (_, Some(until)) => {
+            format!("until {}, when a freeze window ends (`gapless deploy --urgent` does not wait); {told}", day_and_time(until))
+        }
+        (Some(rollout), None) => format!("for the end of rollout {rollout}; {told}"),
+        (None, None) => format!("for its turn; {told}"),
+    }
 }
 
 /// The first characters of a commit or digest.
@@ -75,6 +98,14 @@ pub fn ago(at_ms: u64) -> String {
 /// `14:32` in the machine's own time zone.
 pub fn time_of_day(at_ms: u64) -> String {
     clock(at_ms, false)
+}
+
+/// `Mon 14:32` in the machine's own time zone.
+pub fn day_and_time(at_ms: u64) -> String {
+    let local = i64::try_from(at_ms).unwrap_or(0).saturating_add(offset_ms(at_ms));
+    // The Unix epoch was a Thursday.
+    let day = usize::try_from(local.div_euclid(86_400_000).rem_euclid(7)).unwrap_or(0);
+    format!("{} {}", ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][day], time_of_day(at_ms))
 }
 
 /// `14:32:07.250` in the machine's own time zone.
@@ -158,7 +189,9 @@ mod tests {
     fn numbers_read_as_people_write_them() {
         assert_eq!([count(0), count(999), count(4_312), count(1_234_567)], ["0", "999", "4,312", "1,234,567"]);
         assert_eq!([span(45), span(940), span(12_400), span(200_000)], ["45 ms", "0.9 s", "12 s", "3 min 20 s"]);
+        assert_eq!([bytes(1), bytes(3 << 19), bytes(5 << 29)], ["1 KiB", "1.5 MiB", "2.5 GiB"]);
         assert_eq!([latency(950), latency(12_340)], ["0.9 ms", "12.3 ms"]);
+        assert_eq!(day_and_time(1_767_600_000_000).split(' ').next(), Some("Mon"));
         assert_eq!([short("sha256:0123456789abcdef"), short("c0ffee")], ["0123456789ab", "c0ffee"]);
     }
 

@@ -2,15 +2,25 @@
 
 use super::Call;
 use super::answer::{Answer, json};
+use super::operations::{revocations, wire_revocation};
 use crate::problem::Refused;
+use gapless_core::release::ArtifactVersion;
 use gapless_engine::store;
 use gapless_wire::artifact::Artifact;
 use gapless_wire::record::Record;
 use hyper::Response;
+use std::collections::BTreeSet;
 
 pub(super) async fn list(call: &Call) -> Result<Response<Answer>, Refused> {
-    let found = call.server.artifacts(call.query.get("name").cloned()).await?;
-    json(&found.iter().map(wire).collect::<Vec<_>>())
+    let mut found: Vec<Artifact> = call.server.artifacts(call.query.get("name").cloned()).await?.iter().map(wire).collect();
+    let names: BTreeSet<String> = found.iter().map(|artifact| artifact.name.clone()).collect();
+    for name in names {
+        let revoked = revocations(&call.server, &name).await?;
+        for artifact in found.iter_mut().filter(|artifact| artifact.name == name) {
+            artifact.revoked = revoked.get(&ArtifactVersion(artifact.version)).map(wire_revocation);
+        }
+    }
+    json(&found)
 }
 
 pub(super) async fn record(call: &Call) -> Result<Response<Answer>, Refused> {
@@ -20,7 +30,7 @@ pub(super) async fn record(call: &Call) -> Result<Response<Answer>, Refused> {
     json(&records)
 }
 
-/// An artifact as the wire tells it.
+/// An artifact as the wire tells it; whether it is revoked is not known here.
 pub(crate) fn wire(artifact: &store::Artifact) -> Artifact {
     Artifact {
         name: artifact.name.clone(),
@@ -30,5 +40,6 @@ pub(crate) fn wire(artifact: &store::Artifact) -> Artifact {
         commit: artifact.metadata.get("commit").cloned(),
         published_ms: artifact.published.0,
         metadata: artifact.metadata.clone(),
+        revoked: None,
     }
 }

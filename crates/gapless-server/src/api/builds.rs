@@ -85,6 +85,7 @@ async fn build_one(
         feed.push(BuildLine::AlreadyBuilt { artifact: found });
         return Ok(());
     }
+    let _in_use = server.images_in_use.read().await;
     let number = server.builds.next_number(server).await.map_err(|error| (0, error))?;
     let failed = |error: Error| (number, error.context(format!("build {number} of {artifact}")));
     let (workspace, log) = server.builds.open(number).map_err(failed)?;

@@ -1,6 +1,7 @@
 //! Declaring services from a commit, asking what that would do, and going back.
 
 use super::answer::{Answer, json};
+use super::operations::is_free;
 use super::{Call, to_its_end};
 use crate::problem::Refused;
 use crate::project::{Project, ServiceSettings};
@@ -12,14 +13,16 @@ use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::plan::{Planned, plan as core_plan};
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
-use gapless_core::service::ServiceState;
+use gapless_core::service::{ServiceState, Together};
 use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::error::{Context, Error};
 use gapless_engine::store::Artifact;
-use gapless_engine::{Declared, engine};
+use gapless_engine::{Declared, Waiting, engine};
 use gapless_wire::artifact::OCI_IMAGE;
 use gapless_wire::rollout::{self as wire, ArtifactChoice, DeployRequest, Plan, RollbackRequest};
-use hyper::Response;
-use std::collections::BTreeMap;
+use hyper::{Response, StatusCode};
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A service of a commit, ready to be declared.
@@ -28,6 +31,8 @@ struct Wanted {
     artifact: Artifact,
     /// The artifact is only supposed: it has to be built first.
     unbuilt: bool,
+    /// The name that it shares with the services that it moves together with.
+    together: Option<String>,
 }
 
 /// What to do about a commit that has no artifact yet.
@@ -45,8 +50,8 @@ pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
     for wanted in wanted(&server, &request, Unbuilt::Suppose).await? {
         let service = &wanted.declaration.service;
         let state = server.parts.engine.state(service).map_or_else(ServiceState::default, |state| (*state).clone());
-        let planned = core_plan(&state, &wanted.declaration.to_core(), false, server.parts.clock.now());
-        let changed = !matches!(planned.first(), None | Some(Planned::Nothing { .. } | Planned::Refused(_)));
+        let planned = core_plan(&state, &wanted.declaration.to_core(), request.urgent, server.parts.clock.now());
+        let changed = makes_a_release(&planned);
         let build = wanted.unbuilt.then(|| format!("build {}: this commit has no artifact yet", wanted.artifact.name));
         let lines = build.into_iter().chain(planned.iter().map(ToString::to_string)).collect();
         plans.push(Plan { service: service.to_string(), changed, lines });
@@ -61,15 +66,22 @@ pub(super) async fn deploy(call: Call) -> Result<Response<Answer>, Refused> {
 
 /// Declares the services that a request names, one after the other.
 async fn declare(server: Arc<Server>, request: DeployRequest) -> Result<Vec<wire::Declared>, Refused> {
+    let _in_use = server.images_in_use.read().await;
     let all = wanted(&server, &request, Unbuilt::Refuse).await?;
+    for Wanted { artifact, .. } in &all {
+        is_kept(&server, artifact).await?;
+    }
     let mut claims = Vec::new();
     for Wanted { declaration, .. } in &all {
         claims.push(server.hosts.claim(&server.parts.engine, &declaration.service, &declaration.host).await?);
     }
+    let mut companions = companions(&server, &all, request.urgent)?;
     let mut answers: Vec<wire::Declared> = Vec::new();
     for wanted in all {
         let service = wanted.declaration.service.clone();
-        let declared = server.parts.engine.declare(wanted.declaration).await.map_err(|error| after(&answers, error.into()))?;
+        let together = companions.remove(&service);
+        let declared = server.parts.engine.declare_with(wanted.declaration, request.urgent, together).await;
+        let declared = declared.map_err(|error| after(&answers, error.into()))?;
         if request.built_for_this && declared.changed {
             remember_build(&server, &service, &wanted.artifact, declared.release).await;
         }
@@ -78,13 +90,64 @@ async fn declare(server: Arc<Server>, request: DeployRequest) -> Result<Vec<wire
     Ok(answers)
 }
 
+/// An artifact's record stays for ever; its image is freed when no kept release needs it.
+async fn is_kept(server: &Server, artifact: &Artifact) -> Result<(), Refused> {
+    if server.parts.host.has_image(artifact.image).await? {
+        return Ok(());
+    }
+    let commit = artifact.metadata.get("commit").map_or("its commit", String::as_str);
+    let what = format!("the image of {} version {} is not kept any more", artifact.name, artifact.version.0);
+    Err(Refused::new(StatusCode::CONFLICT, what, format!("build it again: `gapless build --commit {commit}`, then deploy it")))
+}
+
+fn makes_a_release(planned: &[Planned]) -> bool {
+    !matches!(planned.first(), None | Some(Planned::Nothing { .. } | Planned::Refused(_)))
+}
+
+/// Whom each service moves together with: those of the same name that get a new release now, if it is one of them. When one of them would be refused, none is declared.
+fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<ServiceName, Together>, Refused> {
+    let mut moving: BTreeMap<&str, BTreeSet<ServiceName>> = BTreeMap::new();
+    for Wanted { declaration, together, .. } in all {
+        let Some(name) = together else { continue };
+        let state = server.parts.engine.state(&declaration.service).unwrap_or_default();
+        let planned = core_plan(&state, &declaration.to_core(), urgent, server.parts.clock.now());
+        if let Some(Planned::Refused(refusal)) = planned.first() {
+            let what = format!("{}: {} (it moves together with others, so none of them was declared)", declaration.service, refusal.reason);
+            return Err(Refused::new(StatusCode::CONFLICT, what, refusal.hint.clone()));
+        }
+        if makes_a_release(&planned) {
+            moving.entry(name).or_default().insert(declaration.service.clone());
+        }
+    }
+    let mut companions = BTreeMap::new();
+    for group in moving.values().filter(|group| group.len() > 1) {
+        let id = unique()?;
+        for service in group {
+            let with = group.iter().filter(|other| *other != service).cloned().collect();
+            companions.insert(service.clone(), Together { id, with });
+        }
+    }
+    Ok(companions)
+}
+
+/// A digest that was never used before.
+fn unique() -> Result<Digest, Error> {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let random = getrandom(&mut bytes[filled..], GetRandomFlags::empty());
+        filled += random.map_err(std::io::Error::from).context(|| "asking the system for random bytes".to_string())?;
+    }
+    Ok(Digest(bytes))
+}
+
 pub(super) async fn rollback(call: Call, service: &str) -> Result<Response<Answer>, Refused> {
     let service = call.server.service(service)?;
     let (server, request): (_, RollbackRequest) = call.read().await?;
-    json(&to_its_end(go_back(server, service, request.to.map(ReleaseNumber))).await?)
+    json(&to_its_end(go_back(server, service, request.to.map(ReleaseNumber), request.force)).await?)
 }
 
-async fn go_back(server: Arc<Server>, service: ServiceName, to: Option<ReleaseNumber>) -> Result<wire::Declared, Refused> {
+async fn go_back(server: Arc<Server>, service: ServiceName, to: Option<ReleaseNumber>, forced: bool) -> Result<wire::Declared, Refused> {
     let engine = &server.parts.engine;
     let state = engine.state(&service).unwrap_or_default();
     let mut claims = Vec::new();
@@ -93,18 +156,24 @@ async fn go_back(server: Arc<Server>, service: ServiceName, to: Option<ReleaseNu
         let host = engine.declaration(&service, release).await?.host;
         claims.push(server.hosts.claim(engine, &service, &host).await?);
     }
-    let declared = engine.rollback(&service, to).await?;
+    let declared = engine.rollback_with(&service, to, forced).await?;
     Ok(answer(&service, declared))
 }
 
-fn answer(service: &ServiceName, declared: engine::Declared) -> wire::Declared {
-    let Declared { release, rollout, changed } = declared;
+pub(super) fn answer(service: &ServiceName, declared: engine::Declared) -> wire::Declared {
+    let Declared { release, rollout, changed, waiting } = declared;
     wire::Declared {
         service: service.to_string(),
         release: release_name(service, release),
         rollout: rollout.map(|rollout| rollout.0),
         changed,
+        waiting: waiting.map(wire_waiting),
     }
+}
+
+/// What a release waits for, as the wire tells it.
+pub(super) fn wire_waiting(waiting: Waiting) -> wire::Waiting {
+    wire::Waiting { rollout: waiting.rollout.map(|rollout| rollout.0), frozen_until_ms: waiting.frozen_until.map(|until| until.0) }
 }
 
 /// A refusal of a later service, when earlier ones of the same request were declared.
@@ -125,15 +194,16 @@ async fn wanted(server: &Server, request: &DeployRequest, unbuilt: Unbuilt) -> R
         let (artifact, unbuilt) = match artifact(server, &artifact_name, &commit, request.artifact).await {
             Ok(artifact) => (artifact, false),
             Err(_) if unbuilt == Unbuilt::Suppose && request.artifact == ArtifactChoice::OfCommit => {
-                (supposed(server, artifact_name).await?, true)
+                (supposed(server, artifact_name.clone()).await?, true)
             }
             Err(refused) => return Err(refused),
         };
         let declaration = settings
             .declaration(&project.name, name, artifact.version, artifact.image)
             .map_err(|error| Refused::bad_request(error.to_string(), "rename it in gapless.hcl"))?;
+        is_free(server, &declaration.service, &artifact_name, artifact.version).await?;
         server.hosts.is_free(&server.parts.engine, &declaration.service, &declaration.host).await?;
-        found.push(Wanted { declaration, artifact, unbuilt });
+        found.push(Wanted { declaration, artifact, unbuilt, together: settings.together.clone() });
     }
     Ok(found)
 }

@@ -4,6 +4,7 @@ use super::answer::{Answer, json};
 use super::{Call, to_its_end};
 use crate::problem::Refused;
 use crate::server::Server;
+use crate::story;
 use gapless_engine::error::Error;
 use gapless_engine::recovery::Diagnosis;
 use gapless_wire::doctor::{Examination, Finding, RestartPlan, Treatment};
@@ -52,7 +53,8 @@ fn finding(kind: &str, diagnosis: &Diagnosis, error: &Error) -> Finding {
 
 fn restart_of(diagnosis: &Diagnosis) -> RestartPlan {
     let tell = |effects: &[(gapless_core::effect::EffectId, gapless_core::effect::Effect)]| {
-        effects.iter().map(|(id, effect)| format!("{id} {}", crate::story::effect(effect))).collect()
+        effects.iter().map(|(id, effect)| format!("{id} {}", story::effect(&diagnosis.service, effect))).collect()
     };
-    RestartPlan { service: diagnosis.service.to_string(), pending: tell(&diagnosis.pending), next: tell(&diagnosis.would_do) }
+    let state = diagnosis.state.as_ref().map_or_else(|_| String::new(), |state| story::going_on(&diagnosis.service, state));
+    RestartPlan { service: diagnosis.service.to_string(), state, pending: tell(&diagnosis.pending), next: tell(&diagnosis.would_do) }
 }

@@ -5,6 +5,8 @@ mod artifacts;
 mod builds;
 mod deploys;
 mod doctor;
+mod operations;
+mod replays;
 mod rollouts;
 mod services;
 
@@ -56,11 +58,14 @@ async fn dispatch(method: &Method, path: &[&str], call: Call) -> Result<Response
         ("GET", ["services", project, service, "releases"]) => services::releases(&call, &full(project, service)).await,
         ("GET", ["services", project, service, "logs"]) => services::logs(&call, &full(project, service)).await,
         ("POST", ["services", project, service, "rollback"]) => deploys::rollback(call, &full(project, service)).await,
+        ("POST", ["services", project, service, "operations"]) => operations::operate(call, &full(project, service)).await,
         ("GET", ["services", project, service, "rollouts"]) => rollouts::list(&call, &full(project, service)).await,
         ("GET", ["services", project, service, "rollouts", number, noun]) => {
             rollouts::show(call, &full(project, service), number, noun).await
         }
         ("GET", ["artifacts"]) => artifacts::list(&call).await,
+        ("POST", ["prune"]) => operations::prune(call).await,
+        ("POST", ["revocations"]) => operations::revoke(call).await,
         ("GET", ["record"]) => artifacts::record(&call).await,
         ("GET", ["doctor"]) => doctor::examine(&call).await,
         ("POST", ["doctor"]) => doctor::treat(call).await,

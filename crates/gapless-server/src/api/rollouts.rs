@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::answer::{Answer, Teller, json, lines};
-use super::services;
+use super::{replays, services};
 use crate::problem::{Refused, problem};
 use crate::receipt::Account;
 use crate::receipts;
@@ -10,10 +10,13 @@ use crate::server::Server;
 use crate::story::{self, release_name};
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutNumber};
+use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
 use gapless_engine::Told;
 use gapless_engine::error::Error;
+use gapless_engine::store::Sequence;
 use gapless_wire::receipt::SignedReceipt;
+use gapless_wire::replay::Replay;
 use gapless_wire::rollout::{Counts, Explanation, NodeCounts, RolloutLine, RolloutSummary};
 use hyper::Response;
 use std::sync::Arc;
@@ -47,9 +50,15 @@ pub(super) async fn show(call: Call, service: &str, number: &str, noun: &str) ->
             let steps = account.facts.iter().map(|(at, notice)| story::step(&service, *at, notice)).collect();
             json(&Explanation { rollout: summary(&server, &service, &account).await?, steps })
         }
+        "replay" => json(&replay(&server, &service, account.rollout).await?),
         "receipt" => json(&receipt(&server, &service, &account).await?),
         _ => Err(super::unknown(noun)),
     }
+}
+
+async fn replay(server: &Server, service: &ServiceName, rollout: RolloutNumber) -> Result<Replay, Error> {
+    let records = server.parts.engine.journal(service).await?;
+    Ok(replays::replay(service, rollout, (Sequence(0), ServiceState::default()), &records))
 }
 
 async fn account(server: &Server, service: &ServiceName, number: &str) -> Result<Account, Refused> {
@@ -224,7 +233,7 @@ impl Stream {
             return NodeCounts::default();
         };
         let Ok(seen) = self.server.parts.platform.peek(&self.service).await else { return NodeCounts::default() };
-        let wanted = state.releases.get(&group.release).map_or(0, |declaration| declaration.nodes);
+        let wanted = state.size_of(group.release);
         services::count_nodes(&seen, group, wanted)
     }
 }

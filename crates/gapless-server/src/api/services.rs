@@ -9,16 +9,17 @@ use crate::server::Server;
 use crate::story::{self, release_name};
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
-use gapless_core::notice::Notice;
+use gapless_core::notice::{Notice, Rejection};
 use gapless_core::observation::{Condition, NodeSeen, Observation};
+use gapless_core::policy::{CanaryPause, Strategy};
 use gapless_core::release::ReleaseNumber;
 use gapless_core::service::{self as core, ServiceState};
 use gapless_core::time::Instant;
 use gapless_engine::error::Error;
 use gapless_wire::api::Problem;
 use gapless_wire::release::Release;
-use gapless_wire::rollout::{NodeCounts, Outcome};
-use gapless_wire::service::{NodeStatus, RolloutStatus, ServiceStatus, Stage};
+use gapless_wire::rollout::{NodeCounts, Outcome, Waiting};
+use gapless_wire::service::{CanaryStatus, NodeStatus, Queued, RolloutStatus, Scaled, ServiceStatus, Stage};
 use hyper::Response;
 use std::collections::BTreeMap;
 
@@ -53,6 +54,11 @@ fn lost(service: &ServiceName, error: &Error) -> ServiceStatus {
         generation: 0,
         proxies: BTreeMap::new(),
         nodes: Vec::new(),
+        strategy: String::new(),
+        scaled: None,
+        queued: None,
+        crash_loop: false,
+        revoked: false,
         trouble: Some(problem(error)),
     }
 }
@@ -102,6 +108,7 @@ async fn release(
         layers: ran.layers,
         nodes: state.releases.get(&number).map_or(0, |declaration| declaration.nodes),
         live: state.live.is_some_and(|group| group.release == number),
+        revoked: state.is_revoked(number),
         declared: state.declared == Some(number),
         rolled_out_ms: last.map(|account| account.started.0),
         outcome: last.and_then(|account| account.ended.as_ref()).map(|(_, outcome)| name_of(story::outcome(outcome))),
@@ -131,10 +138,15 @@ pub(crate) async fn status(server: &Server, service: &ServiceName) -> Result<Ser
         previous: state.previous.map(|release| release_name(service, release)),
         pinned: state.pinned,
         undo_until_ms: undo_until(&state),
-        rollout: state.rollout.as_ref().map(|rollout| rollout_status(service, rollout)),
+        rollout: state.rollout.as_ref().map(|rollout| rollout_status(service, &state, rollout, &story)),
         generation: state.route.generation.0,
         proxies: seen.proxies.iter().map(|(proxy, generation)| (proxy.clone(), generation.map(|generation| generation.0))).collect(),
         nodes: nodes(service, &state, &seen),
+        strategy: strategy(&state).to_string(),
+        scaled: scaled(&state),
+        queued: state.queued.as_ref().map(|queued| waiting(service, &state, queued)),
+        crash_loop: state.healing.stopped,
+        revoked: state.live_release().is_some_and(|live| state.is_revoked(live)),
         trouble: engine.trouble(service).map(|error| problem(&error)).or_else(|| failing(&state, &story)),
     })
 }
@@ -157,28 +169,109 @@ fn undo_until(state: &ServiceState) -> Option<u64> {
     }
 }
 
-fn rollout_status(service: &ServiceName, rollout: &core::Rollout) -> RolloutStatus {
+fn strategy(state: &ServiceState) -> &'static str {
+    let release = state.live_release().or(state.declared);
+    match release.and_then(|release| state.declaration(release)).map(|declaration| &declaration.policy.strategy) {
+        Some(Strategy::BlueGreen) => "blue-green",
+        Some(Strategy::Rolling { .. }) => "rolling",
+        Some(Strategy::Canary { .. }) => "canary",
+        Some(Strategy::Recreate) => "recreate",
+        None => "",
+    }
+}
+
+fn scaled(state: &ServiceState) -> Option<Scaled> {
+    let nodes = state.scaled?;
+    let declared = state.live_release().or(state.declared).and_then(|release| state.declaration(release))?.nodes;
+    Some(Scaled { declared, nodes })
+}
+
+fn waiting(service: &ServiceName, state: &ServiceState, queued: &core::Queued) -> Queued {
+    let rollout = state.rollout.as_ref().map(|rollout| rollout.number.0);
+    Queued {
+        release: release_name(service, queued.release),
+        waiting: Waiting { rollout, frozen_until_ms: queued.not_before.map(|until| until.0) },
+    }
+}
+
+fn rollout_status(service: &ServiceName, state: &ServiceState, rollout: &core::Rollout, story: &[(Instant, Notice)]) -> RolloutStatus {
+    let canary = match &rollout.stage {
+        core::Stage::Canary(canary) => canary_status(state, rollout, canary, story),
+        _ => None,
+    };
     RolloutStatus {
         number: rollout.number.0,
         kind: story::kind(rollout.kind),
         from: rollout.from.map(|group| release_name(service, group.release)),
         to: release_name(service, rollout.to.release),
-        stage: match rollout.stage {
-            core::Stage::Vacate => Stage::Vacate,
-            core::Stage::Command => Stage::Command,
-            core::Stage::Prepare { .. } => Stage::Prepare,
-            core::Stage::Await { .. } => Stage::Await,
-            core::Stage::Canary(_) => Stage::Canary,
-            core::Stage::Roll { .. } => Stage::Roll,
-            core::Stage::Confirm => Stage::Confirm,
-            core::Stage::Unroll { .. } => Stage::Unroll,
-            core::Stage::Restore { .. } => Stage::Restore,
-            core::Stage::Shift => Stage::Shift,
-            core::Stage::Bake { .. } => Stage::Bake,
-            core::Stage::Retire => Stage::Retire,
-            core::Stage::Undo { .. } => Stage::Undo,
-        },
+        stage: stage(&rollout.stage),
+        paused_since_ms: rollout.paused.map(|since| since.0),
+        deadline_ms: deadline(&rollout.stage).map(|at| at.0),
+        canary,
+        together: rollout.together.iter().flat_map(|together| &together.with).map(ToString::to_string).collect(),
+        given_up: given_up(&rollout.stage).map(|reason| story::reason(reason).text),
     }
+}
+
+fn stage(stage: &core::Stage) -> Stage {
+    match stage {
+        core::Stage::Vacate => Stage::Vacate,
+        core::Stage::Command => Stage::Command,
+        core::Stage::Prepare { .. } => Stage::Prepare,
+        core::Stage::Await { .. } => Stage::Await,
+        core::Stage::Canary(_) => Stage::Canary,
+        core::Stage::Roll { .. } => Stage::Roll,
+        core::Stage::Confirm => Stage::Confirm,
+        core::Stage::Unroll { .. } => Stage::Unroll,
+        core::Stage::Restore { .. } => Stage::Restore,
+        core::Stage::Shift => Stage::Shift,
+        core::Stage::Bake { .. } => Stage::Bake,
+        core::Stage::Retire => Stage::Retire,
+        core::Stage::Undo { .. } => Stage::Undo,
+    }
+}
+
+fn deadline(stage: &core::Stage) -> Option<Instant> {
+    match stage {
+        core::Stage::Prepare { deadline, .. }
+        | core::Stage::Await { deadline }
+        | core::Stage::Roll { deadline }
+        | core::Stage::Restore { deadline, .. } => Some(*deadline),
+        core::Stage::Bake { until } => Some(*until),
+        _ => None,
+    }
+}
+
+fn given_up(stage: &core::Stage) -> Option<&Rejection> {
+    match stage {
+        core::Stage::Undo { reason } | core::Stage::Unroll { reason } | core::Stage::Restore { reason, .. } => Some(reason),
+        _ => None,
+    }
+}
+
+fn canary_status(
+    state: &ServiceState,
+    rollout: &core::Rollout,
+    canary: &core::Canary,
+    story: &[(Instant, Notice)],
+) -> Option<CanaryStatus> {
+    let Strategy::Canary { steps, analysis } = &state.declaration(rollout.to.release)?.policy.strategy else { return None };
+    let step = steps.get(canary.step as usize)?;
+    let of_step = story.iter().rev().take_while(|(_, notice)| !matches!(notice, Notice::CanaryStepBegan { .. }));
+    let judgement = of_step.into_iter().find_map(|(_, notice)| match notice {
+        Notice::Analysed { judgement, .. } => Some(story::analysed(judgement)),
+        _ => None,
+    });
+    Some(CanaryStatus {
+        step: canary.step + 1,
+        steps: u32::try_from(steps.len()).unwrap_or(u32::MAX),
+        percent: step.percent,
+        since_ms: canary.since.map(|since| since.0),
+        until_ms: canary.until.map(|until| until.0),
+        person: step.pause == CanaryPause::Person,
+        compared: analysis.is_some(),
+        analysis: judgement,
+    })
 }
 
 fn nodes(service: &ServiceName, state: &ServiceState, seen: &Observation) -> Vec<NodeStatus> {

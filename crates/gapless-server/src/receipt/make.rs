@@ -2,9 +2,10 @@
 
 use super::measure::Window;
 use crate::story;
+use gapless_core::effect::Task;
 use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
-use gapless_core::notice::{Notice, Outcome, RolloutKind, RolloutNumber};
+use gapless_core::notice::{Notice, Outcome, Rejection, RolloutKind, RolloutNumber};
 use gapless_core::release::ReleaseNumber;
 use gapless_core::time::Instant;
 use gapless_engine::engine;
@@ -83,6 +84,11 @@ impl Account {
         self.facts.iter().find(|(_, notice)| notice.rollout() == Some(self.rollout) && is_it(notice)).map(|(at, _)| at.0)
     }
 
+    /// When the last such fact was told.
+    fn last_at(&self, is_it: impl Fn(&Notice) -> bool) -> Option<u64> {
+        self.facts.iter().rfind(|(_, notice)| notice.rollout() == Some(self.rollout) && is_it(notice)).map(|(at, _)| at.0)
+    }
+
     fn phases(&self, built: Option<BuiltForThis>) -> Phases {
         let ended = self.ended.as_ref().map(|(at, _)| at.0);
         let booted = self.at(|n| matches!(n, Notice::NodesBooted { .. }));
@@ -90,18 +96,53 @@ impl Account {
         let shifting = self.at(|n| matches!(n, Notice::ShiftBegan { .. }));
         let shifted = self.at(|n| matches!(n, Notice::Shifted { .. }));
         let draining = self.at(|n| matches!(n, Notice::DrainBegan { .. }));
-        let drained = self.at(|n| matches!(n, Notice::Drained { .. }));
+        let drained = self.last_at(|n| matches!(n, Notice::Drained { .. }));
         let rejecting = self.at(|n| matches!(n, Notice::Rejecting { .. }));
-        let between = |from: Option<u64>, to: Option<u64>| from.zip(to).map(|(from, to)| to.saturating_sub(from));
+        let awaiting = self.at(|n| matches!(n, Notice::PartnersAwaited { .. }));
+        let canary = self.at(|n| matches!(n, Notice::CanaryStepBegan { .. }));
+        let hooks = [Task::BeforeShift, Task::AfterShift].into_iter().filter_map(|task| self.task(task));
+        // Where the old nodes leave first, their destruction is part of the new ones' boot, and the end destroys nothing.
+        let vacated = self.outage_began().is_some();
+        let made_from = self.task_ended(Task::ReleaseCommand).or(drained.filter(|_| vacated)).unwrap_or(self.started.0);
+        let destroying = if vacated { rejecting } else { drained.or(rejecting) };
         Phases {
             build: built.map(|built| built.build_ms),
-            boot: between(Some(self.started.0), booted),
+            release_command: self.task(Task::ReleaseCommand),
+            boot: between(Some(made_from), booted),
             gate: between(booted, passed.or(rejecting)),
+            hooks: hooks.reduce(|one, other| one + other),
+            partners: between(awaiting, canary.or(shifting).or(rejecting)),
+            canary: between(canary, shifting.or(rejecting)),
             shift: between(shifting, shifted),
             drain: between(draining, drained),
-            destroy: between(drained.or(rejecting), ended),
+            destroy: between(destroying, ended),
         }
     }
+
+    /// How long a task ran; of one that failed, until the rollout was given up for it.
+    fn task(&self, wanted: Task) -> Option<u64> {
+        let began = self.at(|n| matches!(n, Notice::TaskBegan { task, .. } if *task == wanted));
+        let failed = self.at(|n| matches!(n, Notice::Rejecting { reason: Rejection::TaskFailed { task, .. }, .. } if *task == wanted));
+        between(began, self.task_ended(wanted).or(failed))
+    }
+
+    fn task_ended(&self, wanted: Task) -> Option<u64> {
+        self.at(|n| matches!(n, Notice::TaskEnded { task, .. } if *task == wanted))
+    }
+
+    fn outage_began(&self) -> Option<u64> {
+        self.at(|n| matches!(n, Notice::OutageBegan { .. }))
+    }
+
+    /// How long nothing answered because the old nodes had to leave first: until the traffic was on the new ones, or the rollout was over.
+    fn outage(&self) -> Option<u64> {
+        let shifted = self.at(|n| matches!(n, Notice::Shifted { .. }));
+        between(self.outage_began(), shifted.or(self.ended.as_ref().map(|(at, _)| at.0)))
+    }
+}
+
+fn between(from: Option<u64>, to: Option<u64>) -> Option<u64> {
+    from.zip(to).map(|(from, to)| to.saturating_sub(from))
 }
 
 fn take(accounts: &mut Vec<Account>, at: Instant, notice: &Notice, event: Option<&Event>) {
@@ -185,6 +226,7 @@ pub fn receipt(made: Made<'_>) -> Option<Receipt> {
         switch_ms: shifted.map(|at| at.saturating_sub(ready)),
         gone_ms: gone,
         build_ms: built.map(|built| built.build_ms),
+        outage_ms: account.outage(),
         longest_phase: longest(&phases),
         phases,
         server_restarts: account.restarts,
@@ -192,14 +234,23 @@ pub fn receipt(made: Made<'_>) -> Option<Receipt> {
     })
 }
 
-fn longest(phases: &Phases) -> Option<String> {
-    let named = [
+/// The phases with their names, in the order in which they come.
+#[must_use]
+pub fn named_phases(phases: &Phases) -> [(&'static str, Option<u64>); 10] {
+    [
         ("build", phases.build),
+        ("release command", phases.release_command),
         ("boot", phases.boot),
         ("gate", phases.gate),
+        ("hooks", phases.hooks),
+        ("partners", phases.partners),
+        ("canary", phases.canary),
         ("shift", phases.shift),
         ("drain", phases.drain),
         ("destroy", phases.destroy),
-    ];
-    named.iter().filter_map(|(name, took)| took.map(|took| (took, *name))).max().map(|(_, name)| name.to_string())
+    ]
+}
+
+fn longest(phases: &Phases) -> Option<String> {
+    named_phases(phases).iter().filter_map(|(name, took)| took.map(|took| (took, *name))).max().map(|(_, name)| name.to_string())
 }

@@ -6,7 +6,7 @@ mod make;
 mod measure;
 
 pub use key::{KeyError, SigningKey};
-pub use make::{Account, BuiltForThis, Made, receipt};
+pub use make::{Account, BuiltForThis, Made, named_phases, receipt};
 pub(crate) use measure::covered_from;
 pub use measure::{ProxyRecord, Recorded, Window, measure};
 

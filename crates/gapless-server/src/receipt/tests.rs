@@ -37,6 +37,7 @@ fn receipt() -> Receipt {
         switch_ms: Some(700),
         gone_ms: Some(1_000),
         build_ms: None,
+        outage_ms: None,
         phases: Phases { boot: Some(300), ..Phases::default() },
         longest_phase: Some("boot".into()),
         server_restarts: 0,

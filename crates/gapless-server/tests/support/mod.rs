@@ -1,4 +1,5 @@
 //! A server over the simulated platform, with a project in a real repository and a proxy that only tells a record.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 mod store;
 
@@ -14,6 +15,7 @@ use gapless_platforms::sim::{Sim, SimOptions, SimTime};
 use gapless_server::Server;
 use gapless_server::analysis::RecordAnalyst;
 use gapless_server::parts::{BuildJob, BuildSink, Builder, Host, Parts};
+use gapless_server::prune::{Freed, Kept};
 use gapless_server::record::RecordKeeper;
 use gapless_wire::build::BuildLine;
 use gapless_wire::client::UnixClient;
@@ -26,12 +28,12 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use store::TestStore;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -69,6 +71,10 @@ pub struct Wishes {
     pub ahead_ms: AtomicU64,
     /// The engine decides nothing as long as this is true.
     pub hold: watch::Sender<bool>,
+    /// Images that were freed.
+    pub freed: Mutex<BTreeSet<Digest>>,
+    /// How many images were built.
+    pub built: Mutex<u8>,
     /// How many decisions were held.
     pub held: watch::Sender<u32>,
 }
@@ -161,8 +167,8 @@ impl Scene {
             records: self.store.clone(),
             platform,
             clock: clock.clone(),
-            builder: Arc::new(FakeBuilder { store: self.store.clone(), clock }),
-            host: Arc::new(FakeHost),
+            builder: Arc::new(FakeBuilder { store: self.store.clone(), clock, wishes: self.wishes.clone() }),
+            host: Arc::new(FakeHost { wishes: self.wishes.clone() }),
             proxies,
             keeper,
             state: self.state(),
@@ -193,6 +199,7 @@ pub fn now_ms() -> u64 {
 struct FakeBuilder {
     store: Arc<TestStore>,
     clock: Arc<dyn Clock>,
+    wishes: Arc<Wishes>,
 }
 
 #[async_trait]
@@ -206,6 +213,8 @@ impl Builder for FakeBuilder {
         assert!(job.image.base.suite != "panics", "the builder panics, as it was told to");
         let mut image = [0; 32];
         image[0] = u8::try_from(job.number).expect("few builds");
+        *self.wishes.built.lock().expect("whole") = image[0];
+        self.wishes.freed.lock().expect("whole").remove(&Digest(image));
         let metadata =
             BTreeMap::from([("commit".to_string(), job.commit), ("layer.base".to_string(), format!("sha256:{}", "0".repeat(64)))]);
         self.store.publish(NewArtifact {
@@ -218,13 +227,32 @@ impl Builder for FakeBuilder {
     }
 }
 
-struct FakeHost;
+struct FakeHost {
+    wishes: Arc<Wishes>,
+}
 
 #[async_trait]
 impl Host for FakeHost {
     async fn logs(&self, _service: &ServiceName, node: Option<&str>) -> Result<Vec<Log>, Error> {
         let of = node.unwrap_or("r1-i1-n0").to_string();
         Ok(vec![Log { of, text: "hello\n".into(), shortened: false, running: true }])
+    }
+
+    async fn has_image(&self, image: Digest) -> Result<bool, Error> {
+        Ok(!self.wishes.freed.lock().expect("whole").contains(&image))
+    }
+
+    async fn prune(&self, kept: Kept, dry_run: bool) -> Result<Freed, Error> {
+        let mut freed = self.wishes.freed.lock().expect("whole");
+        let built = u64::from(*self.wishes.built.lock().expect("whole"));
+        // The images of the builder below are numbered.
+        let image = |number: u64| Digest(std::array::from_fn(|at| if at == 0 { u8::try_from(number).expect("few builds") } else { 0 }));
+        let unneeded: Vec<Digest> = (1..=built).map(image).filter(|image| !kept.images.contains(image) && !freed.contains(image)).collect();
+        let count = unneeded.len() as u64;
+        if !dry_run {
+            freed.extend(unneeded);
+        }
+        Ok(Freed { trees: count, blobs: count, bytes: count * 1000 })
     }
 
     async fn examine(&self) -> Result<Vec<Finding>, Error> {

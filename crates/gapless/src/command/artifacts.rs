@@ -29,7 +29,7 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
         show::json(&artifacts)?;
     } else {
         let rows: Vec<Vec<String>> = artifacts.iter().rev().map(row).collect();
-        print!("{}", show::table(&["artifact", "version", "type", "commit", "image", "published"], &rows));
+        print!("{}", show::table(&["artifact", "version", "type", "commit", "image", "published", ""], &rows));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -42,5 +42,6 @@ fn row(artifact: &Artifact) -> Vec<String> {
         artifact.commit.as_deref().map_or("-", show::short).to_string(),
         show::short(&artifact.image).to_string(),
         show::ago(artifact.published_ms),
+        artifact.revoked.as_ref().map_or(String::new(), |revoked| format!("revoked {}: {}", show::ago(revoked.at_ms), revoked.reason)),
     ]
 }

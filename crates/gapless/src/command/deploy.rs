@@ -59,6 +59,9 @@ pub struct Arguments {
     /// Run this artifact version instead of the commit's: a number, or `latest`
     #[arg(long, value_name = "VERSION", value_parser = artifact)]
     artifact: Option<ArtifactChoice>,
+    /// Do not wait for the end of a freeze window
+    #[arg(long)]
+    urgent: bool,
     /// Only say what would happen
     #[arg(long)]
     plan: bool,
@@ -73,7 +76,9 @@ pub struct Arguments {
 fn artifact(text: &str) -> Result<ArtifactChoice, String> {
     match text {
         "latest" => Ok(ArtifactChoice::Latest),
-        number => number.parse().map(ArtifactChoice::Version).map_err(|_| "a version number, or `latest`".to_string()),
+        number => number.parse().map(ArtifactChoice::Version).map_err(|_| {
+            "there is no such channel: give a version number, or `latest`; `gapless artifacts` lists the versions".to_string()
+        }),
     }
 }
 
@@ -81,7 +86,8 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
     let Project { project, commit } = arguments.project.resolve().await?;
     let client = arguments.connection.client();
     let artifact = arguments.artifact.unwrap_or_default();
-    let mut request = DeployRequest { project, commit, service: arguments.service.clone(), artifact, built_for_this: false };
+    let (service, urgent) = (arguments.service.clone(), arguments.urgent);
+    let mut request = DeployRequest { project, commit, service, artifact, built_for_this: false, urgent };
     if arguments.plan {
         return plan(&client, &request, arguments.json).await;
     }
@@ -119,7 +125,9 @@ async fn follow_all(client: &UnixClient, all: Vec<Declared>, arguments: &Argumen
     let mut wait = !arguments.no_wait;
     let mut seen = Vec::new();
     for declared in all {
-        let followed = if wait || declared.rollout.is_none() {
+        let followed = if declared.waiting.is_some() {
+            Followed::not_waited_for(declared)
+        } else if wait || declared.rollout.is_none() {
             follow::rollout(client, declared).await
         } else {
             eprintln!("{}: {} is on its way; `gapless status` tells", declared.service, declared.release);

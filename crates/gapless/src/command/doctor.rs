@@ -7,7 +7,7 @@ use crate::wiring;
 use clap::Args;
 use gapless_wire::api::path;
 use gapless_wire::client::ClientError;
-use gapless_wire::doctor::{Examination, Treatment};
+use gapless_wire::doctor::{Examination, RestartPlan, Treatment};
 use hyper::Method;
 use std::process::ExitCode;
 
@@ -59,13 +59,48 @@ fn print(found: &Examination) {
         }
     }
     for plan in &found.restart {
-        let next = if plan.next.is_empty() { "nothing".to_string() } else { plan.next.join("; ") };
-        println!("{}: a restart now would do {next}", plan.service);
-        if !plan.pending.is_empty() {
-            println!("  under way: {}", plan.pending.join("; "));
-        }
+        print!("{}", restart(plan));
     }
     if found.findings.is_empty() {
         println!("all is well");
+    }
+}
+
+/// What a restart would do to a service.
+fn restart(plan: &RestartPlan) -> String {
+    let mut text = if plan.state.is_empty() { format!("{}\n", plan.service) } else { format!("{}: {}\n", plan.service, plan.state) };
+    for pending in &plan.pending {
+        text += &format!("  under way: {pending}\n");
+    }
+    match plan.next.as_slice() {
+        [] => text += "  a restart now would look at the world, and have nothing to do\n",
+        next => {
+            text += "  a restart now would look at the world, and then:\n";
+            for effect in next {
+                text += &format!("    {effect}\n");
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_is_told_in_words() {
+        let mut plan = RestartPlan {
+            service: "hello/web".into(),
+            state: "rollout 4 to web-r5: its release command runs".into(),
+            pending: vec!["e7 RunTask: the release command".into()],
+            next: vec!["e8 RunTask: the release command".into()],
+        };
+        assert_eq!(
+            restart(&plan),
+            "hello/web: rollout 4 to web-r5: its release command runs\n  under way: e7 RunTask: the release command\n  a restart now would look at the world, and then:\n    e8 RunTask: the release command\n"
+        );
+        plan.next.clear();
+        assert!(restart(&plan).ends_with("have nothing to do\n"));
     }
 }

@@ -37,7 +37,11 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
 
 fn print(story: &Explanation) {
     let rollout = &story.rollout;
-    let verb = if rollout.kind == RolloutKind::Rollback { "rollback" } else { "rollout" };
+    let verb = match rollout.kind {
+        RolloutKind::Deploy => "rollout",
+        RolloutKind::Rollback => "rollback",
+        RolloutKind::Eviction => "eviction",
+    };
     println!("{verb} {} of {} to {}", rollout.number, rollout.service, rollout.to);
     for step in &story.steps {
         println!("\n+{} at {}", show::span(step.at_ms.saturating_sub(rollout.started_ms)), show::exact_time(step.at_ms));

@@ -8,10 +8,14 @@ mod explain;
 mod init;
 mod load;
 mod logs;
+mod operation;
 mod probe;
 mod proxy;
+mod prune;
 mod receipt;
 mod releases;
+mod replay;
+mod revoke;
 mod rollback;
 mod server;
 mod status;
@@ -22,6 +26,7 @@ pub use server::Arguments as ServerArguments;
 use crate::demo;
 use crate::trouble::Trouble;
 use clap::{Parser, Subcommand};
+use gapless_wire::operation::Operation;
 use std::future::Future;
 use std::process::ExitCode;
 
@@ -59,14 +64,32 @@ enum Command {
     Artifacts(artifacts::Arguments),
     /// Go back to an earlier release
     Rollback(rollback::Arguments),
+    /// Hold the rollout in progress where it is
+    Pause(operation::Arguments),
+    /// Let a paused rollout go on
+    Resume(operation::Arguments),
+    /// End the rollout in progress in the old release
+    Cancel(operation::Arguments),
+    /// End the canary's step: it is good enough
+    Promote(operation::Arguments),
+    /// Try the declared release again, or make nodes again after a crash loop
+    Retry(operation::Arguments),
+    /// Give a service another number of nodes
+    Scale(operation::ScaleArguments),
+    /// Revoke a version of an artifact: it is not deployed any more, and leaves where it runs
+    Revoke(revoke::Arguments),
     /// Show what nodes and builds wrote
     Logs(logs::Arguments),
     /// Show or verify what a rollout did, measured on the requests
     Receipt(receipt::Arguments),
     /// Tell the story of a rollout: each decision, its evidence, its rule
     Explain(explain::Arguments),
+    /// Run a rollout's journal through the core again, record by record
+    Replay(replay::Arguments),
     /// Look for what is missing, left over or damaged
     Doctor(doctor::Arguments),
+    /// Free the images that no kept release needs
+    Prune(prune::Arguments),
     /// Point the witness at any URL
     Probe(probe::Arguments),
     /// Show the product's main job on real tools, under load
@@ -88,10 +111,19 @@ pub fn run(cli: Cli) -> Result<ExitCode, Trouble> {
         Command::Releases(arguments) => wait_for(releases::run(&arguments)),
         Command::Artifacts(arguments) => wait_for(artifacts::run(&arguments)),
         Command::Rollback(arguments) => wait_for(rollback::run(&arguments)),
+        Command::Pause(arguments) => wait_for(operation::run(&arguments, Operation::Pause)),
+        Command::Resume(arguments) => wait_for(operation::run(&arguments, Operation::Resume)),
+        Command::Cancel(arguments) => wait_for(operation::run(&arguments, Operation::Cancel)),
+        Command::Promote(arguments) => wait_for(operation::run(&arguments, Operation::Promote)),
+        Command::Retry(arguments) => wait_for(operation::run(&arguments, Operation::Retry)),
+        Command::Scale(arguments) => wait_for(operation::scale(&arguments)),
+        Command::Revoke(arguments) => wait_for(revoke::run(&arguments)),
         Command::Logs(arguments) => wait_for(logs::run(&arguments)),
         Command::Receipt(arguments) => wait_for(receipt::run(&arguments)),
         Command::Explain(arguments) => wait_for(explain::run(&arguments)),
+        Command::Replay(arguments) => wait_for(replay::run(&arguments)),
         Command::Doctor(arguments) => wait_for(doctor::run(&arguments)),
+        Command::Prune(arguments) => wait_for(prune::run(&arguments)),
         Command::Probe(arguments) => wait_for(probe::run(&arguments)),
     }
 }

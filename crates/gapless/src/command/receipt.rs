@@ -4,10 +4,10 @@ use crate::client::{Connection, service};
 use crate::show;
 use crate::trouble::Trouble;
 use clap::Args;
-use gapless_server::receipt::verify;
+use gapless_server::receipt::{named_phases, verify};
 use gapless_wire::api::path;
 use gapless_wire::receipt::{Measured, Quantiles, Receipt, SignedReceipt};
-use gapless_wire::rollout::{Outcome, RolloutSummary};
+use gapless_wire::rollout::{Outcome, RolloutKind, RolloutSummary};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -75,7 +75,12 @@ fn print(receipt: &Receipt) {
         (Outcome::Rejected, None) => "rejected".to_string(),
     };
     let from = receipt.from.as_ref().map_or("nothing", |from| from.release.as_str());
-    println!("{} rollout {}: {from} → {} · {outcome}", receipt.service, receipt.rollout, receipt.to.release);
+    let kind = match receipt.kind {
+        RolloutKind::Deploy => "rollout",
+        RolloutKind::Rollback => "rollback",
+        RolloutKind::Eviction => "eviction",
+    };
+    println!("{} {kind} {}: {from} → {} · {outcome}", receipt.service, receipt.rollout, receipt.to.release);
     println!(
         "artifact   {} version {}, commit {}",
         receipt.to.artifact,
@@ -85,16 +90,13 @@ fn print(receipt: &Receipt) {
     println!("image      {}", receipt.to.image);
     let optional = |span: Option<u64>| span.map_or("-".to_string(), show::span);
     println!("switch     {} to all traffic, {} to the old nodes gone", optional(receipt.switch_ms), optional(receipt.gone_ms));
-    let phases = &receipt.phases;
-    let named = [
-        ("build", phases.build),
-        ("boot", phases.boot),
-        ("gate", phases.gate),
-        ("shift", phases.shift),
-        ("drain", phases.drain),
-        ("destroy", phases.destroy),
-    ];
-    let phases: Vec<String> = named.iter().map(|(name, span)| format!("{name} {}", optional(*span))).collect();
+    if let Some(outage) = receipt.outage_ms {
+        println!("outage     {}: the old nodes had to leave before there were new ones", show::span(outage));
+    }
+    // What every rollout has is named also when it was not reached.
+    let usual = ["build", "boot", "gate", "shift", "drain", "destroy"];
+    let named = named_phases(&receipt.phases).into_iter().filter(|(name, span)| span.is_some() || usual.contains(name));
+    let phases: Vec<String> = named.map(|(name, span)| format!("{name} {}", optional(span))).collect();
     println!("phases     {} (longest: {})", phases.join(" · "), receipt.longest_phase.as_deref().unwrap_or("-"));
     match &receipt.measured {
         Some(measured) => print_measured(measured),

@@ -33,10 +33,12 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
 }
 
 fn row(release: &Release) -> Vec<String> {
-    let mark = match (release.live, release.declared) {
-        (true, _) => "live",
-        (false, true) => "declared",
-        (false, false) => "",
+    let mark = match (release.live, release.declared, release.revoked) {
+        (true, _, true) => "live, revoked",
+        (true, _, false) => "live",
+        (false, _, true) => "revoked",
+        (false, true, false) => "declared",
+        (false, false, false) => "",
     };
     vec![
         release.name.clone(),

@@ -20,6 +20,9 @@ pub struct Arguments {
     /// The service, if there are several
     #[arg(long)]
     service: Option<String>,
+    /// Also past a release that declared that what was before it can no longer run
+    #[arg(long)]
+    force: bool,
     /// Do not wait for the rollout
     #[arg(long)]
     no_wait: bool,
@@ -37,7 +40,7 @@ fn release(text: &str) -> Result<u32, String> {
 pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
     let client = arguments.connection.client();
     let service = service(&client, arguments.service.as_deref()).await?;
-    let wish = RollbackRequest { to: arguments.release };
+    let wish = RollbackRequest { to: arguments.release, force: arguments.force };
     let declared: Declared = client.send(Method::POST, &path::of_service(&service, "rollback"), &wish).await?;
     let followed = if arguments.no_wait && declared.rollout.is_some() {
         eprintln!("{}: {} is on its way back; `gapless status` tells", declared.service, declared.release);

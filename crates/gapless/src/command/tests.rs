@@ -33,6 +33,13 @@ fn what_makes_no_sense_is_refused() {
         "gapless proxy --listen here",
         "gapless receipt --key 00",
         "gapless logs r1-i1-n0 --build 3",
+        "gapless scale",
+        "gapless scale 0",
+        "gapless scale many",
+        "gapless revoke hello/web",
+        "gapless revoke hello/web 3",
+        "gapless revoke hello/web 3 --lift --reason x",
+        "gapless replay --step --json",
     ] {
         let refused = Cli::try_parse_from(line.split(' ')).expect_err(line);
         assert_eq!(refused.exit_code(), 2, "{line}");
@@ -50,6 +57,15 @@ fn what_makes_sense_is_taken() {
         "gapless proxy --state /tmp/p --listen 127.0.0.1:8080 --listen 127.0.0.1:8081",
         "gapless probe http://127.0.0.1:8080/ --seconds 1",
         "gapless receipt --verify receipt.json --key 00",
+        "gapless deploy --urgent",
+        "gapless rollback r3 --force",
+        "gapless pause --service web",
+        "gapless cancel --no-wait --json",
+        "gapless scale 5 --service web",
+        "gapless revoke hello/web v3 --reason leaks",
+        "gapless revoke hello/web 3 --lift",
+        "gapless replay 4 --step",
+        "gapless prune --dry-run --json",
     ] {
         Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
     }

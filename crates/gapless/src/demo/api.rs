@@ -66,6 +66,7 @@ impl Api {
             service: None,
             artifact: ArtifactChoice::Version(artifact.version),
             built_for_this: true,
+            urgent: false,
         };
         let mut declared: Vec<Declared> = self.quick.send(Method::POST, path::DEPLOYS, &request).await.map_err(fault::of_client)?;
         match (declared.pop(), declared.is_empty()) {
@@ -79,7 +80,7 @@ impl Api {
     /// # Errors
     /// When the server refuses.
     pub async fn rollback(&self, service: &str, to: u32) -> Result<Declared, Error> {
-        let request = RollbackRequest { to: Some(to) };
+        let request = RollbackRequest { to: Some(to), force: false };
         self.quick.send(Method::POST, &path::of_service(service, "rollback"), &request).await.map_err(fault::of_client)
     }
 

@@ -226,7 +226,8 @@ pub fn rollout(signed: &wire::Receipt, seen: Seen, server_killed: bool) -> Rollo
 }
 
 fn phases(signed: wire::Phases) -> Phases {
-    let wire::Phases { build, boot, gate, shift, drain, destroy } = signed;
+    // The demo's rollouts are blue/green without hooks: they have no other phases.
+    let wire::Phases { build, boot, gate, shift, drain, destroy, .. } = signed;
     Phases { build, boot, gate, shift, drain, destroy }
 }
 
@@ -317,6 +318,7 @@ pub mod tests {
             switch_ms: Some(612),
             gone_ms: Some(2_800),
             build_ms: Some(400),
+            outage_ms: None,
             phases: wire::Phases {
                 build: Some(400),
                 boot: Some(290),
@@ -324,6 +326,7 @@ pub mod tests {
                 shift: Some(11),
                 drain: Some(1_880),
                 destroy: Some(300),
+                ..wire::Phases::default()
             },
             longest_phase: Some("drain".to_owned()),
             server_restarts: 0,

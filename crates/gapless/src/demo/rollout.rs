@@ -120,8 +120,6 @@ fn edges(fact: &Fact) -> (Option<&'static str>, Option<&'static str>) {
         Fact::Drained { .. } => (Some("drain"), Some("destroy")),
         Fact::Rejecting { .. } => (Some("gate"), Some("destroy")),
         Fact::RolloutEnded { .. } => (Some("destroy"), None),
-        Fact::BakeBegan { .. } | Fact::NodeLost { .. } | Fact::NodeReplaced { .. } | Fact::EffectFailed { .. } | Fact::Other => {
-            (None, None)
-        }
+        _ => (None, None),
     }
 }

@@ -2,14 +2,14 @@
 
 use super::installation;
 use gapless_core::name::ServiceName;
-use gapless_core::node::GroupId;
-use gapless_core::service::{ServiceState, Stage};
+use gapless_core::service::ServiceState;
 use gapless_engine::error::Error;
 use gapless_engine::recovery::replay;
 use gapless_engine::store::Journal;
 use gapless_images::unpack::ImageStore;
 use gapless_platforms::local::leftovers::{Leftover, Leftovers};
 use gapless_platforms::local::requirements;
+use gapless_server::story;
 use gapless_store::{DATABASE_FILE, SqliteStore, StateLock};
 use gapless_wire::client::UnixClient;
 use gapless_wire::doctor::{Examination, Finding, RestartPlan};
@@ -22,6 +22,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// The runtime that is looked for when no server says which one it uses.
 const USUAL_RUNTIME: &str = "runc";
+
+/// What a start would do after its look at the world, as far as that is known without one.
+const NEXT: &str = "go on with that; what it takes follows from the look, which only a server has";
 
 /// Looks without a server: at the machine, at what installations left on it, and into the journal.
 pub fn examine(state: &Path, fix: bool) -> Result<Examination, Error> {
@@ -78,17 +81,8 @@ fn unreadable(what: String, error: &Error) -> Finding {
 
 /// What a start would go on with. Which effects that takes follows from a look at the world, which only a server has.
 fn restart(service: &ServiceName, state: &ServiceState) -> RestartPlan {
-    let release = |group: GroupId| format!("{}-{}", service.service(), group.release);
-    let next = match (&state.rollout, state.live) {
-        (Some(rollout), _) => {
-            let done = if matches!(rollout.stage, Stage::Undo { .. }) { "undo" } else { "finish or undo" };
-            format!("look at the world, and {done} rollout {} to {}", rollout.number, release(rollout.to))
-        }
-        (None, Some(live)) => format!("look at the world, and keep {} live", release(live)),
-        (None, None) => "look at the world: nothing is live".to_string(),
-    };
-    let pending = state.pending.iter().map(|(id, effect)| format!("{id} {}", effect.name())).collect();
-    RestartPlan { service: service.to_string(), pending, next: vec![next] }
+    let pending = state.pending.iter().map(|(id, effect)| format!("{id} {}", story::effect(service, effect))).collect();
+    RestartPlan { service: service.to_string(), state: story::going_on(service, state), pending, next: vec![NEXT.to_string()] }
 }
 
 /// What this machine lacks.

@@ -2,13 +2,16 @@
 
 use super::doctor;
 use async_trait::async_trait;
+use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::node::NodeId;
 use gapless_engine::error::{Context, Error, ErrorKind};
 use gapless_engine::platform::Platform;
+use gapless_images::build::Builder;
 use gapless_images::unpack::ImageStore;
 use gapless_platforms::local::LocalPlatform;
 use gapless_server::parts::Host;
+use gapless_server::prune::{Freed, Kept};
 use gapless_wire::doctor::Finding;
 use gapless_wire::log::{LOG_LIMIT, Log};
 use std::fs::File;
@@ -19,6 +22,7 @@ use std::path::{Path, PathBuf};
 pub struct LocalHost {
     pub platform: LocalPlatform,
     pub images: ImageStore,
+    pub builder: Builder,
     pub state: PathBuf,
     pub installation: String,
     pub runtime: String,
@@ -46,6 +50,20 @@ impl Host for LocalHost {
             }
             _ => Ok(logs),
         }
+    }
+
+    async fn has_image(&self, image: Digest) -> Result<bool, Error> {
+        Ok(self.images.blobs.contains(image))
+    }
+
+    async fn prune(&self, kept: Kept, dry_run: bool) -> Result<Freed, Error> {
+        let (images, builder) = (self.images.clone(), self.builder.clone());
+        let freed = tokio::task::spawn_blocking(move || {
+            let blobs = kept.blobs.into_iter().chain(builder.layers()?).collect();
+            let pruned = images.prune(&kept.images, &blobs, dry_run)?;
+            Ok(Freed { trees: pruned.trees.len() as u64, blobs: pruned.blobs.len() as u64, bytes: pruned.bytes })
+        });
+        freed.await.map_err(|error| Error::new(format!("the freeing of images did not end: {error}")))?
     }
 
     async fn examine(&self) -> Result<Vec<Finding>, Error> {

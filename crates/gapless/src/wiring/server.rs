@@ -67,6 +67,7 @@ async fn serve(arguments: &ServerArguments, state: PathBuf, lock: StateLock) -> 
     let host = LocalHost {
         platform: platform.clone(),
         images,
+        builder: builder.clone(),
         state: state.clone(),
         installation: installation.clone(),
         runtime: arguments.runtime.clone(),

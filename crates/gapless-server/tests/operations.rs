@@ -1,0 +1,446 @@
+//! Operations, queues, freeze windows, revocations and strategies over the API, on a simulated platform with traffic in flight.
+
+mod support;
+
+use gapless_core::release::ArtifactVersion;
+use gapless_core::time::WEEK_MINUTES;
+use gapless_core::time::WeeklyWindow;
+use gapless_platforms::sim::Behaviour;
+use gapless_wire::api::{Problem, path};
+use gapless_wire::artifact::Artifact;
+use gapless_wire::build::{BuildLine, BuildRequest};
+use gapless_wire::client::ClientError;
+use gapless_wire::operation::Operation;
+use gapless_wire::prune::{PruneRequest, Pruned};
+use gapless_wire::receipt::Receipt;
+use gapless_wire::release::Release;
+use gapless_wire::replay::Replay;
+use gapless_wire::revocation::{RevocationRequest, Revoked};
+use gapless_wire::rollout::{
+    ArtifactChoice, Declared, DeployRequest, Explanation, Fact, Outcome, Plan, RollbackRequest, RolloutKind, RolloutLine,
+};
+use gapless_wire::service::{ServiceStatus, Stage};
+use hyper::{Method, StatusCode};
+use std::time::Duration;
+use support::{PROJECT, Scene, now_ms};
+
+const SERVICE: &str = "hello/web";
+
+/// How long anything may take before a test fails: far more than it needs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn request(scene: &Scene) -> DeployRequest {
+    let artifact = ArtifactChoice::OfCommit;
+    DeployRequest { project: scene.project.clone(), commit: "HEAD".into(), service: None, artifact, built_for_this: true, urgent: false }
+}
+
+async fn build(scene: &Scene) {
+    let wish = BuildRequest { project: scene.project.clone(), commit: "HEAD".into(), image: None, unless_built: true };
+    let mut stream = scene.client.lines(Method::POST, path::BUILDS, &wish).await.expect("begun");
+    while let Some(line) = stream.next::<BuildLine>().await.expect("a line") {
+        assert!(!matches!(line, BuildLine::Failed { .. }), "{line:?}");
+    }
+}
+
+/// Commits this file, builds it and declares what it says.
+async fn declare(scene: &Scene, project: &str) -> Vec<Declared> {
+    scene.commit(project);
+    build(scene).await;
+    scene.client.send(Method::POST, path::DEPLOYS, &request(scene)).await.expect("declared")
+}
+
+async fn deploy(scene: &Scene, project: &str) -> Declared {
+    declare(scene, project).await.remove(0)
+}
+
+/// Declares and waits for the end, which must be a good one.
+async fn live(scene: &Scene, project: &str) -> Receipt {
+    let rollout = deploy(scene, project).await.rollout.expect("a rollout");
+    let (outcome, receipt) = end(scene, SERVICE, rollout).await;
+    assert_eq!(outcome, Outcome::Live, "{:?}", receipt.reason);
+    receipt
+}
+
+async fn end(scene: &Scene, service: &str, rollout: u32) -> (Outcome, Receipt) {
+    let followed = async {
+        let mut stream = scene.client.lines(Method::GET, &path::of_rollout(service, rollout, "events"), &()).await.expect("stream");
+        let mut last = None;
+        while let Some(line) = stream.next::<RolloutLine>().await.expect("a line") {
+            last = Some(line);
+        }
+        match last {
+            Some(RolloutLine::End { outcome, receipt: Some(receipt), .. }) => (outcome, receipt.receipt),
+            other => panic!("no end with a receipt: {other:?}"),
+        }
+    };
+    tokio::time::timeout(PATIENCE, followed).await.expect("it ends")
+}
+
+async fn operate(scene: &Scene, operation: Operation) -> Result<Declared, (StatusCode, Problem)> {
+    scene.client.send(Method::POST, &path::of_service(SERVICE, "operations"), &operation).await.map_err(refusal)
+}
+
+fn refusal(error: ClientError) -> (StatusCode, Problem) {
+    match error {
+        ClientError::Refused { status, body } => (status, serde_json::from_str(&body).expect("a problem")),
+        other => panic!("no refusal: {other}"),
+    }
+}
+
+async fn status(scene: &Scene) -> ServiceStatus {
+    scene.client.get(&path::service(SERVICE)).await.expect("status")
+}
+
+/// The status, once it is so.
+async fn until(scene: &Scene, is_so: impl Fn(&ServiceStatus) -> bool) -> ServiceStatus {
+    let waiting = async {
+        loop {
+            let status = status(scene).await;
+            if is_so(&status) {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to be so")
+}
+
+async fn facts(scene: &Scene, rollout: u32) -> Vec<Fact> {
+    let story: Explanation = scene.client.get(&path::of_rollout(SERVICE, rollout, "explain")).await.expect("a story");
+    story.steps.into_iter().map(|step| step.fact).collect()
+}
+
+/// A project whose `rollout` block says this.
+fn project(rollout: &str) -> String {
+    let text = PROJECT.replace("    bake     = \"0s\"\n", &format!("{rollout}\n"));
+    assert_ne!(text, PROJECT);
+    text
+}
+
+/// The second version's nodes take a while to answer.
+fn slow(scene: &Scene, version: u32) {
+    scene.sim.behave(ArtifactVersion(version), Behaviour { boot: Duration::from_millis(1_500), ..Behaviour::default() });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_is_paused_resumed_and_what_makes_no_sense_changes_nothing() {
+    let scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    for operation in [Operation::Pause, Operation::Resume, Operation::Cancel, Operation::Promote, Operation::Retry] {
+        let (status, problem) = operate(&scene, operation).await.expect_err("there is no rollout");
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(problem.hint.is_some(), "{problem:?}");
+    }
+    slow(&scene, 2);
+    assert_eq!(deploy(&scene, PROJECT).await.rollout, Some(2));
+    let paused = operate(&scene, Operation::Pause).await.expect("paused");
+    assert_eq!((paused.rollout, paused.release.as_str(), paused.changed), (Some(2), "web-r2", true));
+    assert!(operate(&scene, Operation::Pause).await.expect_err("again").1.what.contains("paused already"));
+    assert!(operate(&scene, Operation::Promote).await.expect_err("no canary").1.what.contains("canary"));
+    // With its nodes long ready it still waits.
+    let seen = until(&scene, |status| status.nodes.iter().filter(|node| node.release == "web-r2" && node.passes > 2).count() == 2).await;
+    let rollout = seen.rollout.expect("in progress");
+    assert!(rollout.paused_since_ms.is_some() && rollout.stage == Stage::Prepare, "{rollout:?}");
+    assert_eq!(seen.live.expect("live").name, "web-r1");
+    operate(&scene, Operation::Resume).await.expect("resumed");
+    let (outcome, receipt) = end(&scene, SERVICE, 2).await;
+    assert_eq!((outcome, receipt.measured.expect("measured").failed), (Outcome::Live, 0));
+    let facts = facts(&scene, 2).await;
+    assert!(facts.contains(&Fact::Paused) && facts.iter().any(|fact| matches!(fact, Fact::Resumed { .. })), "{facts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_rollout_leaves_what_was_live_and_can_be_tried_again() {
+    let scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    slow(&scene, 2);
+    deploy(&scene, PROJECT).await;
+    assert_eq!(operate(&scene, Operation::Cancel).await.expect("cancelled").rollout, Some(2));
+    let (outcome, receipt) = end(&scene, SERVICE, 2).await;
+    assert_eq!((outcome, receipt.reason.expect("a reason").kind.as_str()), (Outcome::Rejected, "cancelled"));
+    let seen = status(&scene).await;
+    assert_eq!(seen.live.expect("live").name, "web-r1");
+    let again = operate(&scene, Operation::Retry).await.expect("tried again");
+    assert_eq!((again.rollout, again.release.as_str()), (Some(3), "web-r2"));
+    assert_eq!(end(&scene, SERVICE, 3).await.0, Outcome::Live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_during_a_rollout_waits_and_the_newest_wins() {
+    let scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    slow(&scene, 2);
+    deploy(&scene, PROJECT).await;
+    let third = deploy(&scene, PROJECT).await;
+    assert_eq!((third.rollout, third.release.as_str()), (None, "web-r3"));
+    let waiting = third.waiting.expect("it waits");
+    assert_eq!((waiting.rollout, waiting.frozen_until_ms), (Some(2), None));
+    let fourth = deploy(&scene, PROJECT).await;
+    assert_eq!(fourth.waiting.expect("it waits").rollout, Some(2));
+    assert_eq!(status(&scene).await.queued.expect("queued").release, "web-r4");
+    assert_eq!(end(&scene, SERVICE, 2).await.0, Outcome::Live);
+    let seen = until(&scene, |status| status.rollout.is_none() && status.queued.is_none()).await;
+    assert_eq!(seen.live.expect("live").name, "web-r4", "the newest wins");
+    let told = facts(&scene, 2).await;
+    assert!(told.contains(&Fact::Dequeued { release: "web-r3".into() }), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_gives_way_where_the_next_declaration_replaces_it() {
+    let scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    slow(&scene, 2);
+    deploy(&scene, PROJECT).await;
+    let next = deploy(&scene, &project("    bake = \"0s\"\n    supersede = \"replace\"")).await;
+    assert_eq!(next.release, "web-r3");
+    let (outcome, receipt) = end(&scene, SERVICE, 2).await;
+    assert_eq!((outcome, receipt.reason.expect("a reason").kind.as_str()), (Outcome::Rejected, "superseded"));
+    let seen = until(&scene, |status| status.rollout.is_none() && status.queued.is_none()).await;
+    assert_eq!(seen.live.expect("live").name, "web-r3");
+}
+
+/// A window that has begun and does not end while a test runs.
+fn frozen_now() -> String {
+    let minute = |of_epoch: u64| u16::try_from((of_epoch + 3 * 24 * 60) % WEEK_MINUTES).expect("a minute of the week");
+    let now = now_ms() / 60_000;
+    WeeklyWindow { from: minute(now - 60), until: minute(now + 120) }.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_freeze_window_only_what_is_urgent_begins() {
+    let scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    let frozen = project(&format!("    bake = \"0s\"\n    freeze = [\"{}\"]", frozen_now()));
+    scene.commit(&frozen);
+    build(&scene).await;
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    assert!(plan[0].changed && plan[0].lines[0].contains("freeze"), "{plan:?}");
+    let waits = deploy(&scene, &frozen).await;
+    assert_eq!(waits.rollout, None);
+    let until = waits.waiting.expect("it waits").frozen_until_ms.expect("for the window's end");
+    assert!(until > now_ms() + 60 * 60_000, "{until}");
+    assert_eq!(status(&scene).await.queued.expect("queued").waiting.frozen_until_ms, Some(until));
+    // The same again, but now it cannot wait.
+    let urgent = DeployRequest { urgent: true, ..request(&scene) };
+    let declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &urgent).await.expect("declared");
+    assert_eq!(declared[0].waiting, None);
+    assert_eq!(end(&scene, SERVICE, declared[0].rollout.expect("a rollout")).await.0, Outcome::Live);
+    // A rollback is never frozen.
+    let back: Declared =
+        scene.client.send(Method::POST, &path::of_service(SERVICE, "rollback"), &RollbackRequest::default()).await.expect("back");
+    assert_eq!(end(&scene, SERVICE, back.rollout.expect("a rollout")).await.0, Outcome::Live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_scaled_without_a_release() {
+    let scene = Scene::new().await;
+    live(&scene, &project("    bake = \"0s\"\n    floor = 1")).await;
+    let declared = operate(&scene, Operation::Scale { nodes: 4 }).await.expect("scaled");
+    assert_eq!((declared.rollout, declared.release.as_str(), declared.changed), (None, "web-r1", true));
+    let serving = |count: usize| {
+        move |status: &ServiceStatus| {
+            status.nodes.len() == count && status.nodes.iter().all(|node| node.weight.is_some_and(|weight| weight > 0))
+        }
+    };
+    let seen = until(&scene, serving(4)).await;
+    let scaled = seen.scaled.expect("scaled");
+    assert_eq!((scaled.declared, scaled.nodes), (2, 4));
+    assert!(!operate(&scene, Operation::Scale { nodes: 4 }).await.expect("so already").changed);
+    operate(&scene, Operation::Scale { nodes: 1 }).await.expect("scaled down");
+    until(&scene, serving(1)).await;
+    for nodes in [0, 101] {
+        let refused = operate(&scene, Operation::Scale { nodes }).await.expect_err("impossible");
+        assert!(refused.1.hint.is_some(), "{refused:?}");
+    }
+    operate(&scene, Operation::Scale { nodes: 2 }).await.expect("as declared");
+    assert!(until(&scene, serving(2)).await.scaled.is_none());
+}
+
+async fn revoke(scene: &Scene, version: u32, reason: Option<&str>) -> Result<Revoked, (StatusCode, Problem)> {
+    let artifact = "hello/web".to_string();
+    let wish = RevocationRequest { artifact, version, reason: reason.map(str::to_string), lift: reason.is_none() };
+    scene.client.send(Method::POST, path::REVOCATIONS, &wish).await.map_err(refusal)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_version_leaves_where_it_runs_and_is_not_deployed() {
+    let mut scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    live(&scene, PROJECT).await;
+    assert_eq!(revoke(&scene, 9, Some("is not there")).await.expect_err("unknown").0, StatusCode::NOT_FOUND);
+    assert_eq!(revoke(&scene, 2, Some(" ")).await.expect_err("no reason").0, StatusCode::BAD_REQUEST);
+    assert_eq!(revoke(&scene, 2, None).await.expect_err("nothing to lift").0, StatusCode::NOT_FOUND);
+    let revoked = revoke(&scene, 2, Some("leaks a key")).await.expect("revoked");
+    assert_eq!(revoked.revocation.expect("why").reason, "leaks a key");
+    let [eviction] = &revoked.running[..] else { panic!("one service runs it: {:?}", revoked.running) };
+    assert_eq!((eviction.service.as_str(), eviction.release.as_str()), (SERVICE, "web-r2"));
+    let to = eviction.to.clone().expect("there is a good release");
+    assert_eq!(to.release, "web-r1");
+    let (outcome, receipt) = end(&scene, SERVICE, to.rollout.expect("a rollout")).await;
+    assert_eq!((outcome, receipt.kind), (Outcome::Live, RolloutKind::Eviction));
+
+    let artifacts: Vec<Artifact> = scene.client.get(path::ARTIFACTS).await.expect("artifacts");
+    let marked: Vec<Option<&str>> =
+        artifacts.iter().map(|artifact| artifact.revoked.as_ref().map(|revoked| revoked.reason.as_str())).collect();
+    assert_eq!(marked, [None, Some("leaks a key")]);
+    let releases: Vec<Release> = scene.client.get(&path::of_service(SERVICE, "releases")).await.expect("releases");
+    assert!(releases.iter().any(|release| release.name == "web-r2" && release.revoked), "{releases:?}");
+    let refused = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await.expect_err("refused");
+    let (status, problem) = refusal(refused);
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(problem.what.contains("leaks a key") && problem.hint.expect("a hint").contains("--lift"), "{}", problem.what);
+    let to_it = RollbackRequest { to: Some(2), force: true };
+    let back = scene.client.send::<_, Declared>(Method::POST, &path::of_service(SERVICE, "rollback"), &to_it).await;
+    assert!(refusal(back.expect_err("refused, also by force")).1.what.contains("revoked"));
+
+    scene.start().await;
+    assert!(revoke(&scene, 2, None).await.expect("lifted after a restart").revocation.is_none());
+    let again: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &request(&scene)).await.expect("it may run again");
+    assert_eq!(end(&scene, SERVICE, again[0].rollout.expect("a rollout")).await.0, Outcome::Live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_revoked_before_a_service_was_declared_is_known_to_it() {
+    let scene = Scene::new().await;
+    scene.commit(PROJECT);
+    build(&scene).await;
+    assert!(revoke(&scene, 1, Some("was built wrong")).await.expect("revoked").running.is_empty());
+    let refused = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await.expect_err("refused");
+    assert!(refusal(refused).1.what.contains("was built wrong"));
+    let second = DeployRequest { artifact: ArtifactChoice::Latest, ..request(&scene) };
+    scene.commit(PROJECT);
+    build(&scene).await;
+    let declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &second).await.expect("version 2 may run");
+    assert_eq!(end(&scene, SERVICE, declared[0].rollout.expect("a rollout")).await.0, Outcome::Live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_says_where_it_is_and_goes_on_with_a_persons_word() {
+    let scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    let steps = "    bake = \"0s\"\n    strategy = \"canary\"\n    step {\n      percent = 5\n      pause   = \"100ms\"\n    }\n    step {\n      percent = 25\n      pause   = \"person\"\n    }";
+    let rollout = deploy(&scene, &project(steps)).await.rollout.expect("a rollout");
+    let waits = |status: &ServiceStatus| {
+        let canary = status.rollout.as_ref().and_then(|rollout| rollout.canary.as_ref());
+        canary.is_some_and(|canary| canary.step == 2 && canary.since_ms.is_some())
+    };
+    let seen = until(&scene, waits).await.rollout.expect("in progress");
+    let canary = seen.canary.expect("a canary");
+    assert_eq!((seen.stage, canary.steps, canary.percent, canary.person, canary.until_ms), (Stage::Canary, 2, 25, true, None));
+    operate(&scene, Operation::Promote).await.expect("promoted");
+    let (outcome, receipt) = end(&scene, SERVICE, rollout).await;
+    assert_eq!(outcome, Outcome::Live);
+    assert!(receipt.phases.canary.is_some_and(|took| took >= 100), "{:?}", receipt.phases);
+    assert_eq!(status(&scene).await.strategy, "canary");
+    let told = facts(&scene, rollout).await;
+    let shares: Vec<u8> =
+        told.iter().filter_map(|fact| if let Fact::CanaryStepBegan { percent, .. } = fact { Some(*percent) } else { None }).collect();
+    assert_eq!(shares, [5, 25]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_service_counts_its_outage_and_its_tasks() {
+    let scene = Scene::new().await;
+    let recreate = project("    strategy = \"recreate\"").replace("  health {", "  release_command = [\"/bin/migrate\"]\n  health {");
+    let first = live(&scene, &recreate).await;
+    assert_eq!(first.outage_ms, None, "there was nothing that could be out");
+    assert!(first.phases.release_command.is_some(), "{:?}", first.phases);
+    let second = live(&scene, &recreate).await;
+    let outage = second.outage_ms.expect("an outage");
+    assert!(outage > 0 && outage <= second.ended_ms - second.started_ms, "{outage}");
+    let told = facts(&scene, 2).await;
+    let begins = |is_it: fn(&Fact) -> bool| told.iter().position(is_it).unwrap_or_else(|| panic!("it was told: {told:?}"));
+    assert!(begins(|fact| *fact == Fact::OutageBegan) < begins(|fact| matches!(fact, Fact::TaskBegan { .. })));
+    assert!(begins(|fact| matches!(fact, Fact::TaskEnded { .. })) < begins(|fact| matches!(fact, Fact::NodesBooted { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_together_shifts_together() {
+    let scene = Scene::new().await;
+    let both = PROJECT.replace("  nodes   = 2\n", "  nodes   = 2\n  together = \"shop\"\n");
+    let api = both.split("service \"web\"").nth(1).expect("a service").replace("\"localhost\"", "\"api.test\"");
+    let both = format!("{both}\nservice \"api\"{api}");
+    for _ in 0..2 {
+        let declared = declare(&scene, &both).await;
+        assert_eq!(declared.len(), 2);
+        for one in &declared {
+            assert_eq!(end(&scene, &one.service, one.rollout.expect("a rollout")).await.0, Outcome::Live, "{}", one.service);
+        }
+    }
+    let told = facts(&scene, 2).await;
+    assert!(told.contains(&Fact::PartnersAwaited), "{told:?}");
+    let alone = DeployRequest { service: Some("web".into()), ..request(&scene) };
+    scene.commit(&both);
+    build(&scene).await;
+    let declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &alone).await.expect("declared");
+    assert_eq!(end(&scene, SERVICE, declared[0].rollout.expect("a rollout")).await.0, Outcome::Live, "nobody to wait for");
+    assert!(!facts(&scene, 3).await.contains(&Fact::PartnersAwaited));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_breaks_the_way_back_is_gone_back_past_only_by_force() {
+    let scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    live(&scene, &project("    bake = \"0s\"\n    backward_compatible = false")).await;
+    let back = |force| {
+        let wish = RollbackRequest { to: None, force };
+        let client = scene.client.clone();
+        async move { client.send::<_, Declared>(Method::POST, &path::of_service(SERVICE, "rollback"), &wish).await }
+    };
+    let (_, problem) = refusal(back(false).await.expect_err("refused"));
+    assert!(problem.hint.expect("a hint").contains("--force"), "{}", problem.what);
+    let forced = back(true).await.expect("by force");
+    assert_eq!(end(&scene, SERVICE, forced.rollout.expect("a rollout")).await.0, Outcome::Live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_is_run_again_and_every_decision_is_the_same() {
+    let mut scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    slow(&scene, 2);
+    deploy(&scene, PROJECT).await;
+    operate(&scene, Operation::Pause).await.expect("paused");
+    scene.start().await;
+    operate(&scene, Operation::Resume).await.expect("resumed");
+    assert_eq!(end(&scene, SERVICE, 2).await.0, Outcome::Live);
+    let replay: Replay = scene.client.get(&path::of_rollout(SERVICE, 2, "replay")).await.expect("a replay");
+    assert!(replay.agrees && replay.records >= replay.steps.len() as u64, "{replay:?}");
+    let events: Vec<&str> = replay.steps.iter().map(|step| step.event.as_str()).collect();
+    assert!(events[0].starts_with("declared: artifact v2"), "{}", events[0]);
+    for wanted in ["somebody pauses", "the engine was started again", "somebody resumes", "a look at the world"] {
+        assert!(events.iter().any(|event| event.starts_with(wanted)), "{wanted}: {events:?}");
+    }
+    let last = replay.steps.last().expect("steps");
+    assert!(last.decided.iter().any(|decided| decided.contains("nothing else is left")), "{last:?}");
+    assert!(last.state.starts_with("at rest · web-r2 live · route g"), "{}", last.state);
+    assert!(replay.steps.iter().all(|step| step.recorded.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_images_that_no_rollback_could_need_are_freed() {
+    let scene = Scene::new().await;
+    let keep_one = project("    bake = \"0s\"\n    keep = 1");
+    let prune = |dry_run| {
+        let client = scene.client.clone();
+        async move { client.send::<_, Pruned>(Method::POST, path::PRUNE, &PruneRequest { dry_run }).await.expect("pruned") }
+    };
+    live(&scene, &keep_one).await;
+    live(&scene, &keep_one).await;
+    assert_eq!(prune(true).await.images, Vec::<String>::new(), "the one before may be gone back to");
+    live(&scene, &keep_one).await;
+    // The pass after the third rollout, or this one.
+    prune(false).await;
+    let freed = scene.wishes.freed.lock().expect("whole").len();
+    assert_eq!(freed, 1, "the first one's image");
+    assert_eq!(prune(false).await.blobs, 0);
+    let first = DeployRequest { artifact: ArtifactChoice::Version(1), ..request(&scene) };
+    let refused = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &first).await.expect_err("its image is gone");
+    let (_, problem) = refusal(refused);
+    assert!(problem.what.contains("not kept any more") && problem.hint.expect("a hint").contains("gapless build"), "{}", problem.what);
+    let wish = RollbackRequest { to: Some(1), force: false };
+    let back = scene.client.send::<_, Declared>(Method::POST, &path::of_service(SERVICE, "rollback"), &wish).await;
+    assert!(refusal(back.expect_err("refused")).1.what.contains("not kept any more"));
+    let back: Declared =
+        scene.client.send(Method::POST, &path::of_service(SERVICE, "rollback"), &RollbackRequest::default()).await.expect("the kept one");
+    assert_eq!(end(&scene, SERVICE, back.rollout.expect("a rollout")).await.0, Outcome::Live);
+}

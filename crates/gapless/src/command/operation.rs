@@ -1,0 +1,100 @@
+//! `gapless pause`, `resume`, `cancel`, `promote`, `retry`, `scale`: what is done to a rollout in progress, or to a service as it is.
+
+use crate::client::{Connection, service};
+use crate::follow::{self, Followed};
+use crate::show;
+use crate::trouble::Trouble;
+use clap::Args;
+use gapless_wire::api::path;
+use gapless_wire::operation::Operation;
+use gapless_wire::rollout::Declared;
+use hyper::Method;
+use std::process::ExitCode;
+
+#[derive(Clone, Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    /// The service, if there are several
+    #[arg(long)]
+    service: Option<String>,
+    /// Do not wait for the rollout
+    #[arg(long)]
+    no_wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ScaleArguments {
+    /// How many nodes
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    nodes: u32,
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+pub async fn scale(arguments: &ScaleArguments) -> Result<ExitCode, Trouble> {
+    run(&arguments.arguments, Operation::Scale { nodes: arguments.nodes }).await
+}
+
+pub async fn run(arguments: &Arguments, operation: Operation) -> Result<ExitCode, Trouble> {
+    let client = arguments.connection.client();
+    let service = service(&client, arguments.service.as_deref()).await?;
+    let declared: Declared = client.send(Method::POST, &path::of_service(&service, "operations"), &operation).await?;
+    tell(arguments.json, &line(operation, &declared));
+    // What was paused has no end to wait for, and scaling is no rollout.
+    let ends = !matches!(operation, Operation::Pause | Operation::Scale { .. });
+    let followed = if ends && !arguments.no_wait && declared.rollout.is_some() {
+        let followed = follow::rollout(&client, declared).await;
+        followed.tell(arguments.json, false);
+        followed
+    } else {
+        Followed::not_waited_for(declared)
+    };
+    if arguments.json {
+        show::json(&followed)?;
+    }
+    if operation == Operation::Cancel { followed.cancelled() } else { followed.result() }
+}
+
+fn tell(json: bool, line: &str) {
+    if json { eprintln!("{line}") } else { println!("{line}") }
+}
+
+/// What was done, in one line.
+fn line(operation: Operation, declared: &Declared) -> String {
+    let Declared { service, release, rollout, changed, .. } = declared;
+    let rollout = rollout.map_or("the rollout".to_string(), |rollout| format!("rollout {rollout} to {release}"));
+    match operation {
+        Operation::Pause => format!("{service}: {rollout} is paused; `gapless resume` lets it go on, `gapless cancel` gives it up"),
+        Operation::Resume => format!("{service}: {rollout} goes on"),
+        Operation::Cancel => format!("{service}: cancelled; {rollout} brings back what was live"),
+        Operation::Promote => format!("{service}: {rollout} is promoted to its next step"),
+        Operation::Retry if declared.rollout.is_some() => format!("{service}: {rollout} tries again"),
+        Operation::Retry => format!("{service}: nodes of {release} are made again"),
+        Operation::Scale { nodes } if *changed => {
+            format!("{service}: {release} gets {nodes} nodes; it keeps that number until a declaration names another one")
+        }
+        Operation::Scale { nodes } => format!("{service}: nothing changed, {release} has {nodes} nodes already"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_says_what_it_did() {
+        let declared =
+            |rollout, changed| Declared { service: "hello/web".into(), release: "web-r5".into(), rollout, changed, waiting: None };
+        let told = |operation, rollout| line(operation, &declared(rollout, true));
+        assert_eq!(
+            told(Operation::Pause, Some(4)),
+            "hello/web: rollout 4 to web-r5 is paused; `gapless resume` lets it go on, `gapless cancel` gives it up"
+        );
+        assert_eq!(told(Operation::Retry, None), "hello/web: nodes of web-r5 are made again");
+        assert_eq!(line(Operation::Scale { nodes: 3 }, &declared(None, false)), "hello/web: nothing changed, web-r5 has 3 nodes already");
+    }
+}
