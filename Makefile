@@ -2,14 +2,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo naive test lint
+.PHONY: help setup build demo naive test lint bench-switch
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 GAPLESS := $(TARGET)/debug/gapless
 DEMO ?=
 
 help: ## List what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## Install what is missing on this machine (Debian packages; needs root)
 	@packaging/setup $(MAKECMDGOALS)
@@ -35,3 +35,6 @@ test: lint ## Pass all tests
 		cargo test --locked --package gapless --bins && \
 		cargo test --locked --package gapless --test system -- --test-threads=1; \
 	fi
+
+bench-switch: setup ## Measure a switch of four Apache nodes beside one cold start, under load
+	@cargo bench --locked --profile dev --package gapless --bench switch

@@ -233,7 +233,8 @@ impl Installation {
         self.follow(service, rollout, |line| matches!(line, RolloutLine::Baking { .. }).then_some(())).await;
     }
 
-    async fn follow<T>(&self, service: &str, rollout: u32, mut wanted: impl FnMut(RolloutLine) -> Option<T>) -> T {
+    /// Reads a rollout's lines until one is what is wanted.
+    pub async fn follow<T>(&self, service: &str, rollout: u32, mut wanted: impl FnMut(RolloutLine) -> Option<T>) -> T {
         let address = path::of_rollout(service, rollout, "events");
         let read = async {
             let mut lines = self.client().lines(hyper::Method::GET, &address, &()).await.expect("following the rollout");

@@ -3,6 +3,7 @@
 use crate::health::{Outcome, Reach};
 use crate::node::{Node, NodeKey, Probe};
 use bytes::Bytes;
+use gapless_wire::route::Check;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
@@ -15,12 +16,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{LocalSet, spawn_local};
 
 /// The largest answer to a check, in bytes: a health page is small, and the check reads it whole.
 const CHECK_ANSWER_LIMIT: usize = 1024 * 1024;
-/// How soon a node that never passed and refuses connections is asked again: it boots, and is to be found as soon as it listens.
-const BOOT_INTERVAL: Duration = Duration::from_millis(20);
+/// How soon a node that never passed and refuses connections is asked again: it boots, and is to be found as soon as it listens. A refusal costs both sides next to nothing.
+const BOOT_INTERVAL: Duration = Duration::from_millis(10);
+/// The part of the interval after which a node on trial is checked again, once it has passed: see `docs/decisions/0010-a-node-on-trial-is-checked-sooner.md`.
+const TRIAL_PART: u32 = 10;
+/// The shortest interval between two checks of a node on trial: two that follow each other at once would see the same instant twice.
+const TRIAL_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 /// Checks the members it is told of until the sender is dropped.
 ///
@@ -33,33 +38,50 @@ pub(crate) fn run(members: mpsc::UnboundedReceiver<Vec<Arc<Node>>>) -> io::Resul
 }
 
 async fn follow(mut members: mpsc::UnboundedReceiver<Vec<Arc<Node>>>) {
-    let mut checked: HashMap<NodeKey, JoinHandle<()>> = HashMap::new();
+    let mut checked: HashMap<NodeKey, Arc<Node>> = HashMap::new();
     while let Some(nodes) = members.recv().await {
-        checked.retain(|key, task| {
+        checked.retain(|key, node| {
             let stays = nodes.iter().any(|node| node.key == *key);
             if !stays {
-                task.abort();
+                // Its task wakes, sees that the node left, and ends; a check that runs comes to its end.
+                node.check_now.notify_one();
             }
             stays
         });
         for node in nodes {
-            checked.entry(node.key).or_insert_with(|| spawn_local(watch(node)));
+            checked.entry(node.key).or_insert_with(|| {
+                spawn_local(watch(node.clone()));
+                node
+            });
         }
     }
 }
 
+/// Checks a node until it has left. A check is never broken off: a node that is ended in the middle of one may take long to end.
 async fn watch(node: Arc<Node>) {
-    loop {
+    while node.begin_check() {
         let begun = Instant::now();
         let probe = node.probe();
         let outcome = check(&node, &probe).await;
         let refused = matches!(&outcome, Outcome::Failed { reach: Reach::Refused, .. });
         node.note(outcome);
-        let interval = Duration::from_millis(probe.check.interval_ms);
-        let pause = if refused && node.never_passed() { BOOT_INTERVAL.min(interval) } else { interval };
-        // Either the pause is over, or a request saw something that makes a check worth while at once.
+        node.end_check();
+        let pause = pause(&probe.check, refused && node.never_passed(), node.is_on_trial());
+        // Either the pause is over, or a request saw something that makes a check worth while at once, or the node left.
         let _ = tokio::time::timeout_at((begun + pause).into(), node.check_now.notified()).await;
     }
+}
+
+/// From the start of a check to the start of the next.
+fn pause(check: &Check, boots: bool, on_trial: bool) -> Duration {
+    let interval = Duration::from_millis(check.interval_ms);
+    if boots {
+        return BOOT_INTERVAL.min(interval);
+    }
+    if on_trial {
+        return (interval / TRIAL_PART).max(TRIAL_INTERVAL_MIN).min(interval);
+    }
+    interval
 }
 
 async fn check(node: &Node, probe: &Probe) -> Outcome {
@@ -139,4 +161,22 @@ fn broken_reason(error: &hyper::Error) -> String {
         source = inner.source();
     }
     if error.is_incomplete_message() { "connection closed before the answer".to_string() } else { error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pauses(interval_ms: u64) -> [u128; 3] {
+        let check = Check { path: "/".into(), interval_ms, timeout_ms: 100, passes: 2, failures: 2 };
+        [(true, false), (false, true), (false, false)].map(|(boots, on_trial)| pause(&check, boots, on_trial).as_millis())
+    }
+
+    #[test]
+    fn a_node_that_boots_and_one_on_trial_are_checked_sooner_and_never_later_than_declared() {
+        assert_eq!(pauses(10_000), [10, 1000, 10_000]);
+        assert_eq!(pauses(250), [10, 25, 250]);
+        assert_eq!(pauses(50), [10, 20, 50]);
+        assert_eq!(pauses(15), [10, 15, 15]);
+    }
 }

@@ -1,4 +1,4 @@
-//! Draining nodes: their idle connections are closed at once, and what still runs at the deadline is cut.
+//! Draining nodes: their idle connections are closed at once, a check that runs comes to its end, and what still runs at the deadline is cut.
 
 use crate::core::Order;
 use crate::node::{Node, NodeKey};
@@ -10,11 +10,22 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-/// Begins the drain; when it returns, no idle connection to the nodes is left. Nodes that are not known any more are drained already.
+/// How long a drain waits for checks that run. Whoever asks for it waits longer (2 s), and a check that takes so long is no longer what a node is ended in the middle of
+/// by bad luck.
+const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Begins the drain; when it returns, no idle connection to the nodes is left, and no check of them runs (unless one takes very long). Nodes that are not known any more are
+/// drained already.
 pub(crate) async fn begin(worker: &Rc<Worker>, request: DrainRequest) {
     let nodes = worker.shared.routes.named(&request.service, &request.nodes);
     let fresh: Vec<Arc<Node>> = nodes.iter().filter(|node| node.set_draining()).cloned().collect();
     close_idle(worker, nodes.iter().map(|node| node.key).collect()).await;
+    let checks_ended = async {
+        for node in &nodes {
+            node.checks_ended().await;
+        }
+    };
+    let _ = tokio::time::timeout(CHECK_PATIENCE, checks_ended).await;
     if fresh.is_empty() {
         return;
     }

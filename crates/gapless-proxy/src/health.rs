@@ -86,6 +86,11 @@ impl Health {
         !self.passed_once
     }
 
+    /// It passed, and not yet as often in a row as its gate asks for.
+    pub(crate) fn is_short_of_passes(&self, check: &Check) -> bool {
+        self.passes > 0 && self.passes < check.passes
+    }
+
     fn note_pass(&mut self, check: &Check) -> bool {
         let before = self.verdict;
         self.passes = self.passes.saturating_add(1);
@@ -161,6 +166,17 @@ mod tests {
         health.note(Outcome::Passed, &check());
         assert_eq!((health.passes, health.failures, health.failures_after_answer), (1, 0, 0));
         assert_eq!(health.failure, None);
+    }
+
+    #[test]
+    fn the_trial_begins_with_the_first_pass_and_ends_with_the_last_or_with_a_failure() {
+        let mut health = Health::default();
+        let mut short = |outcome| {
+            health.note(outcome, &check());
+            health.is_short_of_passes(&check())
+        };
+        let seen = [failed(Reach::Answered), Outcome::Passed, failed(Reach::Late), Outcome::Passed, Outcome::Passed, Outcome::Passed];
+        assert_eq!(seen.map(&mut short), [false, true, false, true, true, false]);
     }
 
     #[test]

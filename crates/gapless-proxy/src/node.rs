@@ -43,7 +43,11 @@ pub(crate) struct Node {
     pub(crate) release: Arc<str>,
     pub(crate) release_header: HeaderValue,
     pub(crate) name_header: HeaderValue,
+    /// A check is due at once, or the node left.
     pub(crate) check_now: Notify,
+    checking: AtomicBool,
+    check_over: Notify,
+    left: AtomicBool,
     requests_in_flight: AtomicU32,
     idle_connections: AtomicU32,
     standing: AtomicU8,
@@ -78,6 +82,9 @@ impl Node {
             release_header: header(&member.release)?,
             name_header: header(name)?,
             check_now: Notify::new(),
+            checking: AtomicBool::new(false),
+            check_over: Notify::new(),
+            left: AtomicBool::new(false),
             requests_in_flight: AtomicU32::new(0),
             idle_connections: AtomicU32::new(0),
             standing: AtomicU8::new(Standing::Probed as u8),
@@ -184,6 +191,48 @@ impl Node {
             self.changes.bump();
         }
         self.check_now.notify_one();
+    }
+
+    /// It is named no more, for good: who comes back under its name is another object.
+    pub(crate) fn set_left(&self) {
+        self.left.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a check may begin. One that left is not checked any more; together with [`Self::set_left`], whoever looks afterwards sees the check or there is none.
+    pub(crate) fn begin_check(&self) -> bool {
+        self.checking.store(true, Ordering::SeqCst);
+        let may = !self.left.load(Ordering::SeqCst);
+        if !may {
+            self.end_check();
+        }
+        may
+    }
+
+    pub(crate) fn end_check(&self) {
+        self.checking.store(false, Ordering::SeqCst);
+        self.check_over.notify_waiters();
+    }
+
+    /// Waits until no check of it runs.
+    pub(crate) async fn checks_ended(&self) {
+        loop {
+            // It hears of every end from here on.
+            let over = self.check_over.notified();
+            if !self.checking.load(Ordering::SeqCst) {
+                return;
+            }
+            over.await;
+        }
+    }
+
+    /// A request or a check is on its way to it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.requests_in_flight() > 0 || self.checking.load(Ordering::SeqCst)
+    }
+
+    /// It has no traffic, and has begun to pass the checks that it needs for any.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        !self.is_weighted() && lock(&self.health).is_short_of_passes(&self.probe().check)
     }
 
     pub(crate) fn never_passed(&self) -> bool {

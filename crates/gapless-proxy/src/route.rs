@@ -229,10 +229,11 @@ impl Routes {
             before
         };
         let stays: HashSet<NodeKey> = members.iter().map(|node| node.key).collect();
-        let left = before.iter().filter(|node| !stays.contains(&node.key)).cloned();
+        let left: Vec<Arc<Node>> = before.iter().filter(|node| !stays.contains(&node.key)).cloned().collect();
+        left.iter().for_each(|node| node.set_left());
         let mut departed = lock(&self.departed);
         departed.extend(left);
-        departed.retain(|node| node.requests_in_flight() > 0);
+        departed.retain(|node| node.is_in_use());
         drop(departed);
         self.changes.bump();
         let without_idle = before.iter().filter(|node| !node.is_weighted()).map(|node| node.key).collect();
@@ -247,7 +248,7 @@ impl Routes {
         self.read(|table| table.snapshot.clone())
     }
 
-    /// Every node of these names that still matters: members, and those that left and have requests.
+    /// Every node of these names that still matters: members, and those that left while something was on its way to them.
     pub(crate) fn named(&self, service: &str, names: &[String]) -> Vec<Arc<Node>> {
         self.known().into_iter().filter(|node| *node.service == *service && names.contains(&node.name)).collect()
     }
@@ -272,7 +273,7 @@ impl Routes {
     fn known(&self) -> Vec<Arc<Node>> {
         let mut nodes = self.read(Table::nodes);
         let mut departed = lock(&self.departed);
-        departed.retain(|node| node.requests_in_flight() > 0);
+        departed.retain(|node| node.is_in_use());
         nodes.extend(departed.iter().cloned());
         nodes
     }

@@ -12,15 +12,15 @@ pub async fn resolve(project: &Path, commit: &str) -> Result<String, Error> {
     if commit.starts_with('-') {
         return Err(Error::new(format!("`{commit}` is no commit")).kind(ErrorKind::Invalid).hint("name a commit, a branch or a tag"));
     }
-    let prefix = git(project, &["rev-parse", "--show-prefix"]).await?;
+    let wanted = format!("{commit}^{{commit}}");
+    let verify = ["rev-parse", "--verify", "--quiet", "--end-of-options", wanted.as_str()];
+    let (prefix, answer) = tokio::try_join!(git(project, &["rev-parse", "--show-prefix"]), git(project, &verify))?;
     if !prefix.text().is_empty() {
         let what = format!("{} lies inside a repository", project.display());
         return Err(Error::new(what)
             .kind(ErrorKind::Invalid)
             .hint("a project is a whole repository: name its root folder with `--project`"));
     }
-    let wanted = format!("{commit}^{{commit}}");
-    let answer = git(project, &["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]).await?;
     let id = answer.text();
     if answer.status.success() && !id.is_empty() {
         return Ok(id);

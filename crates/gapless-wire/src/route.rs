@@ -59,7 +59,7 @@ pub struct Member {
 pub struct Check {
     /// With its leading slash.
     pub path: String,
-    /// From start to start.
+    /// From start to start. A member of weight 0 that passed and has not yet `passes` in a row is checked again after a tenth of it, but not before 20 ms.
     pub interval_ms: u64,
     /// No whole answer after that: failed.
     pub timeout_ms: u64,
@@ -76,7 +76,8 @@ pub struct Applied {
     pub generations: BTreeMap<String, u64>,
 }
 
-/// Nodes whose idle connections are closed at once, and whose requests are cut when the deadline has passed.
+/// Nodes whose idle connections are closed at once, and whose requests are cut when the deadline has passed. It is answered when no idle connection is left and no check of
+/// them runs; a check that takes long is waited for no longer than a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainRequest {
     /// The full service name.

@@ -1,7 +1,7 @@
 //! Making the nodes of a group, all at the same time: the work is mostly waiting for other programs.
 
 use super::bundle::Confinement;
-use super::machine::{Ground, MachineRemains, MachineRequest, Root, Start};
+use super::machine::{Ground, MachineRemains, MachineRequest, Root, Start, on_threads};
 use super::names::Key;
 use super::node::{Exit, NodeRecord, Nodes};
 use super::process::Process;
@@ -38,6 +38,14 @@ pub struct Making<'a> {
     pub listed: &'a BTreeSet<Ipv4Addr>,
 }
 
+/// What a node will be.
+struct Decision {
+    node: NodeId,
+    record: NodeRecord,
+    /// It was written down by an earlier try.
+    is_written: bool,
+}
+
 /// What came of making nodes.
 pub struct Made {
     /// Those that run, also when others could not be made.
@@ -66,7 +74,7 @@ impl Making<'_> {
     /// Everything but the start.
     fn prepare_all(&self, nodes: &[NodeId]) -> Result<Vec<MachineRequest>, Error> {
         let wanted = nodes.iter().map(|node| self.decide(*node)).collect::<Result<Vec<_>, Error>>()?;
-        let prepared = on_threads(&wanted, |(node, record)| self.prepare(*node, record));
+        let prepared = on_threads(&wanted, |decision| self.prepare(decision));
         let requests = prepared.into_iter().collect::<Result<Vec<_>, Error>>()?;
         let links: String = requests.iter().map(|request| self.ground.network.link_commands(&request.key, request.address)).collect();
         if !links.is_empty() {
@@ -78,15 +86,15 @@ impl Making<'_> {
         Ok(requests)
     }
 
-    /// Gives the node its address and writes the decision down, before anything of it exists. One whose making was broken off keeps its address; what there is of
-    /// it is removed.
-    fn decide(&self, node: NodeId) -> Result<(NodeId, NodeRecord), Error> {
+    /// Gives the node its address. One whose making was broken off keeps its address; what there is of it is removed.
+    fn decide(&self, node: NodeId) -> Result<Decision, Error> {
         let key = Key::node(&self.declaration.service, node);
         if let Some(record) = self.nodes.record(&key)? {
             let remains = MachineRemains { key, address: Some(record.address), grace: Duration::ZERO };
             self.ground.remove(&[remains]).into_iter().collect::<Result<(), Error>>()?;
             self.ground.addresses().take(record.address);
-            return Ok((node, NodeRecord { image: self.image.image.to_string(), ..record }));
+            let record = NodeRecord { image: self.image.image.to_string(), ..record };
+            return Ok(Decision { node, record, is_written: true });
         }
         let record = NodeRecord {
             image: self.image.image.to_string(),
@@ -94,12 +102,15 @@ impl Making<'_> {
             port: self.declaration.node.port.unwrap_or_default(),
             check: self.declaration.health.path().to_string(),
         };
-        self.nodes.write_record(&key, &record)?;
-        Ok((node, record))
+        Ok(Decision { node, record, is_written: false })
     }
 
-    fn prepare(&self, node: NodeId, record: &NodeRecord) -> Result<MachineRequest, Error> {
-        let request = self.request(node, record).context(|| format!("preparing {node}"))?;
+    /// Writes the decision down before anything of the node exists, and makes everything that needs no other node.
+    fn prepare(&self, Decision { node, record, is_written }: &Decision) -> Result<MachineRequest, Error> {
+        if !is_written {
+            self.nodes.write_record(&Key::node(&self.declaration.service, *node), record)?;
+        }
+        let request = self.request(*node, record).context(|| format!("preparing {node}"))?;
         self.ground.prepare(&request).context(|| format!("preparing {node}"))?;
         Ok(request)
     }
@@ -180,12 +191,4 @@ impl Making<'_> {
             }
         }
     }
-}
-
-/// Does one thing for each, all at the same time. Gives what came of each.
-fn on_threads<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> Result<R, Error> + Sync) -> Vec<Result<R, Error>> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = all.iter().map(|one| scope.spawn(|| work(one))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a thread panicked")))).collect()
-    })
 }

@@ -235,40 +235,42 @@ impl Ground {
     /// Ends these machines and removes everything of them but their folders, all at the same time. Removing one that is not there does nothing. Gives what came of
     /// each.
     pub fn remove(&self, machines: &[MachineRemains]) -> Vec<Result<(), Error>> {
-        let ended: Vec<Result<(), Error>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = machines.iter().map(|machine| scope.spawn(|| self.end(machine))).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("the thread that ends it panicked"))))
-                .collect()
-        });
         let addresses: Vec<Ipv4Addr> = machines.iter().filter_map(|machine| machine.address).collect();
-        let unlinked = self.network.remove_links(&self.helpers, &addresses);
-        let finish = |(machine, ended): (&MachineRemains, Result<(), Error>)| {
-            ended?;
-            unlinked.clone()?;
+        let stopped = on_threads(machines, |machine| self.stop(machine));
+        // Nothing of them runs any more: their links, their containers and their mounts do not need each other.
+        let (unlinked, cleared) = std::thread::scope(|scope| {
+            let unlinking = scope.spawn(|| self.network.remove_links(&self.helpers, &addresses));
+            let cleared = on_threads(machines, |machine| self.clear(&machine.key));
+            (unlinking.join().unwrap_or_else(|_| Err(panicked())), cleared)
+        });
+        let gone = stopped.into_iter().zip(cleared).map(|(stopped, cleared)| stopped.and(cleared).and(unlinked.clone()));
+        let finish = |(machine, gone): (&MachineRemains, Result<(), Error>)| {
+            gone?;
             network::remove_namespace(&self.marks.network_namespace(&machine.key))?;
             machine.address.into_iter().for_each(|address| self.addresses().free(address));
             Ok(())
         };
-        machines.iter().zip(ended).map(finish).collect()
+        machines.iter().zip(gone).map(finish).collect()
     }
 
-    fn end(&self, machine: &MachineRemains) -> Result<(), Error> {
-        self.stop(&machine.key, machine.grace).context(|| format!("ending {}", machine.key))?;
-        self.delete_container(&machine.key)?;
-        rootfs::unmount_all(&self.marks.mounts(&machine.key))
-    }
-
-    fn stop(&self, key: &Key, grace: Duration) -> Result<(), Error> {
-        let Some((process, descriptor)) = self.started(key).and_then(|process| Some((process.clone(), process.descriptor()?))) else {
+    fn stop(&self, machine: &MachineRemains) -> Result<(), Error> {
+        let started = self.started(&machine.key);
+        let Some((process, descriptor)) = started.and_then(|process| Some((process.clone(), process.descriptor()?))) else {
             return Ok(());
         };
-        if !grace.is_zero() && process.terminate(&descriptor) && process::wait(&descriptor, grace) {
+        if !machine.grace.is_zero() && process.terminate(&descriptor) && process::wait(&descriptor, machine.grace) {
             return Ok(());
         }
         process::kill(&descriptor);
-        if process::wait(&descriptor, KILL_DEADLINE) { Ok(()) } else { Err(Error::new(format!("process {} cannot be ended", process.pid))) }
+        if process::wait(&descriptor, KILL_DEADLINE) {
+            return Ok(());
+        }
+        Err(Error::new(format!("process {} cannot be ended", process.pid)).context(format!("ending {}", machine.key)))
+    }
+
+    fn clear(&self, key: &Key) -> Result<(), Error> {
+        self.delete_container(key)?;
+        rootfs::unmount_all(&self.marks.mounts(key))
     }
 
     fn delete_container(&self, key: &Key) -> Result<(), Error> {
@@ -290,6 +292,18 @@ impl Ground {
         process.and_then(|process| process.end());
         Ok(())
     }
+}
+
+/// Does one thing for each, all at the same time: the work is mostly waiting for other programs and for the disk. Gives what came of each.
+pub fn on_threads<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> Result<R, Error> + Sync) -> Vec<Result<R, Error>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = all.iter().map(|one| scope.spawn(|| work(one))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
+    })
+}
+
+fn panicked() -> Error {
+    Error::new("a thread panicked")
 }
 
 /// The part of the runtime's own record that is read (libcontainer's `state.json`).

@@ -26,7 +26,7 @@ mod workbench;
 use self::cgroup::Cgroups;
 use self::group::Making;
 use self::helpers::Helpers;
-use self::machine::{Ground, MachineRemains, STOP_GRACE};
+use self::machine::{Ground, MachineRemains, STOP_GRACE, on_threads};
 use self::names::{Key, Marks};
 use self::network::Network;
 use self::node::Nodes;
@@ -296,10 +296,11 @@ impl Shared {
         let remains: Vec<MachineRemains> =
             standing.iter().map(|key| MachineRemains { key: key.clone(), address: self.nodes.address(key), grace: STOP_GRACE }).collect();
         let removed = self.ground.remove(&remains);
-        let buried = standing.iter().zip(removed).map(|(key, removed)| removed.and_then(|()| self.nodes.bury(key)));
-        let buried: Vec<Result<(), Error>> = buried.collect();
+        let removed: Vec<(&Key, Result<(), Error>)> = standing.iter().zip(removed).collect();
+        let buried = on_threads(&removed, |(key, removed)| removed.clone().and_then(|()| self.nodes.bury(key)));
         // Those that were never made must not be made by an effect that arrives late.
         keys.iter().filter(|key| !standing.contains(key)).try_for_each(|key| self.nodes.bury(key))?;
+        self.nodes.forget_logs()?;
         buried.into_iter().collect()
     }
 }
@@ -315,8 +316,8 @@ impl Platform for LocalPlatform {
         if missing.is_empty() {
             return Ok(());
         }
-        let image = self.shared.images.unpacked(declaration.image).await.context(|| at.clone())?;
-        let workers = self.shared.proxies.look().await;
+        let (image, workers) = tokio::join!(self.shared.images.unpacked(declaration.image), self.shared.proxies.look());
+        let image = image.context(|| at.clone())?;
         let platform = self.clone();
         let make = move || {
             // Held until the work is done, even if nobody waits for it any more.

@@ -226,12 +226,15 @@ impl Nodes {
         let log = self.log(key);
         if log.exists() {
             fs::rename(&log, self.buried_log(key)).context(|| format!("keeping the log {}", log.display()))?;
-            self.forget_logs()?;
         }
         file::remove_folder(&self.folder(key))
     }
 
-    fn forget_logs(&self) -> Result<(), Error> {
+    /// Removes the oldest logs of destroyed nodes beyond [`LOGS_KEPT`].
+    ///
+    /// # Errors
+    /// When they cannot be listed or removed.
+    pub fn forget_logs(&self) -> Result<(), Error> {
         let mut logs: BTreeMap<(std::time::SystemTime, String), PathBuf> = BTreeMap::new();
         for name in file::names(&self.logs)? {
             let path = self.logs.join(&name);
@@ -241,7 +244,11 @@ impl Nodes {
         }
         let surplus = logs.len().saturating_sub(LOGS_KEPT);
         for path in logs.values().take(surplus) {
-            fs::remove_file(path).context(|| format!("removing the old log {}", path.display()))?;
+            match fs::remove_file(path) {
+                // Another burial took it away.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.context(|| format!("removing the old log {}", path.display()))?,
+            }
         }
         Ok(())
     }

@@ -168,3 +168,24 @@ fn a_drained_node_that_gets_weight_again_is_used_again() {
     assert_eq!(client.receive().unwrap().text(), "a");
     assert_eq!(totals(&proxy.record()).cut, 0);
 }
+
+#[test]
+fn a_check_that_runs_comes_to_its_end_before_the_drain_is_acknowledged() {
+    let proxy = Proxy::start();
+    let (old, new) = (Node::start("old"), Node::start("new"));
+    old.inside.check_ms.store(300, Ordering::SeqCst);
+    let checks = || (old.inside.checks.load(Ordering::SeqCst), old.inside.checks_answered.load(Ordering::SeqCst));
+    proxy.put(&snapshot(1, &[(&new, 1)]));
+    proxy.wait_ready(&["new"]);
+    let load = Load::start(proxy.address, 2);
+    for generation in 1..4 {
+        proxy.put(&snapshot(2 * generation, &[(&old, 0), (&new, 1)]));
+        eventually("a check of the old node runs", || checks().0 > checks().1);
+        proxy.put(&snapshot(2 * generation + 1, &[(&new, 1)]));
+        proxy.drain("old", 60_000);
+        let (begun, answered) = checks();
+        assert_eq!(begun, answered, "the drain was acknowledged while a check ran");
+    }
+    let seen = load.stop();
+    assert_eq!(seen.failures, Vec::<String>::new());
+}

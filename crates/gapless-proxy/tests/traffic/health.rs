@@ -109,6 +109,25 @@ fn a_node_at_weight_0_is_checked_and_keeps_its_count_at_the_shift() {
 }
 
 #[test]
+fn a_node_on_trial_is_checked_sooner_until_it_has_its_passes_and_one_that_serves_is_not() {
+    let proxy = Proxy::start();
+    let (old, new) = (Node::start("old"), Node::start("new"));
+    let mut route = route(1, &[(&old, 1), (&new, 0)]);
+    for member in route.members.values_mut() {
+        // Longer than anything is waited for here: a second check comes after a tenth of it, or not at all.
+        (member.check.interval_ms, member.check.passes) = (20_000, 2);
+    }
+    proxy.put(&of(route));
+    proxy.wait_ready(&["old", "new"]);
+    let load = Load::start(proxy.address, 2);
+    eventually("the new node has its passes", || proxy.node_status("new").is_some_and(|status| status.passes == 2));
+    let seen = load.stop();
+    assert_eq!(seen.failures, Vec::<String>::new());
+    let checks = |node: &Node| node.inside.checks.load(Ordering::SeqCst);
+    assert_eq!((checks(&old), checks(&new)), (1, 2));
+}
+
+#[test]
 fn failures_are_told_in_words() {
     let proxy = Proxy::start();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

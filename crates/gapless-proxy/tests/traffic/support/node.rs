@@ -30,8 +30,12 @@ pub struct Inside {
     pub uploaded: AtomicU64,
     /// Connections accepted, checks included.
     pub connections: AtomicU64,
-    /// Checks answered.
+    /// Checks whose head was read.
     pub checks: AtomicU64,
+    /// Milliseconds after which a check is answered.
+    pub check_ms: AtomicU64,
+    /// Checks that were answered; counted before the answer is written, so that whoever has read it finds it counted.
+    pub checks_answered: AtomicU64,
     dead: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
@@ -147,7 +151,9 @@ impl Inside {
             let Some(head) = read_head(&mut stream) else { break };
             if head.path == "/healthz" {
                 self.checks.fetch_add(1, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(self.check_ms.load(Ordering::SeqCst)));
                 let status = self.health.load(Ordering::SeqCst);
+                self.checks_answered.fetch_add(1, Ordering::SeqCst);
                 let _ = write!(stream.get_mut(), "HTTP/1.1 {status} X\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
                 break;
             }
