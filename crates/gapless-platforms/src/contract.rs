@@ -1,12 +1,14 @@
 //! What every platform keeps to, as checks that each platform's tests run: one test per function here, each over a fresh [`Scene`]. A check panics with what it saw.
 
 use async_trait::async_trait;
+use gapless_core::effect::Task;
 use gapless_core::node::{GroupId, InstanceId, NodeId};
 use gapless_core::observation::{Condition, Observation};
 use gapless_core::release::ReleaseNumber;
 use gapless_core::route::{Generation, Route, Weight};
 use gapless_engine::clock::Clock;
 use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::platform::{Declarations, Platform};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +21,22 @@ pub enum Script {
     Serves,
     /// Its command ends at once with this code, and its last output is [`LAST_WORDS`].
     Exits(i32),
+    /// It is a worker's: it has no port, its check is a command that passes, and it ends with code 0 some time after it was asked to: with [`Scene::let_end`] at the
+    /// latest.
+    Works,
+    /// As [`Script::Serves`], with a release command that behaves so.
+    Task(TaskScript),
+}
+
+/// How a release command of a check behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskScript {
+    /// It ends well, some time after it was begun: with [`Scene::let_end`] at the latest.
+    Passes,
+    /// It ends at once, badly.
+    Fails,
+    /// It does not end by itself within an hour.
+    Hangs,
 }
 
 /// What a command of [`Script::Exits`] writes before it ends.
@@ -39,6 +57,19 @@ pub trait Scene: Send + Sync {
     /// Sends a request through a proxy to the service's only member, one that does not end by itself within a minute, and returns when the proxy has it in flight.
     async fn hold_request(&self);
 
+    /// What waits for it ends: a worker that was asked to, a task. Where all ends by itself after a while, there is nothing to do.
+    async fn let_end(&self) {}
+
+    /// How often a release command was begun, where that can be told.
+    async fn task_runs(&self) -> Option<u32> {
+        None
+    }
+
+    /// How often a worker was asked to end, where that can be told.
+    async fn times_asked_to_end(&self) -> Option<u32> {
+        None
+    }
+
     /// How long something may take that is expected to come.
     fn patience(&self) -> Duration {
         Duration::from_secs(15)
@@ -49,6 +80,9 @@ pub trait Scene: Send + Sync {
         Duration::from_millis(500)
     }
 }
+
+/// A deadline that no task of a check comes near.
+const A_WHILE: Duration = Duration::from_secs(60);
 
 const FIRST: GroupId = GroupId { release: ReleaseNumber(1), instance: InstanceId(1) };
 const SECOND: GroupId = GroupId { release: ReleaseNumber(2), instance: InstanceId(2) };
@@ -229,6 +263,104 @@ pub async fn an_exited_command_is_observed(scene: &dyn Scene) {
     stage.clear().await;
 }
 
+/// A worker is checked without any proxy or route; it is asked to end once, is busy until it has ended, and its end is news.
+pub async fn a_worker_is_checked_and_drained_without_a_proxy(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Works).await;
+    let node = FIRST.node(0);
+    stage.ensure(FIRST, 1).await;
+    let gate = stage.declaration.policy.gate_passes;
+    let healthy = |seen: &Observation| passes(seen, node) >= gate && seen.nodes.values().all(|node| node.is_healthy());
+    let seen = stage.until("the worker passes its gate", healthy).await;
+    assert!(seen.proxies.is_empty(), "a worker waits for proxies: {:?}", seen.proxies);
+    assert_eq!(in_flight(&seen, node), 0, "a worker that nobody asked to end is drained");
+
+    stage.drain(node, Duration::from_secs(3600)).await;
+    let seen = stage.observe().await;
+    assert_eq!(seen.nodes[&node].condition, Condition::Running, "a worker that was asked to end was ended");
+    assert_eq!(in_flight(&seen, node), 1, "a worker that was asked to end and has not is drained");
+    stage.drain(node, Duration::from_secs(1)).await;
+    let next = Stage::new(scene, Script::Works).await;
+    next.drain(node, Duration::from_secs(3600)).await;
+    assert_eq!(in_flight(&next.observe().await, node), 1, "another instance does not see that the worker is ending");
+
+    scene.let_end().await;
+    let begun = scene.clock().now();
+    let exited = |seen: &Observation| matches!(seen.nodes.get(&node).map(|node| &node.condition), Some(Condition::Exited { .. }));
+    let seen = stage.until("the worker has ended", exited).await;
+    assert!(scene.clock().now().since(begun) < scene.patience() / 2, "the worker's end was no news");
+    assert!(matches!(seen.nodes[&node].condition, Condition::Exited { code: Some(0), .. }), "it did not end by itself: {seen:?}");
+    assert_eq!(in_flight(&seen, node), 0);
+    assert!(scene.times_asked_to_end().await.is_none_or(|times| times == 1), "the worker was asked more than once");
+    stage.clear().await;
+}
+
+/// A task is run once, however often it is asked for, and what it runs is no node.
+pub async fn a_task_is_run_once(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Task(TaskScript::Passes)).await;
+    let meanwhile = async {
+        stage.until_task_begun().await;
+        let seen = stage.observe().await;
+        scene.let_end().await;
+        seen
+    };
+    let (one, other, seen) = tokio::join!(stage.run_task(FIRST, A_WHILE), stage.run_task(FIRST, A_WHILE), meanwhile);
+    one.and(other).unwrap_or_else(|error| panic!("running a task twice at once: {error}"));
+    assert_eq!(nodes(&seen), set([]), "a task's machine is taken for a node");
+    stage.run_task(FIRST, A_WHILE).await.unwrap_or_else(|error| panic!("running a task that ended: {error}"));
+    assert!(scene.task_runs().await.is_none_or(|runs| runs == 1), "the task was run more than once");
+
+    stage.run_task(SECOND, A_WHILE).await.unwrap_or_else(|error| panic!("running the task of another group: {error}"));
+    assert!(scene.task_runs().await.is_none_or(|runs| runs == 2), "the task of another group was not run");
+    stage.clear().await;
+}
+
+/// Another instance waits for the task that an earlier one began.
+pub async fn a_task_is_run_once_by_two_instances(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Task(TaskScript::Passes)).await;
+    let next = async {
+        stage.until_task_begun().await;
+        let next = Stage::new(scene, Script::Task(TaskScript::Passes)).await;
+        let ends = async {
+            stage.wait(scene.quiet()).await;
+            scene.let_end().await;
+        };
+        tokio::join!(next.run_task(FIRST, A_WHILE), ends).0
+    };
+    let (one, other) = tokio::join!(stage.run_task(FIRST, A_WHILE), next);
+    one.unwrap_or_else(|error| panic!("running a task: {error}"));
+    other.unwrap_or_else(|error| panic!("waiting for the task of another instance: {error}"));
+    assert!(scene.task_runs().await.is_none_or(|runs| runs == 1), "the task was run more than once");
+    stage.clear().await;
+}
+
+/// A task that ends badly is never run again by itself.
+pub async fn a_failed_task_is_final(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Task(TaskScript::Fails)).await;
+    for _ in 0..2 {
+        let error = stage.run_task(FIRST, A_WHILE).await.expect_err("a failed task passes");
+        assert_eq!(error.error_kind(), ErrorKind::Invalid, "{error}");
+    }
+    let next = Stage::new(scene, Script::Task(TaskScript::Fails)).await;
+    assert!(next.run_task(FIRST, A_WHILE).await.is_err(), "another instance takes a failed task for one that passed");
+    assert!(scene.task_runs().await.is_none_or(|runs| runs == 1), "a failed task was run again");
+    stage.clear().await;
+}
+
+/// A task is ended at its deadline, which is final too.
+pub async fn a_task_is_ended_at_its_deadline(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Task(TaskScript::Hangs)).await;
+    let begun = scene.clock().now();
+    let deadline = Duration::from_secs(1);
+    let error = stage.run_task(FIRST, deadline).await.expect_err("a task that hangs passes");
+    assert_eq!(error.error_kind(), ErrorKind::Invalid, "{error}");
+    let took = scene.clock().now().since(begun);
+    assert!(took >= deadline, "the task was ended after {took:?}, before its deadline of {deadline:?}");
+    let error = stage.run_task(FIRST, deadline).await.expect_err("a task that was ended passes when it is asked for again");
+    assert_eq!(error.error_kind(), ErrorKind::Invalid, "{error}");
+    assert!(scene.task_runs().await.is_none_or(|runs| runs == 1), "a task that was ended was run again");
+    stage.clear().await;
+}
+
 /// A scene with a platform and a declaration.
 struct Stage<'a> {
     scene: &'a dyn Scene,
@@ -271,6 +403,25 @@ impl<'a> Stage<'a> {
         done.unwrap_or_else(|error| panic!("destroying {nodes:?}: {error}"));
     }
 
+    async fn run_task(&self, group: GroupId, deadline: Duration) -> Result<(), Error> {
+        self.platform.run_task(self.declaration.clone(), group, Task::ReleaseCommand, deadline).await
+    }
+
+    /// Waits until a release command was begun, or long enough where that cannot be told.
+    async fn until_task_begun(&self) {
+        const LOOK: Duration = Duration::from_millis(20);
+        match self.scene.task_runs().await {
+            None => self.wait(LOOK).await,
+            Some(before) => {
+                let deadline = self.scene.clock().now().after(self.scene.patience());
+                while self.scene.task_runs().await == Some(before) {
+                    assert!(self.scene.clock().now() < deadline, "the task was never begun");
+                    self.wait(LOOK).await;
+                }
+            }
+        }
+    }
+
     async fn observe(&self) -> Observation {
         self.platform.observe(&self.declaration.service).await.unwrap_or_else(|error| panic!("observing: {error}"))
     }
@@ -298,7 +449,9 @@ impl<'a> Stage<'a> {
 
     /// Leaves nothing: no member in any route, no node.
     async fn clear(&self) {
-        self.route(1000, []).await;
+        if self.declaration.node.port.is_some() {
+            self.route(1000, []).await;
+        }
         let left = self.observe().await;
         self.destroy(left.nodes.into_keys()).await;
         let left = self.observe().await.nodes;

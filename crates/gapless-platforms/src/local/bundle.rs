@@ -102,6 +102,8 @@ pub struct Bundle {
     pub memory_bytes: Option<u64>,
     /// The most CPU time in thousandths of a core.
     pub cpu_millicores: Option<u32>,
+    /// What the container tells about itself, for whoever finds it.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Bundle {
@@ -118,6 +120,7 @@ impl Bundle {
             "hostname": self.hostname,
             "process": self.process(),
             "mounts": self.all_mounts(),
+            "annotations": self.annotations,
             "linux": {
                 "uidMappings": mapping, "gidMappings": mapping, "namespaces": namespaces,
                 "cgroupsPath": self.cgroup,

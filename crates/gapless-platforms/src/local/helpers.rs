@@ -9,7 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,13 +49,7 @@ impl Helpers {
     /// # Errors
     /// When the group is gone.
     pub fn enter(&self, command: &mut Command) -> Result<(), Error> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        let path = folder.join("cgroup.procs");
-        let procs = OpenOptions::new().write(true).open(&path).context(|| format!("opening {}", path.display()))?;
-        let hook = move || rustix::io::write(procs.as_fd(), b"0").map(drop).map_err(std::io::Error::from);
-        // SAFETY: between fork and exec only one write to an open descriptor happens: no lock, no allocation.
-        unsafe { command.pre_exec(hook) };
-        Ok(())
+        self.folder.as_ref().map_or(Ok(()), |folder| enter_group(command, folder))
     }
 
     /// Ends all helpers that are left, and waits until they are gone. To be called at a start, before anything else is done.
@@ -105,6 +99,19 @@ impl Helpers {
         let status = child.wait().context(|| "waiting for it".into())?;
         if in_time { Ok(status.success()) } else { Err(Error::new(format!("it did not end within {HELPER_DEADLINE:?}"))) }
     }
+}
+
+/// Makes a command enter this control group (of version 2) just before its program begins.
+///
+/// # Errors
+/// When there is no such group.
+pub fn enter_group(command: &mut Command, folder: &Path) -> Result<(), Error> {
+    let path = folder.join("cgroup.procs");
+    let procs = OpenOptions::new().write(true).open(&path).context(|| format!("opening {}", path.display()))?;
+    let hook = move || rustix::io::write(procs.as_fd(), b"0").map(drop).map_err(std::io::Error::from);
+    // SAFETY: between fork and exec only one write to an open descriptor happens: no lock, no allocation.
+    unsafe { command.pre_exec(hook) };
+    Ok(())
 }
 
 /// An unnamed file in memory: what a helper writes never fills a pipe that nobody reads.

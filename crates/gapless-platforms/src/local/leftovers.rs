@@ -2,11 +2,12 @@
 
 use super::cgroup::{Cgroups, processes};
 use super::helpers::{Helpers, end_processes};
-use super::names::{Marks, NETWORK_NAMESPACES, RUNTIME_FOLDER};
+use super::lease::Lease;
+use super::names::{KEEPER, Key, Marks, NETWORK_NAMESPACES, RUNTIME_FOLDER};
 use super::network::{self, Subnet};
 use super::rootfs::{mounts_below, unmount_all};
-use super::{file, platform_folder};
-use gapless_engine::error::{Context, Error};
+use super::{file, node, platform_folder, task, workbench};
+use gapless_engine::error::{Context, Error, ErrorKind};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -29,6 +30,8 @@ pub enum LeftoverKind {
     Table,
     /// A control group.
     Cgroup,
+    /// A folder in the installation's state.
+    Folder,
 }
 
 impl fmt::Display for LeftoverKind {
@@ -41,6 +44,7 @@ impl fmt::Display for LeftoverKind {
             LeftoverKind::Interface => "interface",
             LeftoverKind::Table => "nftables table",
             LeftoverKind::Cgroup => "control group",
+            LeftoverKind::Folder => "folder",
         })
     }
 }
@@ -59,13 +63,35 @@ pub struct Leftover {
 /// Writes down which state folder an installation's marks belong to.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When they belong to another one that is still there: what that one explains would be this one's leftovers. When it cannot be written.
 pub fn claim(marks: &Marks, state: &Path) -> Result<(), Error> {
     let folder = marks.runtime_folder();
+    let owner: Option<PathBuf> = file::read(&folder.join("state.json"))?;
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if let Some(owner) = owner.filter(|owner| real(owner) != real(state) && platform_folder(owner).exists()) {
+        let (id, owner) = (marks.installation(), owner.display());
+        return Err(Error::new(format!("installation {id} belongs to the state folder {owner} on this machine"))
+            .kind(ErrorKind::Invalid)
+            .hint(format!("{} is a copy of it: go on with the one, or remove the one that is not needed any more", state.display())));
+    }
     file::make_folder(&folder, 0o711)?;
     // Whatever the process's mask is: the runtime goes through them as a machine's root.
     [Path::new(RUNTIME_FOLDER), &folder].into_iter().try_for_each(|folder| file::set_mode(folder, 0o711))?;
     file::write(&folder.join("state.json"), &state)
+}
+
+/// Removes what an earlier server of this installation left behind and nothing explains. What cannot be removed hinders nobody: it is told, and the doctor finds it again.
+pub fn reap(installation: &str, state: &Path) {
+    let reaped = Leftovers::of(installation, state).and_then(|leftovers| {
+        let found = leftovers.find()?;
+        found
+            .iter()
+            .for_each(|one| tracing::warn!(kind = %one.kind, name = one.name, why = one.why, "removing what an earlier server left"));
+        leftovers.remove(&found)
+    });
+    if let Err(error) = reaped {
+        tracing::warn!(%error, "something that an earlier server left cannot be removed; `gapless doctor` finds it");
+    }
 }
 
 /// The leftovers of one installation.
@@ -115,9 +141,11 @@ impl Leftovers {
     /// # Errors
     /// When the host cannot be looked at.
     pub fn find(&self) -> Result<Vec<Leftover>, Error> {
-        let explained = self.explained()?;
         let mut found = self.all()?;
+        // Read after the host was: what is made in between is not among what was found, and what was found has its record by now.
+        let explained = self.explained()?;
         found.retain(|leftover| !self.is_explained(leftover, &explained));
+        found.extend(self.folders()?);
         found.sort();
         Ok(found)
     }
@@ -143,24 +171,48 @@ impl Leftovers {
         let subnet: Option<Subnet> = file::read(&platform.join("network.json"))?;
         self.remove(&self.all()?)?;
         network::remove(&self.marks, &self.helpers, subnet.as_ref())?;
-        ["nodes", "benches", "runc"].iter().try_for_each(|name| file::remove_folder(&platform.join(name)))?;
+        ["nodes", "tasks", "benches", "runc"].iter().try_for_each(|name| file::remove_folder(&platform.join(name)))?;
         match fs::remove_file(platform.join("network.json")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| "removing the network's record".into()),
             _ => Ok(()),
         }
     }
 
-    /// The keys of machines that have a record in the state, and no tombstone.
+    /// The keys of machines whose lease is not over: nodes that have a record and no tombstone, and what the server that runs has open for builds.
     fn explained(&self) -> Result<BTreeSet<String>, Error> {
         let platform = platform_folder(&self.state);
         let tombstones = platform.join("tombstones");
         let mut keys = BTreeSet::new();
-        for (folder, record) in [("nodes", "node.json"), ("benches", "bench.json")] {
+        for (folder, record) in [("nodes", "node.json"), ("tasks", "task.json")] {
             let names = file::names(&platform.join(folder))?;
             keys.extend(names.into_iter().filter(|name| platform.join(folder).join(name).join(record).exists()));
         }
         keys.retain(|key| !tombstones.join(key).exists());
+        let life = Lease::latest(&self.marks)?;
+        if !life.as_ref().is_some_and(Lease::is_held) {
+            let over = task::over(&platform)?;
+            keys.retain(|key| !over.contains(key));
+        }
+        keys.extend(workbench::leases(&platform, life.as_ref())?.0);
         Ok(keys)
+    }
+
+    /// Folders of what nobody answers for any more. A node without a record may be about to get it, as long as a server runs.
+    fn folders(&self) -> Result<Vec<Leftover>, Error> {
+        let platform = platform_folder(&self.state);
+        let life = Lease::latest(&self.marks)?;
+        let is_held = life.as_ref().is_some_and(Lease::is_held);
+        let benches = workbench::leases(&platform, life.as_ref())?.1.into_iter().map(|name| platform.join("benches").join(name));
+        let undecided = if is_held { Vec::new() } else { node::undecided(&platform.join("nodes"))? };
+        let tasks = if is_held { Vec::new() } else { task::over(&platform)? };
+        let tasks = tasks.into_iter().map(|name| platform.join("tasks").join(name));
+        let leftover = |why: &'static str| {
+            move |path: PathBuf| Leftover { kind: LeftoverKind::Folder, name: path.display().to_string(), why: why.to_string() }
+        };
+        let benches = benches.map(leftover("the server that built with it has ended"));
+        let undecided = undecided.into_iter().map(leftover("the server ended before it decided what node this is"));
+        let tasks = tasks.map(leftover("the task was never begun, or has ended"));
+        Ok(benches.chain(undecided).chain(tasks).collect())
     }
 
     fn is_explained(&self, leftover: &Leftover, keys: &BTreeSet<String>) -> bool {
@@ -168,12 +220,15 @@ impl Leftovers {
         let last = leftover.name.rsplit('/').next().unwrap_or_default();
         match leftover.kind {
             LeftoverKind::Container | LeftoverKind::NetworkNamespace => {
-                last.strip_prefix(&self.marks.machine_prefix()).is_some_and(|key| keys.contains(key))
+                self.marks.key_of(last).is_some_and(|key| keys.contains(key.as_str()))
             }
             LeftoverKind::Mount => keys.iter().any(|key| Path::new(&leftover.name).starts_with(self.marks.runtime_folder().join(key))),
-            LeftoverKind::Processes | LeftoverKind::Cgroup => keys.contains(last) || open && last == "helpers",
+            LeftoverKind::Processes | LeftoverKind::Cgroup => {
+                keys.contains(last.strip_suffix(KEEPER).unwrap_or(last)) || open && last == "helpers"
+            }
             LeftoverKind::Interface => open && last == self.marks.bridge() || self.addresses(keys).contains(last),
             LeftoverKind::Table => open,
+            LeftoverKind::Folder => false,
         }
     }
 
@@ -181,16 +236,14 @@ impl Leftovers {
     fn addresses(&self, keys: &BTreeSet<String>) -> BTreeSet<String> {
         let platform = platform_folder(&self.state);
         let Ok(Some(subnet)) = file::read::<Subnet>(&platform.join("network.json")) else { return BTreeSet::new() };
-        let records = keys
-            .iter()
-            .flat_map(|key| [platform.join("nodes").join(key).join("node.json"), platform.join("benches").join(key).join("bench.json")]);
+        let places = [("nodes", "node.json"), ("tasks", "task.json"), ("benches", "bench.json")];
+        let records = keys.iter().flat_map(|key| places.map(|(folder, record)| platform.join(folder).join(key).join(record)));
         let addresses = records.filter_map(|path| file::read::<serde_json::Value>(&path).ok()??["address"].as_str()?.parse().ok());
         addresses.map(|address| self.marks.link(subnet.offset(address))).collect()
     }
 
     /// Everything that carries the marks.
     fn all(&self) -> Result<Vec<Leftover>, Error> {
-        let (prefix, links) = (self.marks.machine_prefix(), self.marks.link_prefix());
         let mut found = Vec::new();
         let mut add = |kind, name: String, why: &str| found.push(Leftover { kind, name, why: why.to_string() });
         for folder in self.groups() {
@@ -200,17 +253,19 @@ impl Leftovers {
             add(LeftoverKind::Cgroup, folder.display().to_string(), "no node is on record for it");
         }
         let runtime = platform_folder(&self.state).join("runc");
-        for name in file::names(&runtime)?.into_iter().filter(|name| name.starts_with(&prefix)) {
+        for name in file::names(&runtime)?.into_iter().filter(|name| self.marks.key_of(name).is_some()) {
             add(LeftoverKind::Container, runtime.join(name).display().to_string(), "no node is on record for it");
         }
         let mounts = self.marks.runtime_folder();
         if mounts.exists() && !platform_folder(&self.state).exists() {
             add(LeftoverKind::Mount, mounts.display().to_string(), "its installation's state folder is gone");
         }
-        for place in mounts_below(&mounts) {
+        let own = |name: &String| Key::parse(name).is_some();
+        let folders = file::names(&mounts)?.into_iter().filter(own).map(|name| mounts.join(name));
+        for place in folders.chain(mounts_below(&mounts)).collect::<BTreeSet<PathBuf>>() {
             add(LeftoverKind::Mount, place.display().to_string(), "no node is on record for it");
         }
-        for name in file::names(Path::new(NETWORK_NAMESPACES))?.into_iter().filter(|name| name.starts_with(&prefix)) {
+        for name in file::names(Path::new(NETWORK_NAMESPACES))?.into_iter().filter(|name| self.marks.key_of(name).is_some()) {
             add(
                 LeftoverKind::NetworkNamespace,
                 Path::new(NETWORK_NAMESPACES).join(name).display().to_string(),
@@ -218,7 +273,7 @@ impl Leftovers {
             );
         }
         for name in
-            file::names(Path::new("/sys/class/net"))?.into_iter().filter(|name| name.starts_with(&links) || *name == self.marks.bridge())
+            file::names(Path::new("/sys/class/net"))?.into_iter().filter(|name| self.marks.is_link(name) || *name == self.marks.bridge())
         {
             add(LeftoverKind::Interface, name, "no node is on record for it");
         }
@@ -245,6 +300,7 @@ impl Leftovers {
             LeftoverKind::Interface => network::remove_links(&self.helpers, std::slice::from_ref(&leftover.name)),
             LeftoverKind::Table => network::remove_table(&self.marks, &self.helpers),
             LeftoverKind::Cgroup => self.remove_group(path),
+            LeftoverKind::Folder => workbench::remove_folders(path),
         }
     }
 

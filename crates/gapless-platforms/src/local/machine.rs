@@ -4,11 +4,13 @@
 use super::bundle::{Bundle, Confinement, Identity, Mount};
 use super::cgroup::Cgroups;
 use super::helpers::Helpers;
+use super::lease::Lease;
 use super::names::{Key, Marks};
 use super::network::{self, Addresses, Network};
 use super::process::{self, Process};
 use super::rootfs::{self, Places};
 use super::{file, sandbox};
+use gapless_engine::declaration::StopSignal;
 use gapless_engine::error::{Context, Error};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,11 +28,16 @@ pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How long a killed machine may take to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the keeper of a task may take to write down how the task ended: the runtime clears away, then one line is written.
+const KEEPER_GRACE: Duration = Duration::from_secs(5);
+
 /// What all machines of an installation share.
 #[derive(Debug)]
 pub struct Ground {
     /// The installation's marks.
     pub marks: Marks,
+    /// This life of the server.
+    pub lease: Lease,
     /// The platform's folder in the installation's state.
     pub folder: PathBuf,
     /// The OCI runtime's program.
@@ -109,14 +116,24 @@ pub struct MachineRemains {
     pub key: Key,
     /// Its address, if it has a link.
     pub address: Option<Ipv4Addr>,
-    /// How long it may take to end by itself.
+    /// The signal that asks its command to end.
+    pub signal: StopSignal,
+    /// How long it may take to end by itself after that.
     pub grace: Duration,
+}
+
+impl MachineRemains {
+    /// A machine that is ended without being asked.
+    #[must_use]
+    pub fn at_once(key: Key, address: Option<Ipv4Addr>) -> Self {
+        Self { key, address, signal: StopSignal::Term, grace: Duration::ZERO }
+    }
 }
 
 impl Ground {
     /// The ground of an installation.
-    pub fn new(marks: Marks, folder: PathBuf, runtime: String, helpers: Helpers, network: Network, cgroups: Cgroups) -> Self {
-        Self { marks, folder, runtime, helpers, network, cgroups, addresses: Mutex::default() }
+    pub fn new(marks: Marks, lease: Lease, folder: PathBuf, runtime: String, helpers: Helpers, network: Network, cgroups: Cgroups) -> Self {
+        Self { marks, lease, folder, runtime, helpers, network, cgroups, addresses: Mutex::default() }
     }
 
     /// Which addresses are in use.
@@ -130,6 +147,11 @@ impl Ground {
     /// When all are in use.
     pub fn next_address(&self, outbound: bool, not: &BTreeSet<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
         self.addresses().next(&self.network.subnet, outbound, not)
+    }
+
+    /// How many addresses are free, none of `not` among them.
+    pub fn free_addresses(&self, outbound: bool, not: &BTreeSet<Ipv4Addr>) -> u32 {
+        self.addresses().free_count(&self.network.subnet, outbound, not)
     }
 
     /// Where the runtime keeps its own records.
@@ -179,7 +201,29 @@ impl Ground {
             cgroup: self.marks.cgroup(&request.key),
             memory_bytes: request.memory_bytes,
             cpu_millicores: request.cpu_millicores,
+            annotations: self.marks.annotations(&request.key, &self.lease),
         }
+    }
+
+    /// Links prepared machines to the bridge, all in one go.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn link(&self, requests: &[MachineRequest]) -> Result<(), Error> {
+        let links: String = requests.iter().map(|request| self.network.link_commands(&request.key, request.address)).collect();
+        if links.is_empty() {
+            return Ok(());
+        }
+        self.helpers.run(Command::new("ip").args(["-batch", "-"]), &links).map(drop)
+    }
+
+    /// Sets the inner end of a machine's link up.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn connect(&self, request: &MachineRequest) -> Result<(), Error> {
+        let commands = self.network.interface_commands(request.address);
+        network::in_namespace(&self.helpers, &self.network.namespace(&request.key), &commands)
     }
 
     /// Starts a machine that was prepared and linked.
@@ -253,12 +297,23 @@ impl Ground {
         machines.iter().zip(gone).map(finish).collect()
     }
 
-    fn stop(&self, machine: &MachineRemains) -> Result<(), Error> {
-        let started = self.started(&machine.key);
-        let Some((process, descriptor)) = started.and_then(|process| Some((process.clone(), process.descriptor()?))) else {
-            return Ok(());
-        };
-        if !machine.grace.is_zero() && process.terminate(&descriptor) && process::wait(&descriptor, machine.grace) {
+    /// As [`Self::remove`], for one.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed.
+    pub fn remove_one(&self, machine: MachineRemains) -> Result<(), Error> {
+        self.remove(&[machine]).into_iter().collect()
+    }
+
+    /// Ends a machine's command, if it runs: asks it, and takes it away when its grace is over. Nothing is removed.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    pub fn stop(&self, machine: &MachineRemains) -> Result<(), Error> {
+        let running = self.started(&machine.key).and_then(|process| Some((process.clone(), process.descriptor()?)));
+        let Some((process, descriptor)) = running else { return Ok(()) };
+        let grace = machine.grace;
+        if !grace.is_zero() && process.ask_to_end(&descriptor, machine.signal) && process::wait(&descriptor, grace) {
             return Ok(());
         }
         process::kill(&descriptor);
@@ -290,6 +345,23 @@ impl Ground {
         self.cgroups.remove(&group);
         // Inherited from the runtime: nobody else waits for it.
         process.and_then(|process| process.end());
+        self.end_keeper(key)
+    }
+
+    /// Lets the keeper of a task whose command was ended write down how, and ends it when it does not come to it.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    pub fn end_keeper(&self, key: &Key) -> Result<(), Error> {
+        let group = self.marks.keeper_cgroup(key);
+        let folders = self.cgroups.folders(&group);
+        let members = folders.iter().flat_map(|folder| super::cgroup::processes(folder)).filter_map(Process::of);
+        let descriptors: Vec<_> = members.filter_map(|process| process.descriptor()).collect();
+        for descriptor in &descriptors {
+            process::wait(descriptor, KEEPER_GRACE);
+        }
+        super::helpers::end_processes(&folders)?;
+        self.cgroups.remove(&group);
         Ok(())
     }
 }
@@ -314,7 +386,7 @@ struct RuntimeState {
 }
 
 /// Opens a machine's log for adding. It belongs to the command's user, because programs open their standard output again by its name (`/dev/stderr`).
-fn open_log(path: &Path, owner: u32) -> Result<File, Error> {
+pub fn open_log(path: &Path, owner: u32) -> Result<File, Error> {
     let open = || -> std::io::Result<File> {
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         chown(path, Some(owner), None)?;
@@ -324,7 +396,7 @@ fn open_log(path: &Path, owner: u32) -> Result<File, Error> {
 }
 
 /// The last error in the runtime's own log: a JSON object a line.
-fn runtime_error(log: &Path) -> String {
+pub fn runtime_error(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let message =
         |line: &str| serde_json::from_str::<serde_json::Value>(line).ok().and_then(|entry| entry["msg"].as_str().map(str::to_string));

@@ -3,11 +3,15 @@
 //! Nothing is believed that the host itself can tell: which nodes exist is read from their folders, whether they run from the kernel, who knows which route from the
 //! proxies. What is decided is on disk before it is done, so a platform that was killed anywhere is opened again and goes on. Nodes outlive it.
 
+mod blueprint;
 mod bundle;
+mod capacity;
 pub mod cgroup;
+mod check;
 mod file;
 mod group;
 pub mod helpers;
+mod lease;
 pub mod leftovers;
 mod machine;
 pub mod names;
@@ -21,24 +25,31 @@ mod rootfs;
 mod route;
 mod sandbox;
 mod seccomp;
+mod task;
 mod workbench;
 
+use self::blueprint::Blueprint;
+use self::capacity::{Room, Wanted};
 use self::cgroup::Cgroups;
+use self::check::{Checks, check_until_end};
 use self::group::Making;
 use self::helpers::Helpers;
+use self::lease::Lease;
 use self::machine::{Ground, MachineRemains, STOP_GRACE, on_threads};
-use self::names::{Key, Marks};
+use self::names::{Key, Marks, Named, task_node};
 use self::network::Network;
-use self::node::Nodes;
+use self::node::{NodeRecord, Nodes};
 use self::observe::Looked;
 use self::process::Process;
 use self::proxies::{Proxies, WorkerSeen};
 use self::route::{Routes, Treatment, milliseconds, service_route};
+use self::task::Tasks;
 use async_trait::async_trait;
 use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
-use gapless_core::node::{GroupId, NodeId};
-use gapless_core::observation::{NodeSeen, Observation};
+use gapless_core::node::{GroupId, InstanceId, NodeId};
+use gapless_core::observation::{Condition, Health, NodeSeen, Observation};
+use gapless_core::release::ReleaseNumber;
 use gapless_core::route::Route;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Context, Error, ErrorKind};
@@ -112,6 +123,8 @@ type GroupLocks = BTreeMap<(ServiceName, GroupId), Arc<tokio::sync::Mutex<()>>>;
 struct Shared {
     ground: Ground,
     nodes: Nodes,
+    tasks: Tasks,
+    checks: Checks,
     volumes: PathBuf,
     images: Arc<dyn Images>,
     proxies: Proxies,
@@ -121,8 +134,19 @@ struct Shared {
     groups: Mutex<GroupLocks>,
     /// The engine's last look at each service.
     looked: Mutex<BTreeMap<ServiceName, Looked>>,
-    /// Counts ends of nodes.
-    exits: watch::Sender<u64>,
+    /// Counts ends of nodes, and what checks of workers have to tell.
+    news: watch::Sender<u64>,
+}
+
+/// What a node or a task wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The node's name (`r7-i12-n0`) or the task's (`r7-i12-task-release-command`).
+    pub of: String,
+    /// Where it is: while its machine exists, and for some time after.
+    pub path: PathBuf,
+    /// Whether its machine exists.
+    pub exists: bool,
 }
 
 impl LocalPlatform {
@@ -136,6 +160,7 @@ impl LocalPlatform {
         let shared = Arc::clone(&platform.shared);
         let running = blocking(move || shared.running()).await.context(|| "looking for nodes of an earlier server".into())?;
         running.into_iter().for_each(|(key, process)| platform.watch(key, process));
+        platform.take_tasks_over()?;
         tokio::spawn(bury_orphans(Arc::downgrade(&platform.shared)));
         Ok(platform)
     }
@@ -143,22 +168,22 @@ impl LocalPlatform {
     /// The output of a node, as a file: while the node exists, and for some time after.
     #[must_use]
     pub fn output(&self, service: &ServiceName, node: NodeId) -> Option<PathBuf> {
-        self.shared.nodes.kept_log(&Key::node(service, node))
+        self.shared.output(&Key::node(service, node)).map(|output| output.path)
     }
 
-    /// Every node of a service whose output is kept, those that are gone included, in order.
+    /// What every node and task of a service wrote, as far as it is kept, those that are gone included, in order.
     ///
     /// # Errors
     /// When the platform's folders cannot be read.
-    pub fn outputs(&self, service: &ServiceName) -> Result<Vec<NodeId>, Error> {
-        Ok(self.shared.nodes.kept_logs(service)?.into_iter().collect())
+    pub fn outputs(&self, service: &ServiceName) -> Result<Vec<Output>, Error> {
+        self.shared.outputs(service)
     }
 
-    /// Where a node of this service is reached, if it exists.
+    /// Where a node of this service is reached, if it exists and is no worker's.
     #[must_use]
     pub fn address(&self, service: &ServiceName, node: NodeId) -> Option<std::net::SocketAddr> {
         let record = self.shared.nodes.record(&Key::node(service, node)).ok()??;
-        Some((record.address, record.port).into())
+        Some((record.address, record.port?).into())
     }
 
     /// Runs helpers of this installation: they end with the server.
@@ -183,17 +208,24 @@ impl LocalPlatform {
         Ok(missing)
     }
 
-    /// Notices a node's end and writes it down.
+    /// Notices a node's end and writes it down, and checks it until then if it is a worker's.
     fn watch(&self, key: Key, process: Process) {
+        if let Ok(Some(NodeRecord { worker: Some(check), .. })) = self.shared.nodes.record(&key) {
+            self.shared.checks.take_over(&self.shared.ground, &key, &check);
+            tokio::spawn(check_until_end(Arc::downgrade(&self.shared), key.clone(), process.clone(), check));
+        }
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             process.ended().await;
             let settled = Arc::clone(&shared);
-            let settle = move || if settled.nodes.is_buried(&key) { Ok(()) } else { settled.nodes.settle(&key, &process).map(drop) };
+            let settle = move || {
+                settled.checks.forget(&key);
+                if settled.nodes.is_buried(&key) { Ok(()) } else { settled.nodes.settle(&key, &process).map(drop) }
+            };
             if let Err(error) = blocking(settle).await {
                 tracing::warn!(%error, "the end of a node could not be written down");
             }
-            shared.exits.send_modify(|count| *count += 1);
+            shared.tell_news();
         });
     }
 }
@@ -213,20 +245,28 @@ impl Shared {
             .context(|| "becoming the parent of orphans".into())?;
         // First whose it is, then the thing itself: whatever carries the marks can be found when the state is gone.
         leftovers::claim(&marks, &options.state)?;
+        let lease = Lease::begin(&marks)?;
         let network = Network::open(&marks, &helpers, &folder.join("network.json"))?;
         for chain in network::foreign_forward_policies(&helpers) {
             tracing::warn!(%chain, "a firewall of this host drops what it does not know: nodes reach nothing outside until it accepts the bridge {}", marks.bridge());
         }
-        let ground = Ground::new(marks, folder.clone(), options.runtime, helpers, network, cgroups);
+        let ground = Ground::new(marks, lease, folder.clone(), options.runtime, helpers, network, cgroups);
         file::make_folder(&ground.runtime_root(), 0o700)?;
         let nodes = Nodes::open(&folder)?;
+        let tasks = Tasks::open(&folder)?;
         for (service, node) in nodes.list()? {
             nodes.address(&Key::node(&service, node)).into_iter().for_each(|address| ground.addresses().take(address));
         }
+        for key in tasks.standing()? {
+            tasks.record(&key)?.into_iter().for_each(|record| ground.addresses().take(record.address));
+        }
         workbench::remove_all(&ground)?;
+        leftovers::reap(&options.installation, &options.state);
         Ok(Self {
             ground,
             nodes,
+            tasks,
+            checks: Checks::default(),
             volumes: options.state.join("volumes"),
             images: options.images,
             proxies: Proxies::new(options.proxies),
@@ -234,7 +274,7 @@ impl Shared {
             treatment: Treatment { retry: options.retry, hold: options.hold },
             groups: Mutex::default(),
             looked: Mutex::default(),
-            exits: watch::Sender::new(0),
+            news: watch::Sender::new(0),
         })
     }
 
@@ -265,36 +305,116 @@ impl Shared {
         keys.filter_map(|key| self.nodes.address(&key)).collect()
     }
 
-    fn observation(&self, service: &ServiceName, workers: &[WorkerSeen]) -> Result<Observation, Error> {
-        let mut nodes = BTreeMap::new();
-        for node in self.nodes.of(service)? {
-            nodes.extend(self.seen(service, node, workers)?.map(|seen| (node, seen)));
-        }
-        Ok(Observation { nodes, proxies: observe::generations(workers, service) })
+    /// Whether these machines have room on this host.
+    fn check_room(&self, declaration: &ServiceDeclaration, machines: &[Key], listed: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
+        let count = |machines: usize| u32::try_from(machines).unwrap_or(u32::MAX);
+        // One whose making was broken off has its address already.
+        let without_address = machines.iter().filter(|key| self.nodes.address(key).is_none()).count();
+        let wanted =
+            Wanted { machines: count(machines.len()), memory_bytes: declaration.node.memory_bytes, addresses: count(without_address) };
+        let addresses = self.ground.free_addresses(declaration.node.outbound, listed);
+        Room::of(&self.ground.folder, addresses)?.check(&wanted)
     }
 
-    fn seen(&self, service: &ServiceName, node: NodeId, workers: &[WorkerSeen]) -> Result<Option<NodeSeen>, Error> {
+    /// Whoever waits for a change looks again.
+    fn tell_news(&self) {
+        self.news.send_modify(|count| *count += 1);
+    }
+
+    fn output(&self, key: &Key) -> Option<Output> {
+        let (of, standing) = match key.names()? {
+            Named::Node(_, node) => (node.to_string(), self.nodes.log(key)),
+            Named::Task(_, group, task) => (task_node(group, task), self.tasks.log(key)),
+            Named::Bench(_) | Named::Sandbox(_) => return None,
+        };
+        let exists = standing.exists();
+        let path = if exists { standing } else { self.nodes.buried_log(key) };
+        path.exists().then_some(Output { of, path, exists })
+    }
+
+    fn outputs(&self, service: &ServiceName) -> Result<Vec<Output>, Error> {
+        let nodes = self.nodes.of(service)?.into_iter().map(|node| Key::node(service, node));
+        let tasks = self.tasks.of(service)?.into_iter().map(|(_, key)| key);
+        let keys: BTreeSet<Key> = nodes.chain(tasks).chain(self.nodes.buried_logs(service)?).collect();
+        let order = |key: &Key| match key.names() {
+            Some(Named::Node(_, node)) => (node.group, Some(node.ordinal), None),
+            Some(Named::Task(_, group, task)) => (group, None, Some(task)),
+            _ => (GroupId { release: ReleaseNumber(0), instance: InstanceId(0) }, None, None),
+        };
+        let mut keys: Vec<Key> = keys.into_iter().collect();
+        keys.sort_by_key(order);
+        Ok(keys.iter().filter_map(|key| self.output(key)).collect())
+    }
+
+    fn observation(&self, service: &ServiceName, workers: &[WorkerSeen]) -> Result<Observation, Error> {
+        let mut nodes = BTreeMap::new();
+        let mut behind_proxies = false;
+        for node in self.nodes.of(service)? {
+            let key = Key::node(service, node);
+            // Without a record nothing of it was ever made: its folder was being written when the server ended.
+            let Some(record) = self.nodes.record(&key)? else { continue };
+            behind_proxies |= record.worker.is_none();
+            nodes.insert(node, self.seen(service, node, &record, workers)?);
+        }
+        self.tasks.of(service)?.iter().try_for_each(|(_, key)| node::bound_log(&self.tasks.log(key)))?;
+        let only_workers = !nodes.is_empty() && !behind_proxies && !self.routes.has_members(service);
+        let proxies = if only_workers { BTreeMap::new() } else { observe::generations(workers, service) };
+        Ok(Observation { nodes, proxies })
+    }
+
+    fn seen(&self, service: &ServiceName, node: NodeId, record: &NodeRecord, workers: &[WorkerSeen]) -> Result<NodeSeen, Error> {
         let key = Key::node(service, node);
-        // Without a record nothing of it was ever made: its folder was being written when the server ended.
-        let Some(record) = self.nodes.record(&key)? else { return Ok(None) };
-        self.nodes.bound_log(&key)?;
-        Ok(Some(NodeSeen {
-            condition: self.nodes.condition(&key)?,
-            image: record
-                .image
-                .parse()
-                .map_err(|error| Error::new(format!("{error}")).kind(ErrorKind::Corrupt).context(format!("reading the record of {key}")))?,
-            health: observe::health(workers, service, node, &record.check),
-            requests_in_flight: observe::in_flight(workers, service, node),
-        }))
+        node::bound_log(&self.nodes.log(&key))?;
+        let condition = self.nodes.condition(&key)?;
+        let (health, requests_in_flight) = match &record.worker {
+            None => (observe::health(workers, service, node, &record.check), observe::in_flight(workers, service, node)),
+            Some(check) => match self.nodes.running(&key)?.filter(|_| condition == Condition::Running) {
+                // What it does is its own affair; what it was asked to end is not over before its command is.
+                Some(process) => (self.checks.health(&key, check, &process), u32::from(check::was_asked_to_end(&self.ground, &key))),
+                None => (Health::default(), 0),
+            },
+        };
+        let image = record
+            .image
+            .parse()
+            .map_err(|error| Error::new(format!("{error}")).kind(ErrorKind::Corrupt).context(format!("reading the record of {key}")))?;
+        Ok(NodeSeen { condition, image, health, requests_in_flight })
+    }
+
+    /// Asks the workers among these nodes to end, those that were not asked yet. Gives the others.
+    fn ask_workers_to_end(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<BTreeSet<NodeId>, Error> {
+        let mut others = BTreeSet::new();
+        for node in nodes {
+            let key = Key::node(service, *node);
+            match self.nodes.record(&key)? {
+                Some(record) if record.worker.is_some() => self.ask_to_end(&key, &record)?,
+                _ => drop(others.insert(*node)),
+            }
+        }
+        Ok(others)
+    }
+
+    /// The mark is written after the signal was sent: if the server is killed in between, the signal is sent twice, which most programs take for one. Written before, it might
+    /// never be sent, and the worker would be killed at its deadline in the middle of its work.
+    fn ask_to_end(&self, key: &Key, record: &NodeRecord) -> Result<(), Error> {
+        if check::was_asked_to_end(&self.ground, key) {
+            return Ok(());
+        }
+        let running = self.nodes.running(key)?.filter(Process::is_alive);
+        let Some((process, descriptor)) = running.and_then(|process| Some((process.clone(), process.descriptor()?))) else { return Ok(()) };
+        if !process.ask_to_end(&descriptor, record.signal()) {
+            tracing::warn!(node = %key, signal = record.signal().name(), "the worker does not listen to its stop signal: it is ended at its deadline");
+        }
+        check::mark_asked_to_end(&self.ground, key)?;
+        self.tell_news();
+        Ok(())
     }
 
     /// Ends these nodes, removes everything of them and writes their tombstones.
     fn destroy(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<(), Error> {
         let keys: Vec<Key> = nodes.iter().map(|node| Key::node(service, *node)).collect();
         let standing: Vec<Key> = keys.iter().filter(|key| self.nodes.folder(key).exists()).cloned().collect();
-        let remains: Vec<MachineRemains> =
-            standing.iter().map(|key| MachineRemains { key: key.clone(), address: self.nodes.address(key), grace: STOP_GRACE }).collect();
+        let remains: Vec<MachineRemains> = standing.iter().map(|key| self.remains(key)).collect();
         let removed = self.ground.remove(&remains);
         let removed: Vec<(&Key, Result<(), Error>)> = standing.iter().zip(removed).collect();
         let buried = on_threads(&removed, |(key, removed)| removed.clone().and_then(|()| self.nodes.bury(key)));
@@ -302,6 +422,14 @@ impl Shared {
         keys.iter().filter(|key| !standing.contains(key)).try_for_each(|key| self.nodes.bury(key))?;
         self.nodes.forget_logs()?;
         buried.into_iter().collect()
+    }
+
+    fn remains(&self, key: &Key) -> MachineRemains {
+        // A node whose record cannot be read is destroyed all the same.
+        let signal = self.nodes.record(key).ok().flatten().map(|record| record.signal()).unwrap_or_default();
+        // A worker that was asked to end has had its time.
+        let grace = if check::was_asked_to_end(&self.ground, key) { Duration::ZERO } else { STOP_GRACE };
+        MachineRemains { key: key.clone(), address: self.nodes.address(key), signal, grace }
     }
 }
 
@@ -316,22 +444,18 @@ impl Platform for LocalPlatform {
         if missing.is_empty() {
             return Ok(());
         }
-        let (image, workers) = tokio::join!(self.shared.images.unpacked(declaration.image), self.shared.proxies.look());
-        let image = image.context(|| at.clone())?;
+        let listed = self.shared.listed(&self.shared.proxies.look().await);
+        // Before the image is unpacked, too: nothing at all is made of a group that does not fit.
+        let machines: Vec<Key> = missing.iter().map(|node| Key::node(&declaration.service, *node)).collect();
+        self.shared.check_room(&declaration, &machines, &listed).context(|| at.clone())?;
+        let image = self.shared.images.unpacked(declaration.image).await.context(|| at.clone())?;
         let platform = self.clone();
         let make = move || {
             // Held until the work is done, even if nobody waits for it any more.
             let _held = held;
             let shared = &platform.shared;
-            let listed = shared.listed(&workers);
-            let making = Making {
-                ground: &shared.ground,
-                nodes: &shared.nodes,
-                declaration: &declaration,
-                image: &image,
-                volumes: &shared.volumes,
-                listed: &listed,
-            };
+            let blueprint = Blueprint { ground: &shared.ground, declaration: &declaration, image: &image, volumes: &shared.volumes };
+            let making = Making { blueprint, nodes: &shared.nodes, listed: &listed };
             let made = making.make(&missing);
             made.running.into_iter().for_each(|(key, process)| platform.watch(key, process));
             made.result
@@ -352,28 +476,38 @@ impl Platform for LocalPlatform {
     }
 
     async fn drain(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>, deadline: Duration) -> Result<(), Error> {
-        let nodes = nodes.iter().map(NodeId::to_string).collect();
+        let (shared, name, asked) = (Arc::clone(&self.shared), service.clone(), nodes.clone());
+        let ask = move || shared.ask_workers_to_end(&name, &asked);
+        let others = blocking(ask).await.context(|| format!("asking workers of {service} to end"))?;
+        // What never had a route is known to no proxy.
+        if others.is_empty() || !self.shared.routes.is_known(service) {
+            return Ok(());
+        }
+        let nodes = others.iter().map(NodeId::to_string).collect();
         self.shared.proxies.drain(&DrainRequest { service: service.to_string(), nodes, deadline_ms: milliseconds(deadline) }).await
     }
 
     async fn destroy_nodes(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<(), Error> {
-        let held = self.shared.lock(service, nodes.iter().map(|node| node.group).collect()).await;
+        let groups: BTreeSet<GroupId> = nodes.iter().map(|node| node.group).collect();
+        let held = self.shared.lock(service, groups.clone()).await;
         let (shared, name, nodes) = (Arc::clone(&self.shared), service.clone(), nodes.clone());
         let destroy = move || {
             let _held = held;
             shared.destroy(&name, &nodes)
         };
-        blocking(destroy).await.context(|| format!("destroying nodes of {service}"))
+        let at = || format!("destroying nodes of {service}");
+        blocking(destroy).await.context(at)?;
+        self.end_tasks_of(service, &groups).await.context(at)
     }
 
-    async fn run_task(&self, _declaration: Arc<ServiceDeclaration>, group: GroupId, task: Task, _deadline: Duration) -> Result<(), Error> {
-        Err(Error::new(format!("{task} of {group} cannot be run on this platform")).kind(ErrorKind::Invalid))
+    async fn run_task(&self, declaration: Arc<ServiceDeclaration>, group: GroupId, task: Task, deadline: Duration) -> Result<(), Error> {
+        self.run_task_once(declaration, group, task, deadline).await
     }
 
     async fn observe(&self, service: &ServiceName) -> Result<Observation, Error> {
-        let exits = *self.shared.exits.borrow();
+        let news = *self.shared.news.borrow();
         let workers = self.shared.proxies.look().await;
-        lock(&self.shared.looked).insert(service.clone(), Looked::new(exits, &workers));
+        lock(&self.shared.looked).insert(service.clone(), Looked::new(news, &workers));
         let (shared, name) = (Arc::clone(&self.shared), service.clone());
         blocking(move || shared.observation(&name, &workers)).await.context(|| format!("looking at {service}"))
     }
@@ -386,9 +520,9 @@ impl Platform for LocalPlatform {
 
     async fn changed(&self, service: &ServiceName, at_most: Duration) {
         let Some(looked) = lock(&self.shared.looked).get(service).cloned() else { return };
-        let mut exits = self.shared.exits.subscribe();
+        let mut news = self.shared.news.subscribe();
         tokio::select! {
-            _ = exits.wait_for(|count| *count != looked.exits) => {}
+            _ = news.wait_for(|count| *count != looked.news) => {}
             () = proxies::newer(&looked.revisions, at_most.min(LONGEST_WAIT)) => {}
             () = self.workers_changed(&looked.workers) => {}
             () = tokio::time::sleep(at_most) => {}

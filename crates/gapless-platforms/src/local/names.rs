@@ -1,8 +1,11 @@
 //! The marks of an installation: everything on the host that belongs to it carries its id in its name, so that it can be found again after any crash.
 
+use super::lease::Lease;
+use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
-use gapless_core::node::NodeId;
+use gapless_core::node::{GroupId, NodeId};
 use gapless_engine::error::{Error, ErrorKind};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -63,9 +66,43 @@ impl Marks {
     }
 
     /// How the names of all such links begin.
-    #[must_use]
-    pub fn link_prefix(&self) -> String {
+    fn link_prefix(&self) -> String {
         format!("gv{}", self.installation)
+    }
+
+    /// Whether an interface is the host's end of a link of this installation: not one whose name only begins alike.
+    #[must_use]
+    pub fn is_link(&self, name: &str) -> bool {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        name.strip_prefix(&self.link_prefix()).is_some_and(|place| place.len() == 4 && place.bytes().all(digit))
+    }
+
+    /// What a link tells about itself, as its alias.
+    #[must_use]
+    pub fn alias(&self, key: &Key) -> String {
+        format!("gapless:{}:{key}", self.installation)
+    }
+
+    /// The machine whose container or network namespace has this name, if it is one of this installation's.
+    #[must_use]
+    pub fn key_of(&self, name: &str) -> Option<Key> {
+        Key::parse(name.strip_prefix(&self.machine_prefix())?)
+    }
+
+    /// What a container tells about itself, as its annotations: whose it is, and who answers for it.
+    #[must_use]
+    pub fn annotations(&self, key: &Key, life: &Lease) -> BTreeMap<String, String> {
+        let mut tags = vec![("installation", self.installation.clone()), ("machine", key.to_string())];
+        match key.names() {
+            Some(Named::Node(service, NodeId { group, .. }) | Named::Task(service, group, _)) => tags.extend([
+                ("project", service.project().to_string()),
+                ("service", service.to_string()),
+                ("release", format!("{}-{}", service.service(), group.release)),
+                ("lease", format!("group {group}")),
+            ]),
+            Some(Named::Bench(_) | Named::Sandbox(_)) | None => tags.push(("lease", life.to_string())),
+        }
+        tags.into_iter().map(|(name, value)| (format!("gapless.{name}"), value)).collect()
     }
 
     /// The container and the network namespace of a machine.
@@ -75,8 +112,7 @@ impl Marks {
     }
 
     /// How the names of all containers and network namespaces begin.
-    #[must_use]
-    pub fn machine_prefix(&self) -> String {
+    fn machine_prefix(&self) -> String {
         format!("gl{}.", self.installation)
     }
 
@@ -103,18 +139,46 @@ impl Marks {
     pub fn cgroup(&self, key: &Key) -> String {
         format!("/gapless/{}/{key}", self.installation)
     }
+
+    /// The group of a task's keeper.
+    #[must_use]
+    pub fn keeper_cgroup(&self, key: &Key) -> String {
+        format!("{}{KEEPER}", self.cgroup(key))
+    }
 }
 
-/// Names a machine of any kind inside an installation: `hello.web.r1-i1-n0` a node, `bench.x` a build node, `sandbox.x` a sandbox.
-/// The dot is in no other name, so keys cannot be mistaken for each other.
+/// Ends the name of the control group of a task's keeper.
+pub const KEEPER: &str = ".keeper";
+
+/// Names a machine of any kind inside an installation: `hello.web.r1-i1-n0` a node, `hello.web.r1-i1-task-release-command` a task's node, `bench.x` a build
+/// node, `sandbox.x` a sandbox. The dot is in no other name, so keys cannot be mistaken for each other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
+
+/// What a key names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A node.
+    Node(ServiceName, NodeId),
+    /// The one-off node of a task.
+    Task(ServiceName, GroupId, Task),
+    /// A build node.
+    Bench(String),
+    /// A sandbox.
+    Sandbox(String),
+}
 
 impl Key {
     /// The key of a node.
     #[must_use]
     pub fn node(service: &ServiceName, node: NodeId) -> Self {
         Self(format!("{}{node}", Self::service_prefix(service)))
+    }
+
+    /// The key of a task's node.
+    #[must_use]
+    pub fn task(service: &ServiceName, group: GroupId, task: Task) -> Self {
+        Self(format!("{}{}", Self::service_prefix(service), task_node(group, task)))
     }
 
     /// How the keys of all nodes of a service begin.
@@ -153,9 +217,45 @@ impl Key {
     /// The service and the node that a key names, if it names a node.
     #[must_use]
     pub fn parse_node(text: &str) -> Option<(ServiceName, NodeId)> {
-        let mut parts = text.splitn(3, '.');
-        let service = ServiceName::new(parts.next()?, parts.next()?).ok()?;
-        Some((service, parts.next()?.parse().ok()?))
+        match Self::parse(text)?.names()? {
+            Named::Node(service, node) => Some((service, node)),
+            _ => None,
+        }
+    }
+
+    /// A key as it is written; `None` for every other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let key = Self(text.to_string());
+        let again = match key.names()? {
+            Named::Node(service, node) => Self::node(&service, node),
+            Named::Task(service, group, task) => Self::task(&service, group, task),
+            Named::Bench(name) => Self::bench(&name).ok()?,
+            Named::Sandbox(name) => Self::sandbox(&name).ok()?,
+        };
+        // Numbers can be written in more than one way; names are made in one.
+        (again == key).then_some(again)
+    }
+
+    /// What it names. Every key that was made here names something.
+    #[must_use]
+    pub fn names(&self) -> Option<Named> {
+        let parts: Vec<&str> = self.0.splitn(3, '.').collect();
+        match parts[..] {
+            ["bench", name] => Some(Named::Bench(name.to_string())),
+            ["sandbox", name] => Some(Named::Sandbox(name.to_string())),
+            [project, service, machine] => {
+                let service = ServiceName::new(project, service).ok()?;
+                match machine.split_once(TASK) {
+                    Some((group, name)) => {
+                        let task = Task::ALL.into_iter().find(|task| task.name() == name)?;
+                        Some(Named::Task(service, group.parse().ok()?, task))
+                    }
+                    None => Some(Named::Node(service, machine.parse().ok()?)),
+                }
+            }
+            _ => None,
+        }
     }
 
     /// The key as text.
@@ -163,6 +263,15 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Between the group and the task in the name of a task's node.
+const TASK: &str = "-task-";
+
+/// The name of a task's node inside its service: `r7-i12-task-release-command`.
+#[must_use]
+pub fn task_node(group: GroupId, task: Task) -> String {
+    format!("{group}{TASK}{task}")
 }
 
 impl fmt::Display for Key {
@@ -198,6 +307,35 @@ mod tests {
         assert_eq!(key.as_str(), "hello.web.r7-i12-n0");
         assert_eq!(Key::parse_node(key.as_str()), Some((service, node)));
         assert_eq!(Key::parse_node("bench.hello"), None);
+    }
+
+    #[test]
+    fn the_key_of_a_task_is_no_nodes() {
+        let service: ServiceName = "hello/web".parse().unwrap();
+        let group: GroupId = "r7-i12".parse().unwrap();
+        let key = Key::task(&service, group, Task::ReleaseCommand);
+        assert_eq!(key.as_str(), "hello.web.r7-i12-task-release-command");
+        assert_eq!(key.names(), Some(Named::Task(service, group, Task::ReleaseCommand)));
+        assert_eq!(Key::parse_node(key.as_str()), None);
+    }
+
+    #[test]
+    fn only_names_that_this_installation_gives_are_its_own() {
+        let marks = Marks::new("09fa3c").unwrap();
+        for own in ["hello.web.r7-i12-n0", "hello.web.r7-i12-task-after-shift", "bench.build-1", "sandbox.x"] {
+            assert_eq!(marks.key_of(&format!("gl09fa3c.{own}")).unwrap().as_str(), own);
+            for other in ["gl09fa3d.", "gl09fa3c", "gl09fa3c..", "xgl09fa3c.", "gv09fa3c."] {
+                assert_eq!(marks.key_of(&format!("{other}{own}")), None, "{other}{own}");
+            }
+        }
+        for foreign in ["", "mine", "bench.", "bench.A", "hello.web", "hello.web.x", "hello.web.r07-i12-n0", "hello.web.r7-i12-task-other"]
+        {
+            assert_eq!(marks.key_of(&format!("gl09fa3c.{foreign}")), None, "{foreign}");
+        }
+        assert!(marks.is_link("gv09fa3c07fe") && marks.is_link(&marks.link(2)));
+        for foreign in ["gv09fa3c", "gv09fa3c07f", "gv09fa3c07fe0", "gv09fa3cwxyz", "gv09fa3d07fe", "gl09fa3c07fe"] {
+            assert!(!marks.is_link(foreign), "{foreign}");
+        }
     }
 
     #[test]

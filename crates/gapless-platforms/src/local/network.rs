@@ -98,9 +98,7 @@ impl Addresses {
     /// # Errors
     /// When all are in use.
     pub fn next(&mut self, subnet: &Subnet, outbound: bool, not: &BTreeSet<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
-        let half = ADDRESSES / 2;
-        // The first two and the last address of the subnet are the network's, the host's and the broadcast's.
-        let (first, count) = if outbound { (2, half - 2) } else { (half, half - 1) };
+        let (first, count) = half(outbound);
         let last = &mut self.last[usize::from(outbound)];
         for _ in 0..count {
             *last = (*last + 1) % count;
@@ -112,6 +110,20 @@ impl Addresses {
         Err(Error::new(format!("all {count} addresses of {} are in use", subnet.text()))
             .hint("destroy nodes, or look for leftovers with `gapless doctor`"))
     }
+
+    /// How many addresses are free, none of `not` among them.
+    pub fn free_count(&self, subnet: &Subnet, outbound: bool, not: &BTreeSet<Ipv4Addr>) -> u32 {
+        let (first, count) = half(outbound);
+        let used = |address: &&Ipv4Addr| (first..first + count).contains(&subnet.offset(**address));
+        let used = self.taken.union(not).filter(used).count();
+        count.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+    }
+}
+
+/// The place of the first address of a half, and how many it has. The first two and the last address of the subnet are the network's, the host's and the broadcast's.
+fn half(outbound: bool) -> (u32, u32) {
+    const HALF: u32 = ADDRESSES / 2;
+    if outbound { (2, HALF - 2) } else { (HALF, HALF - 1) }
 }
 
 /// The network of an installation, ready for machines.
@@ -234,9 +246,10 @@ table inet {table} {{
     pub fn link_commands(&self, key: &Key, address: Ipv4Addr) -> String {
         let link = self.marks.link(self.subnet.offset(address));
         let (bridge, namespace, mtu) = (self.marks.bridge(), self.marks.machine(key), self.mtu);
-        let hardware = hardware(address);
+        let (hardware, alias) = (hardware(address), self.marks.alias(key));
         format!(
             "link add {link} mtu {mtu} type veth peer name eth0 mtu {mtu} address {hardware} netns {namespace}\n\
+             link set {link} alias {alias}\n\
              link set {link} master {bridge}\nlink set {link} type bridge_slave isolated on\nlink set {link} up\n\
              neigh replace {address} lladdr {hardware} dev {bridge} nud permanent\n"
         )
@@ -469,8 +482,7 @@ fn text(value: &serde_json::Value) -> &str {
 /// When the host refuses.
 pub fn remove(marks: &Marks, helpers: &Helpers, subnet: Option<&Subnet>) -> Result<(), Error> {
     let links = file::names(Path::new("/sys/class/net"))?;
-    let own: Vec<String> =
-        links.iter().filter(|link| link.starts_with(&marks.link_prefix()) || **link == marks.bridge()).cloned().collect();
+    let own: Vec<String> = links.iter().filter(|link| marks.is_link(link) || **link == marks.bridge()).cloned().collect();
     remove_links(helpers, &own)?;
     remove_table(marks, helpers)?;
     rootfs::unmount_all(&marks.runtime_folder())?;
@@ -525,11 +537,14 @@ mod tests {
         let first = addresses.next(&subnet(), true, &none).unwrap();
         addresses.free(first);
         let listed = BTreeSet::from([first]);
+        assert_eq!(addresses.free_count(&subnet(), true, &listed), 1021);
+        assert_eq!(addresses.free_count(&subnet(), false, &listed), 1023);
         let mut later = Vec::new();
         for _ in 0..1021 {
             later.push(addresses.next(&subnet(), true, &listed).unwrap());
         }
         assert!(!later.contains(&first));
+        assert_eq!((addresses.free_count(&subnet(), true, &listed), addresses.free_count(&subnet(), true, &none)), (0, 1));
         assert!(addresses.next(&subnet(), true, &listed).is_err(), "a listed address is not used although it is free");
         assert_eq!(addresses.next(&subnet(), true, &none).unwrap(), first);
     }

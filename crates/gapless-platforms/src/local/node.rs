@@ -9,16 +9,18 @@
 //! A folder with `node.json` alone is a node whose making was broken off: it never ran, and is made anew under the same name. When a node was destroyed, a tombstone stays, so
 //! that it is never made again.
 
+use super::check::WorkerCheck;
 use super::file;
 use super::machine::Ground;
 use super::names::Key;
 use super::process::{End, Process};
 use gapless_core::name::ServiceName;
-use gapless_core::node::NodeId;
+use gapless_core::node::{GroupId, NodeId};
 use gapless_core::observation::Condition;
+use gapless_engine::declaration::StopSignal;
 use gapless_engine::error::{Context, Error};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -41,10 +43,24 @@ pub struct NodeRecord {
     pub image: String,
     /// Its address.
     pub address: Ipv4Addr,
-    /// The port of its application.
-    pub port: u16,
-    /// The path of its health check.
+    /// The port of its application; a worker has none.
+    pub port: Option<u16>,
+    /// The path of its health check, if the proxies check it.
     pub check: String,
+    /// How it is checked, if it is a worker.
+    #[serde(default)]
+    pub worker: Option<WorkerCheck>,
+    /// The name of the signal that asks it to end.
+    #[serde(default)]
+    pub stop_signal: String,
+}
+
+impl NodeRecord {
+    /// The signal that asks it to end. Earlier records name none.
+    #[must_use]
+    pub fn signal(&self) -> StopSignal {
+        StopSignal::ALL.into_iter().find(|signal| signal.name() == self.stop_signal).unwrap_or_default()
+    }
 }
 
 /// How a node's command ended.
@@ -59,6 +75,25 @@ pub struct Exit {
 #[derive(Serialize, Deserialize)]
 struct Tombstone {
     address: Option<Ipv4Addr>,
+}
+
+/// Begins a log anew that has grown past its limit.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn bound_log(path: &Path) -> Result<(), Error> {
+    if fs::metadata(path).is_ok_and(|log| log.len() > LOG_BYTES) {
+        let mut log = OpenOptions::new().append(true).open(path).context(|| format!("opening {}", path.display()))?;
+        let notice = format!("[gapless: the output grew past {LOG_BYTES} bytes and begins anew here]\n");
+        log.set_len(0).and_then(|()| log.write_all(notice.as_bytes())).context(|| format!("shortening {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The folders of nodes without a record, in the folder of all nodes.
+pub fn undecided(nodes: &Path) -> Result<Vec<PathBuf>, Error> {
+    let names = file::names(nodes)?.into_iter().filter(|name| Key::parse_node(name).is_some());
+    Ok(names.map(|name| nodes.join(name)).filter(|folder| !folder.join("node.json").exists()).collect())
 }
 
 /// The folders of all nodes.
@@ -85,7 +120,13 @@ impl Nodes {
         };
         [&nodes.folder, &nodes.tombstones, &nodes.logs].into_iter().try_for_each(|folder| file::make_folder(folder, 0o700))?;
         nodes.finish_burials()?;
+        nodes.remove_undecided()?;
         Ok(nodes)
+    }
+
+    /// Removes the folders of nodes that were never decided: their record was being written when the server ended, and nothing else of them was made.
+    fn remove_undecided(&self) -> Result<(), Error> {
+        undecided(&self.folder)?.iter().try_for_each(|folder| file::remove_folder(folder))
     }
 
     /// Removes the folders of nodes whose burial was broken off after their tombstone was written: nobody asks for these nodes any more.
@@ -105,20 +146,15 @@ impl Nodes {
         self.folder(key).join("output.log")
     }
 
-    /// A node's output: while it exists, and for some time after.
-    pub fn kept_log(&self, key: &Key) -> Option<PathBuf> {
-        [self.log(key), self.buried_log(key)].into_iter().find(|path| path.exists())
+    /// Every node and task of a service that is gone and whose output is kept.
+    pub fn buried_logs(&self, service: &ServiceName) -> Result<Vec<Key>, Error> {
+        let prefix = Key::service_prefix(service);
+        let names = file::names(&self.logs)?.into_iter().filter(|name| name.starts_with(&prefix));
+        Ok(names.filter_map(|name| Key::parse(name.strip_suffix(".log")?)).collect())
     }
 
-    /// Every node of a service whose output is kept, those that are gone included.
-    pub fn kept_logs(&self, service: &ServiceName) -> Result<BTreeSet<NodeId>, Error> {
-        let buried = file::names(&self.logs)?;
-        let buried = buried.iter().filter_map(|name| Key::parse_node(name.strip_suffix(".log")?));
-        let standing = self.list()?.into_iter().filter(|(service, node)| self.log(&Key::node(service, *node)).exists());
-        Ok(standing.chain(buried).filter(|(of, _)| of == service).map(|(_, node)| node).collect())
-    }
-
-    fn buried_log(&self, key: &Key) -> PathBuf {
+    /// The output of a machine that is gone.
+    pub fn buried_log(&self, key: &Key) -> PathBuf {
         self.logs.join(format!("{key}.log"))
     }
 
@@ -207,27 +243,32 @@ impl Nodes {
         Ok(exit)
     }
 
-    /// Begins a log anew that has grown past its limit.
-    pub fn bound_log(&self, key: &Key) -> Result<(), Error> {
-        let path = self.log(key);
-        if fs::metadata(&path).is_ok_and(|log| log.len() > LOG_BYTES) {
-            let mut log = OpenOptions::new().append(true).open(&path).context(|| format!("opening {}", path.display()))?;
-            let notice = format!("[gapless: the output grew past {LOG_BYTES} bytes and begins anew here]\n");
-            log.set_len(0).and_then(|()| log.write_all(notice.as_bytes())).context(|| format!("shortening {}", path.display()))?;
-        }
-        Ok(())
-    }
-
     /// Writes a destroyed node's tombstone and removes its folder; its log is kept.
     pub fn bury(&self, key: &Key) -> Result<(), Error> {
         if !self.is_buried(key) {
             file::write(&self.tombstones.join(key.as_str()), &Tombstone { address: self.address(key) })?;
         }
-        let log = self.log(key);
-        if log.exists() {
-            fs::rename(&log, self.buried_log(key)).context(|| format!("keeping the log {}", log.display()))?;
-        }
+        self.keep_log(key, &self.log(key))?;
         file::remove_folder(&self.folder(key))
+    }
+
+    /// Keeps the output of a machine that goes.
+    pub fn keep_log(&self, key: &Key, log: &Path) -> Result<(), Error> {
+        if !log.exists() {
+            return Ok(());
+        }
+        fs::rename(log, self.buried_log(key)).context(|| format!("keeping the log {}", log.display()))
+    }
+
+    /// Whether a group had nodes and all of them were destroyed.
+    pub fn is_group_gone(&self, service: &ServiceName, group: GroupId) -> Result<bool, Error> {
+        let of_group = |node: &NodeId| node.group == group;
+        if self.of(service)?.iter().any(of_group) {
+            return Ok(false);
+        }
+        let prefix = Key::service_prefix(service);
+        let buried = file::names(&self.tombstones)?;
+        Ok(buried.iter().filter_map(|name| name.strip_prefix(&prefix)?.parse().ok()).any(|node| of_group(&node)))
     }
 
     /// Removes the oldest logs of destroyed nodes beyond [`LOGS_KEPT`].

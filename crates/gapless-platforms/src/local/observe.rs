@@ -12,8 +12,8 @@ use std::path::PathBuf;
 /// What was seen of the proxies at the last look at a service: the mark from which changes count.
 #[derive(Clone, Debug, Default)]
 pub struct Looked {
-    /// How many ends of nodes had been seen.
-    pub exits: u64,
+    /// How much news of nodes there had been.
+    pub news: u64,
     /// The revision of every worker that answered.
     pub revisions: BTreeMap<PathBuf, u64>,
     /// Every worker's name.
@@ -22,9 +22,9 @@ pub struct Looked {
 
 impl Looked {
     /// The mark of a look.
-    pub fn new(exits: u64, workers: &[WorkerSeen]) -> Self {
+    pub fn new(news: u64, workers: &[WorkerSeen]) -> Self {
         let revision = |worker: &WorkerSeen| Some((worker.socket.clone()?, worker.status.as_ref()?.revision));
-        Self { exits, revisions: workers.iter().filter_map(revision).collect(), workers: names(workers) }
+        Self { news, revisions: workers.iter().filter_map(revision).collect(), workers: names(workers) }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Processes that are not our children, or are only by inheritance: known by pid and start, watched through a pidfd.
 
+use gapless_engine::declaration::StopSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::param::clock_ticks_per_second;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::time::Duration;
@@ -76,15 +78,30 @@ impl Process {
         status.exit_status().map(End::Exited).or_else(|| status.terminating_signal().map(End::Killed))
     }
 
+    /// Ends the whole group that this process leads, at once. It must be a child that was not waited for, or be known to be where only its own kind is, so that nobody else
+    /// has its number.
+    pub fn kill_group(&self) {
+        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.descriptor().is_some()) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+
+    /// How long ago it began.
+    pub fn age(&self) -> Duration {
+        let began = Duration::from_millis(self.start_ticks.saturating_mul(1000) / clock_ticks_per_second().max(1));
+        uptime().saturating_sub(began)
+    }
+
     /// Asks it to end; `false` when nobody is there who could hear it. An init process that has no handler for the signal never sees it
     /// (pid_namespaces(7)): then its children are asked.
-    pub fn terminate(&self, descriptor: &OwnedFd) -> bool {
-        if catches(self.pid, Signal::TERM) {
-            return pidfd_send_signal(descriptor, Signal::TERM).is_ok();
+    pub fn ask_to_end(&self, descriptor: &OwnedFd, signal: StopSignal) -> bool {
+        let signal = kernel_signal(signal);
+        if catches(self.pid, signal) {
+            return pidfd_send_signal(descriptor, signal).is_ok();
         }
         let is_child = |pid| parent(pid) == Some(self.pid);
         let children = children(self.pid).into_iter().filter_map(|child| descriptor_if(child, is_child));
-        children.filter(|child| pidfd_send_signal(child, Signal::TERM).is_ok()).count() > 0
+        children.filter(|child| pidfd_send_signal(child, signal).is_ok()).count() > 0
     }
 }
 
@@ -93,6 +110,25 @@ impl Process {
 pub fn descriptor_if(pid: i32, is_meant: impl Fn(i32) -> bool) -> Option<OwnedFd> {
     let descriptor = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     is_meant(pid).then_some(descriptor)
+}
+
+fn kernel_signal(signal: StopSignal) -> Signal {
+    match signal {
+        StopSignal::Term => Signal::TERM,
+        StopSignal::Quit => Signal::QUIT,
+        StopSignal::Int => Signal::INT,
+        StopSignal::Hup => Signal::HUP,
+        StopSignal::Usr1 => Signal::USR1,
+        StopSignal::Usr2 => Signal::USR2,
+        StopSignal::Winch => Signal::WINCH,
+    }
+}
+
+/// How long the machine has run, sleep included, as the starts of processes are counted (proc(5), `uptime`).
+fn uptime() -> Duration {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
 /// Ends the process at once. The init of a pid namespace takes all its processes with it.
@@ -123,7 +159,8 @@ fn stat(pid: i32) -> Option<(char, u64)> {
     Some((state, start))
 }
 
-fn boot() -> String {
+/// Which start of the machine this is.
+pub fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string()
 }
 
@@ -164,6 +201,9 @@ mod tests {
         let descriptor = process.descriptor().unwrap();
         assert!(process.is_alive());
         assert!(!wait(&descriptor, Duration::from_millis(5)));
+        assert!(process.age() < Duration::from_secs(60), "{:?}", process.age());
+        let test = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(test.age() >= process.age(), "a child is older than its parent");
         drop(child.stdin.take());
         assert!(wait(&descriptor, Duration::from_secs(10)));
         assert!(!process.is_alive());

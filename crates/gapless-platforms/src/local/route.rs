@@ -36,6 +36,17 @@ impl Routes {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether a service ever had a route.
+    pub fn is_known(&self, service: &ServiceName) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).services.contains_key(&service.to_string())
+    }
+
+    /// Whether a service's route names anybody.
+    pub fn has_members(&self, service: &ServiceName) -> bool {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.services.get(&service.to_string()).is_some_and(|route| !route.members.is_empty())
+    }
+
     /// Keeps a service's route, unless one of the same or a later generation is kept.
     ///
     /// # Errors
@@ -89,7 +100,7 @@ pub fn service_route(
             .ok_or_else(|| Error::new(format!("the route names {node}, but no declaration of {release} came with it")))?;
         let address = address(*node)
             .ok_or_else(|| Error::new(format!("the route of {service} names {node}, which does not exist")).kind(ErrorKind::NotFound))?;
-        members.insert(node.to_string(), member(declaration, *node, weight.0, address));
+        members.insert(node.to_string(), member(declaration, *node, weight.0, address)?);
     }
     // During a move two releases are members: the host is that of the newest one that has traffic.
     let serving = route.members.iter().filter(|(_, weight)| weight.0 > 0).map(|(node, _)| node.group.release).max();
@@ -101,9 +112,13 @@ pub fn service_route(
     Ok(ServiceRoute { generation: route.generation.0, host, members, retry: treatment.retry, hold_ms: milliseconds(treatment.hold) })
 }
 
-fn member(declaration: &ServiceDeclaration, node: NodeId, weight: u16, address: Ipv4Addr) -> Member {
-    Member {
-        address: SocketAddr::from((address, declaration.node.port.unwrap_or_default())),
+fn member(declaration: &ServiceDeclaration, node: NodeId, weight: u16, address: Ipv4Addr) -> Result<Member, Error> {
+    let Some(port) = declaration.node.port else {
+        let error = Error::new(format!("the route of {} names {node}, which is a worker's and has no port", declaration.service));
+        return Err(error.kind(ErrorKind::Invalid));
+    };
+    Ok(Member {
+        address: SocketAddr::from((address, port)),
         weight,
         release: format!("{}-{}", declaration.service.service(), node.group.release),
         check: Check {
@@ -113,7 +128,7 @@ fn member(declaration: &ServiceDeclaration, node: NodeId, weight: u16, address: 
             passes: declaration.policy.gate_passes,
             failures: declaration.policy.gate_failures,
         },
-    }
+    })
 }
 
 /// A span in whole milliseconds.

@@ -1,7 +1,9 @@
 //! Build nodes and sandboxes. They belong to a build that a running server does: what an earlier server left of them is removed when the platform is opened.
 
+use super::blueprint::DEFAULT_PATH;
 use super::bundle::{Confinement, Identity, Mount};
-use super::group::DEFAULT_PATH;
+use super::capacity::meminfo_bytes;
+use super::lease::Lease;
 use super::machine::{Ground, MachineRemains, MachineRequest, Root, Start};
 use super::names::Key;
 use super::process::{End, Process};
@@ -44,12 +46,7 @@ fn memory_limit(most: u64, part: u64, host: Option<u64>) -> u64 {
 
 /// The host's memory in bytes (proc(5), `MemTotal` in KiB).
 fn host_memory() -> Option<u64> {
-    total(&fs::read_to_string("/proc/meminfo").ok()?)
-}
-
-fn total(meminfo: &str) -> Option<u64> {
-    let kibibytes: u64 = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
-    kibibytes.checked_mul(1024)
+    meminfo_bytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal")
 }
 
 /// What is decided of a bench or a sandbox before anything of it exists.
@@ -58,6 +55,9 @@ struct BenchRecord {
     address: Ipv4Addr,
     /// The kernel's folder beside a bench's upper tree.
     work: Option<PathBuf>,
+    /// The life of the server that made it.
+    #[serde(default)]
+    lease: Option<Lease>,
 }
 
 fn folder(ground: &Ground, key: &Key) -> PathBuf {
@@ -71,7 +71,7 @@ fn record(ground: &Ground, key: &Key) -> Result<Option<BenchRecord>, Error> {
 fn decide(ground: &Ground, key: &Key, outbound: bool, work: Option<PathBuf>) -> Result<Ipv4Addr, Error> {
     let address = ground.next_address(outbound, &BTreeSet::new())?;
     file::make_folder(&folder(ground, key), 0o700)?;
-    file::write(&folder(ground, key).join("bench.json"), &BenchRecord { address, work })?;
+    file::write(&folder(ground, key).join("bench.json"), &BenchRecord { address, work, lease: Some(ground.lease.clone()) })?;
     Ok(address)
 }
 
@@ -79,21 +79,44 @@ fn decide(ground: &Ground, key: &Key, outbound: bool, work: Option<PathBuf>) -> 
 fn remove(ground: &Ground, key: &Key, grace: Duration) -> Result<(), Error> {
     let record = record(ground, key)?;
     let address = record.as_ref().map(|record| record.address);
-    ground.remove(&[MachineRemains { key: key.clone(), address, grace }]).into_iter().collect::<Result<(), Error>>()?;
+    ground.remove_one(MachineRemains { grace, ..MachineRemains::at_once(key.clone(), address) })?;
     if let Some(work) = record.and_then(|record| record.work) {
         file::remove_folder(&work)?;
     }
     file::remove_folder(&folder(ground, key))
 }
 
+/// Which benches and sandboxes of this platform the life of this server answers for, and of which nobody's life does any more.
+pub fn leases(platform: &Path, life: Option<&Lease>) -> Result<(BTreeSet<String>, BTreeSet<String>), Error> {
+    let mut held = BTreeSet::new();
+    let mut over = BTreeSet::new();
+    let is_held = life.is_none_or(Lease::is_held);
+    for name in file::names(&platform.join("benches"))?.into_iter().filter(|name| Key::parse(name).is_some()) {
+        let record: Option<BenchRecord> = file::read(&platform.join("benches").join(&name).join("bench.json"))?;
+        // Without a record it is just being decided, or was when the server ended.
+        let held_by_life = record.is_none_or(|record| record.lease.as_ref() == life);
+        if is_held && held_by_life {
+            held.insert(name)
+        } else {
+            over.insert(name)
+        };
+    }
+    Ok((held, over))
+}
+
+/// Removes the folders of a bench of which nothing else is left.
+pub fn remove_folders(bench: &Path) -> Result<(), Error> {
+    let record: Option<BenchRecord> = file::read(&bench.join("bench.json"))?;
+    if let Some(work) = record.and_then(|record| record.work) {
+        file::remove_folder(&work)?;
+    }
+    file::remove_folder(bench)
+}
+
 /// Removes all benches and sandboxes.
 pub fn remove_all(ground: &Ground) -> Result<(), Error> {
     for name in file::names(&ground.folder.join("benches"))? {
-        let key = match name.split_once('.') {
-            Some(("bench", name)) => Key::bench(name)?,
-            Some(("sandbox", name)) => Key::sandbox(name)?,
-            _ => continue,
-        };
+        let Some(key) = Key::parse(&name) else { continue };
         remove(ground, &key, Duration::ZERO).context(|| format!("removing {key}, which an earlier server left"))?;
     }
     Ok(())
@@ -140,9 +163,8 @@ fn start_bench(ground: &Ground, request: &BenchRequest, key: &Key, address: Ipv4
         log: request.log.clone(),
     };
     ground.prepare(&machine)?;
-    let links = ground.network.link_commands(key, address);
-    ground.helpers.run(Command::new("ip").args(["-batch", "-"]), &links).context(|| "linking it to the bridge".into())?;
-    network::in_namespace(&ground.helpers, &ground.network.namespace(key), &ground.network.interface_commands(address))?;
+    ground.link(std::slice::from_ref(&machine)).context(|| "linking it to the bridge".into())?;
+    ground.connect(&machine)?;
     match ground.start(&machine)? {
         Start::Running(_) => Ok(Bench { name: request.name.clone(), address: address.into() }),
         Start::Refused(reason) => Err(Error::new(reason)),
@@ -318,8 +340,6 @@ mod tests {
     #[test]
     fn a_build_leaves_the_host_some_memory() {
         const GIB: u64 = 1024 * 1024 * 1024;
-        assert_eq!(total("MemTotal:       25165824 kB\nMemFree: 1 kB\n"), Some(24 * GIB));
-        assert_eq!(total("MemFree: 1 kB\n"), None);
         for (host, bench, sandbox) in [(Some(64 * GIB), 8 * GIB, 2 * GIB), (Some(4 * GIB), 2 * GIB, GIB), (None, 8 * GIB, 2 * GIB)] {
             assert_eq!(memory_limit(BENCH_MEMORY, BENCH_PART, host), bench);
             assert_eq!(memory_limit(SANDBOX_MEMORY, SANDBOX_PART, host), sandbox);

@@ -163,6 +163,27 @@ async fn host_and_nodes_know_the_way_to_each_other_for_good() {
     assert_eq!(hardware(), before, "the bridge has another address with other machines: those that stay lose it");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_of_a_node_says_whose_it_is() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(7), 1).await.unwrap();
+    let (id, key) = (&installation.id, "hello.web.r1-i7-n0");
+    let runtime = installation.state().join("platform/runc");
+    let container = format!("gl{id}.{key}");
+    let state = Command::new("runc").arg("--root").arg(&runtime).args(["state", &container]).output().unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state.stdout).unwrap();
+    let expected = serde_json::json!({
+        "gapless.installation": id, "gapless.machine": key, "gapless.project": "hello", "gapless.service": "hello/web",
+        "gapless.release": "web-r1", "gapless.lease": "group r1-i7",
+    });
+    assert_eq!(state["annotations"], expected);
+    let links = std::fs::read_dir("/sys/class/net").unwrap().flatten().map(|entry| entry.path());
+    let link = links.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("gv{id}"))).unwrap();
+    assert_eq!(std::fs::read_to_string(link.join("ifalias")).unwrap().trim(), format!("gapless:{id}:{key}"));
+    assert!(std::path::Path::new("/run/netns").join(&container).exists());
+}
+
 fn ip(arguments: &[&str]) -> Output {
     Command::new("ip").args(arguments).output().unwrap()
 }
@@ -363,6 +384,8 @@ async fn a_node_that_is_killed_is_noticed_at_once() {
     let platform = installation.open().await;
     let node = group(1).node(0);
     platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    // Its last words are written by then.
+    answer(platform.address(&service(), node).unwrap());
     platform.observe(&service()).await.unwrap();
     kill(&installation.state().join("platform/nodes/hello.web.r1-i1-n0/bundle/pid"));
     let begun = Instant::now();

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 fn main() {
@@ -12,9 +13,87 @@ fn main() {
             println!("{}", arguments[3]);
             std::process::exit(arguments[2].parse().unwrap());
         }
+        Some("work") => work(&arguments[2]),
+        Some("task") => task(&arguments[2..]),
+        Some("check") => check(&arguments[2..]),
         Some("probe") => arguments[2..].iter().for_each(|probe| println!("{probe} -> {}", outcome(probe))),
         other => panic!("unknown: {other:?}"),
     }
+}
+
+/// How often this process was asked to end.
+static ASKED: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn asked(_signal: i32) {
+    ASKED.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Works until it was asked to end, by whatever signal, and may. Writes down each time that it was asked.
+fn work(folder: &str) {
+    const SIGHUP: i32 = 1;
+    const SIGQUIT: i32 = 3;
+    const SIGTERM: i32 = 15;
+    unsafe extern "C" {
+        fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
+    }
+    for (number, name) in [(SIGHUP, "HUP"), (SIGQUIT, "QUIT"), (SIGTERM, "TERM")] {
+        // SAFETY: the handler only counts.
+        unsafe { signal(number, asked) };
+        println!("listens to {name}");
+    }
+    let mut written = 0;
+    loop {
+        while written < ASKED.load(Ordering::SeqCst) {
+            add(folder, "asked");
+            written += 1;
+        }
+        if written > 0 && std::path::Path::new(folder).join("let-end").exists() {
+            println!("worked");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A task: `FOLDER STATUS`, or `FOLDER wait` to end well once it may, or `FOLDER hang`, or `FOLDER MILLISECONDSms`. Writes down that it was begun.
+fn task(arguments: &[String]) {
+    let (folder, how) = (&arguments[0], arguments[1].as_str());
+    add(folder, "runs");
+    println!("begun as {}", std::fs::read_to_string("/etc/hostname").unwrap().trim());
+    match how {
+        "wait" => {
+            while !std::path::Path::new(folder).join("let-end").exists() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        "hang" => std::thread::sleep(Duration::from_secs(3600)),
+        _ => match how.strip_suffix("ms") {
+            Some(span) => std::thread::sleep(Duration::from_millis(span.parse().unwrap())),
+            None => {
+                println!("the last words");
+                std::process::exit(how.parse().unwrap());
+            }
+        },
+    }
+    println!("done");
+}
+
+/// A check: passes if a file is there; hangs if another one is.
+fn check(arguments: &[String]) {
+    while std::path::Path::new(&arguments[1]).exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if !std::path::Path::new(&arguments[0]).exists() {
+        println!("there is no {}", arguments[0]);
+        std::process::exit(3);
+    }
+}
+
+/// Adds a line to a file.
+fn add(folder: &str, name: &str) {
+    let path = std::path::Path::new(folder).join(name);
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+    file.write_all(b"once\n").unwrap();
 }
 
 fn serve(port: &str) {

@@ -77,6 +77,39 @@ pub fn serving() -> ServiceDeclaration {
     declaration(&["serve", "80"])
 }
 
+/// Where the nodes have a volume that the tests look into.
+pub const VOLUME: &str = "/kept";
+
+/// A worker that works until it was asked to end and may, with this check.
+pub fn worker(check: CheckKind) -> ServiceDeclaration {
+    let mut worker = with_volume(declaration(&["work", VOLUME]));
+    worker.node.port = None;
+    worker.health.kind = check;
+    worker
+}
+
+/// A check by the program: passes if there is a file `ok` in the volume; hangs if there is one `hang`.
+pub fn check_command() -> CheckKind {
+    CheckKind::Command { command: [PROGRAM, "check", "/kept/ok", "/kept/hang"].map(str::to_string).to_vec() }
+}
+
+/// The command of a task that behaves so: see the program.
+pub fn task_command(how: &str) -> Vec<String> {
+    [PROGRAM, "task", VOLUME, how].map(str::to_string).to_vec()
+}
+
+/// Nodes that serve, with a release command.
+pub fn with_release_command(how: &str) -> ServiceDeclaration {
+    let mut serving = with_volume(serving());
+    serving.tasks.release_command = Some(task_command(how));
+    serving
+}
+
+fn with_volume(mut declaration: ServiceDeclaration) -> ServiceDeclaration {
+    declaration.node.volumes.insert("kept".to_string(), VOLUME.into());
+    declaration
+}
+
 /// A group of release 1.
 pub fn group(instance: u64) -> GroupId {
     GroupId { release: ReleaseNumber(1), instance: InstanceId(instance) }

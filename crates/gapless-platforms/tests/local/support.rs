@@ -34,6 +34,23 @@ impl Installation {
         self.folder.path().join("image")
     }
 
+    /// A file of the volume that the tests' nodes have.
+    pub fn in_volume(&self, name: &str) -> PathBuf {
+        self.state().join("volumes/hello/kept").join(name)
+    }
+
+    /// Puts a file into the volume.
+    pub fn put(&self, name: &str) {
+        fs::create_dir_all(self.in_volume("")).unwrap();
+        fs::write(self.in_volume(name), "").unwrap();
+    }
+
+    /// How many lines a file of the volume has; none if it is not there.
+    pub fn lines(&self, name: &str) -> u32 {
+        let text = fs::read_to_string(self.in_volume(name)).unwrap_or_default();
+        u32::try_from(text.lines().count()).unwrap()
+    }
+
     pub fn leftovers(&self) -> Leftovers {
         Leftovers::of(&self.id, &self.state()).unwrap()
     }

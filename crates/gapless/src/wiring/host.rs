@@ -4,9 +4,7 @@ use super::doctor;
 use async_trait::async_trait;
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
-use gapless_core::node::NodeId;
 use gapless_engine::error::{Context, Error, ErrorKind};
-use gapless_engine::platform::Platform;
 use gapless_images::build::Builder;
 use gapless_images::unpack::ImageStore;
 use gapless_platforms::local::LocalPlatform;
@@ -32,17 +30,9 @@ pub struct LocalHost {
 #[async_trait]
 impl Host for LocalHost {
     async fn logs(&self, service: &ServiceName, node: Option<&str>) -> Result<Vec<Log>, Error> {
-        let alive = self.platform.peek(service).await?.nodes;
-        let names = match node {
-            Some(name) => vec![name.parse::<NodeId>().map_err(|error| Error::new(error.to_string()).kind(ErrorKind::Invalid))?],
-            None => self.platform.outputs(service)?,
-        };
-        let mut logs = Vec::new();
-        for name in names {
-            let path = self.platform.output(service, name);
-            let Some(path) = path else { continue };
-            logs.push(read(name.to_string(), &path, alive.contains_key(&name))?);
-        }
+        let mut kept = self.platform.outputs(service)?;
+        kept.retain(|output| node.is_none_or(|name| output.of == name));
+        let logs = kept.into_iter().map(|output| read(output.of, &output.path, output.exists)).collect::<Result<Vec<_>, Error>>()?;
         match node {
             Some(name) if logs.is_empty() => {
                 let hint = "`gapless logs` without a node lists what is kept: the output of nodes that are gone is kept for a while only";
