@@ -9,6 +9,8 @@ mod project;
 #[path = "system/provisioned.rs"]
 mod provisioned;
 
+#[path = "system/backup.rs"]
+mod backup;
 #[path = "system/crash.rs"]
 mod crash;
 

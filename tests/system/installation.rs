@@ -55,6 +55,16 @@ impl Installation {
         Installation::without_processes(name).started(settings).await
     }
 
+    /// A running proxy and server on a state folder that a backup is put into first: a machine that knows nothing but the backup.
+    pub async fn restored(name: &str, backup: &Path, settings: &ServerSettings) -> Installation {
+        let mut installation = Installation::without_processes(name);
+        let (status, printed, said) = installation.run(&installation.root, "restore", &[backup.to_str().expect("a name in UTF-8")]);
+        assert_eq!(status, 0, "{printed}{said}");
+        installation.start_proxy().await;
+        installation.start_server(settings).await;
+        installation
+    }
+
     /// The same, with the server's state in a folder of the caller's.
     pub async fn start_with_state(name: &str, state: PathBuf, settings: &ServerSettings) -> Installation {
         let mut installation = Installation::without_processes(name);

@@ -174,11 +174,8 @@ impl Engine {
     pub async fn start(parts: Parts) -> Result<Engine, Error> {
         let mut recovered = Vec::new();
         for service in recovery::services(&parts).await? {
-            let replayed = match recovery::read(&parts, &service).await {
-                Ok(records) => recovery::replay(&service, &records),
-                Err(error) => Err(error),
-            };
-            recovered.push((service.clone(), replayed.context(|| format!("recovering {service}"))));
+            let replayed = recovery::recovered(&parts, &service).await;
+            recovered.push((service, replayed));
         }
         let last = recovered.iter().filter_map(|(_, replayed)| replayed.as_ref().ok()).map(|replayed| replayed.at).max();
         parts.clock.go_on_from(last.unwrap_or_default());
@@ -515,6 +512,18 @@ mod tests {
             tokio::task::yield_now().await;
         }
         engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_stopped_leaves_a_state_to_begin_at() {
+        let fake = Arc::new(Fake::default());
+        let engine = Engine::start(fake.parts()).await.expect("it starts");
+        engine.declare(fake::declaration(1)).await.expect("it is sound");
+        engine.stop().await;
+        let state = engine.state(&fake::web()).expect("a state");
+        assert_eq!(fake.kept_at(), [Sequence(fake.journal().len() as u64)]);
+        let recovered = recovery::recover(&*fake, &fake::web()).expect("it recovers");
+        assert_eq!((&recovered.state, recovered.kept), (&*state, recovered.last));
     }
 
     #[tokio::test]

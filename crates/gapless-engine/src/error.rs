@@ -23,6 +23,8 @@ pub enum ErrorKind {
     NoRoom,
     /// A person's input is at fault.
     Invalid,
+    /// Another writer has taken over: nothing was written, and this one writes nothing any more.
+    Fenced,
 }
 
 impl Error {

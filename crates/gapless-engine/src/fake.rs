@@ -19,6 +19,7 @@ use gapless_core::observation::Observation;
 use gapless_core::policy::Policy;
 use gapless_core::release::ArtifactVersion;
 use gapless_core::route::Route;
+use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -74,6 +75,7 @@ pub(crate) struct Fake {
 #[derive(Default)]
 struct Kept {
     journal: Vec<JournalRecord>,
+    states: Vec<(Sequence, Instant, ServiceState)>,
     declarations: BTreeMap<Digest, ServiceDeclaration>,
     seen: Observation,
     carried_out: Vec<&'static str>,
@@ -93,32 +95,37 @@ impl Fake {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn inside(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().expect("what is kept")
     }
 
     pub(crate) fn journal(&self) -> Vec<JournalRecord> {
-        self.kept().journal.clone()
+        self.inside().journal.clone()
+    }
+
+    /// After which records a state was kept.
+    pub(crate) fn kept_at(&self) -> Vec<Sequence> {
+        self.inside().states.iter().map(|(sequence, ..)| *sequence).collect()
     }
 
     /// The last record was written at this time.
     pub(crate) fn write_as_of(&self, at: Instant) {
-        if let Some(last) = self.kept().journal.last_mut() {
+        if let Some(last) = self.inside().journal.last_mut() {
             last.at = at;
         }
     }
 
     pub(crate) fn show(&self, seen: Observation) {
-        self.kept().seen = seen;
+        self.inside().seen = seen;
     }
 
     pub(crate) fn carried_out(&self) -> Vec<&'static str> {
-        self.kept().carried_out.clone()
+        self.inside().carried_out.clone()
     }
 
     /// How often somebody looked or waited for something to see.
     pub(crate) fn looks(&self) -> u32 {
-        self.kept().looks
+        self.inside().looks
     }
 
     pub(crate) fn hang(&self, effect: &'static str) {
@@ -132,7 +139,7 @@ impl Fake {
     }
 
     async fn carry_out(&self, effect: &'static str) -> Result<(), Error> {
-        self.kept().carried_out.push(effect);
+        self.inside().carried_out.push(effect);
         let mut hanging = self.hanging.subscribe();
         hanging.wait_for(|hanging| !hanging.contains(effect)).await.map(drop).map_err(|_| Error::new("the world ended"))
     }
@@ -181,20 +188,20 @@ impl Platform for Fake {
     }
 
     async fn observe(&self, _service: &ServiceName) -> Result<Observation, Error> {
-        let mut kept = self.kept();
+        let mut kept = self.inside();
         kept.looks += 1;
         Ok(kept.seen.clone())
     }
 
     async fn changed(&self, _service: &ServiceName, at_most: Duration) {
-        self.kept().looks += 1;
+        self.inside().looks += 1;
         tokio::time::sleep(at_most).await;
     }
 }
 
 impl Journal for Fake {
     fn append(&self, _service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
-        let mut kept = self.kept();
+        let mut kept = self.inside();
         kept.journal.push(record.clone());
         Ok(Sequence(kept.journal.len() as u64))
     }
@@ -203,8 +210,17 @@ impl Journal for Fake {
         Ok((1..).map(Sequence).zip(self.journal()).collect())
     }
 
+    fn keep(&self, _service: &ServiceName, sequence: Sequence, at: Instant, state: &ServiceState) -> Result<(), Error> {
+        self.inside().states.push((sequence, at, state.clone()));
+        Ok(())
+    }
+
+    fn kept(&self, _service: &ServiceName) -> Result<Option<(Sequence, Instant, ServiceState)>, Error> {
+        Ok(self.inside().states.last().cloned())
+    }
+
     fn services(&self) -> Result<Vec<ServiceName>, Error> {
-        Ok(if self.kept().journal.is_empty() { Vec::new() } else { vec![web()] })
+        Ok(if self.inside().journal.is_empty() { Vec::new() } else { vec![web()] })
     }
 }
 
@@ -218,12 +234,12 @@ impl Records for Fake {
     }
 
     fn put_declaration(&self, content: Digest, declaration: &ServiceDeclaration) -> Result<(), Error> {
-        self.kept().declarations.insert(content, declaration.clone());
+        self.inside().declarations.insert(content, declaration.clone());
         Ok(())
     }
 
     fn declaration(&self, content: Digest) -> Result<ServiceDeclaration, Error> {
-        let known = self.kept().declarations.get(&content).cloned();
+        let known = self.inside().declarations.get(&content).cloned();
         Ok(known.unwrap_or_else(|| declaration(1)))
     }
 
@@ -236,16 +252,16 @@ impl Records for Fake {
     }
 
     fn revocations(&self, _artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
-        Ok(self.kept().revocations.clone())
+        Ok(self.inside().revocations.clone())
     }
 
     fn put_revocation(&self, _artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error> {
-        self.kept().revocations.insert(version, revocation.clone());
+        self.inside().revocations.insert(version, revocation.clone());
         Ok(())
     }
 
     fn remove_revocation(&self, _artifact: &str, version: ArtifactVersion) -> Result<(), Error> {
-        self.kept().revocations.remove(&version);
+        self.inside().revocations.remove(&version);
         Ok(())
     }
 

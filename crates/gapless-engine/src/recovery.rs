@@ -1,8 +1,8 @@
 //! Recovery: a journal becomes a state again, through the same function that wrote it.
 
 use crate::engine::Parts;
-use crate::error::{Context, Error};
-use crate::store::{JournalRecord, Sequence};
+use crate::error::{Context, Error, ErrorKind};
+use crate::store::{Journal, JournalRecord, Sequence};
 use gapless_core::effect::{Effect, EffectId};
 use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
@@ -19,25 +19,54 @@ pub struct Replayed {
     pub last: Sequence,
     /// The last record's time.
     pub at: Instant,
+    /// The record after which a kept state began; 0 when everything was replayed.
+    pub kept: Sequence,
 }
 
-/// Replays a journal.
+/// What a service's journal amounts to: the latest kept state that can be used, and what comes after it replayed. Without one, the whole journal is.
+///
+/// Only what is replayed is compared with what this program decides: a newer version goes on from a kept state also when it would decide older records differently.
+///
+/// # Errors
+/// As [`replay`], and when the journal cannot be read.
+pub fn recover(journal: &dyn Journal, service: &ServiceName) -> Result<Replayed, Error> {
+    match begin(journal, service)? {
+        Some((kept, records)) => go_on(service, kept, &records),
+        None => replay(service, &journal.read(service)?),
+    }
+}
+
+/// A state to begin at, with the records that come after it. It is passed over if its own record is not in the journal, as after a part of a backup was put back.
+fn begin(journal: &dyn Journal, service: &ServiceName) -> Result<Option<(Replayed, Vec<(Sequence, JournalRecord)>)>, Error> {
+    let Some((kept, at, state)) = journal.kept(service)? else { return Ok(None) };
+    let mut records = journal.read_after(service, Sequence(kept.0.saturating_sub(1)))?;
+    let own = (!records.is_empty()).then(|| records.remove(0));
+    let is_own = own.is_some_and(|(sequence, record)| sequence == kept && record.at == at);
+    Ok(is_own.then_some((Replayed { state, last: kept, at, kept }, records)))
+}
+
+/// Replays a whole journal.
 ///
 /// # Errors
 /// When the records are not numbered from 1 without gaps, or when this program decides differently on an event than the journal says was decided: another version wrote
 /// it.
 pub fn replay(service: &ServiceName, records: &[(Sequence, JournalRecord)]) -> Result<Replayed, Error> {
-    let mut replayed = Replayed::default();
+    go_on(service, Replayed::default(), records)
+}
+
+fn go_on(service: &ServiceName, from: Replayed, records: &[(Sequence, JournalRecord)]) -> Result<Replayed, Error> {
+    let mut replayed = from;
     for (sequence, record) in records {
         if sequence.0 != replayed.last.0 + 1 {
             return Err(Error::new(format!("record {} of {service} is missing from the journal", replayed.last.0 + 1))
-                .hint("restore the server's state folder from a backup"));
+                .kind(ErrorKind::Corrupt)
+                .hint("give the server a state folder from a backup: `gapless restore FILE`"));
         }
         let decided = step(&replayed.state, &record.event, record.at);
         if decided.effects != record.effects {
             return Err(differs(service, *sequence, &decided, record));
         }
-        replayed = Replayed { state: decided.state, last: *sequence, at: record.at };
+        replayed = Replayed { state: decided.state, last: *sequence, at: record.at, kept: replayed.kept };
     }
     Ok(replayed)
 }
@@ -49,7 +78,7 @@ fn differs(service: &ServiceName, sequence: Sequence, decided: &Step, record: &J
         names(&record.effects),
         names(&decided.effects),
     ))
-    .hint("start the version of gapless that wrote the journal, and let its rollouts end before you change it")
+    .hint("start the version of gapless that wrote the journal, and stop it in order (SIGTERM) before you change it: it leaves a state to begin at")
 }
 
 fn names(effects: &[(EffectId, Effect)]) -> String {
@@ -89,11 +118,10 @@ pub async fn diagnose(parts: &Parts) -> Result<Vec<Diagnosis>, Error> {
 }
 
 async fn diagnose_service(parts: &Parts, service: ServiceName) -> Diagnosis {
-    let read = read(parts, &service).await;
-    let records = read.as_ref().map_or(0, |records| records.len() as u64);
-    let replayed = match read.and_then(|records| replay(&service, &records)) {
+    let replayed = match recovered(parts, &service).await {
         Ok(replayed) => replayed,
         Err(error) => {
+            let records = read(parts, &service).await.map_or(0, |records| records.len() as u64);
             return Diagnosis { service, records, state: Err(error), pending: Vec::new(), would_do: Vec::new(), unseen: None };
         }
     };
@@ -107,7 +135,7 @@ async fn diagnose_service(parts: &Parts, service: ServiceName) -> Diagnosis {
         }
         Err(error) => Some(error),
     };
-    Diagnosis { service, records, state: Ok(replayed.state), pending, would_do, unseen }
+    Diagnosis { service, records: replayed.last.0, state: Ok(replayed.state), pending, would_do, unseen }
 }
 
 /// Every service with a journal.
@@ -116,10 +144,22 @@ pub(crate) async fn services(parts: &Parts) -> Result<Vec<ServiceName>, Error> {
     blocking(move || journal.services()).await.context(|| "listing the services of the journal".to_string())
 }
 
+/// What a service's journal amounts to, as [`recover`] says.
+pub(crate) async fn recovered(parts: &Parts, service: &ServiceName) -> Result<Replayed, Error> {
+    let (journal, name) = (parts.journal.clone(), service.clone());
+    blocking(move || recover(&*journal, &name)).await.context(|| format!("recovering {service}"))
+}
+
 /// A service's journal.
 pub(crate) async fn read(parts: &Parts, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
     let (journal, name) = (parts.journal.clone(), service.clone());
     blocking(move || journal.read(&name)).await.context(|| format!("reading the journal of {service}"))
+}
+
+/// The records of a service that come after this one.
+pub(crate) async fn read_after(parts: &Parts, service: &ServiceName, after: Sequence) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
+    let (journal, name) = (parts.journal.clone(), service.clone());
+    blocking(move || journal.read_after(&name, after)).await.context(|| format!("reading the journal of {service}"))
 }
 
 /// Runs a call that waits for a disk where it holds nothing else up.

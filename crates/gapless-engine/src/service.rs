@@ -15,6 +15,7 @@ use gapless_core::event::{Event, Failure};
 use gapless_core::invariant::check;
 use gapless_core::name::ServiceName;
 use gapless_core::node::GroupId;
+use gapless_core::notice::Notice;
 use gapless_core::release::ReleaseNumber;
 use gapless_core::rollout::{Refusal, Step, step};
 use gapless_core::service::ServiceState;
@@ -40,6 +41,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest such wait: how long room may be there before the engine notices.
 const PAUSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A state is kept after so many records: what a start replays at most. A rollout writes some thirty, and a step takes well under a millisecond.
+const KEEP_EVERY: u64 = 256;
+
+/// At the end of a rollout a state is kept if the last one is older than this, in records. There a state is small, and a start finds nothing half done.
+const KEEP_AT_END: u64 = 64;
 
 /// Something a person wants of a service.
 pub(crate) struct Wish {
@@ -73,6 +80,8 @@ pub(crate) struct Service {
     name: ServiceName,
     state: Arc<ServiceState>,
     last: Sequence,
+    /// The record after which a state was kept last.
+    kept: Sequence,
     at: Instant,
     published: watch::Sender<Arc<ServiceState>>,
     troubled: watch::Sender<Option<Error>>,
@@ -86,8 +95,8 @@ pub(crate) struct Service {
     limit: fn(&Effect) -> Duration,
     /// Events that must not be lost and are not in the journal yet, the oldest first.
     unwritten: VecDeque<Event>,
-    /// The journal failed so that nobody knows whether its last record is there.
-    in_doubt: bool,
+    /// The journal failed so that nobody knows whether this record is there.
+    in_doubt: Option<Arc<JournalRecord>>,
     pause: Option<Duration>,
     look: bool,
 }
@@ -107,6 +116,7 @@ impl Service {
             name,
             state: Arc::new(replayed.state),
             last: replayed.last,
+            kept: replayed.kept,
             at: replayed.at,
             published,
             troubled,
@@ -117,7 +127,7 @@ impl Service {
             turns: BTreeMap::new(),
             limit,
             unwritten: if recovered { VecDeque::from([Event::Restarted]) } else { VecDeque::new() },
-            in_doubt: false,
+            in_doubt: None,
             pause: None,
             look: recovered,
         }
@@ -139,6 +149,9 @@ impl Service {
         if tokio::time::timeout(crate::engine::STOP_GRACE, rest).await.is_err() {
             tracing::warn!(service = %self.name, "effects that have not ended are carried out again at the next start");
         }
+        if self.last > self.kept && self.in_doubt.is_none() {
+            self.keep().await;
+        }
     }
 
     async fn next_turn(&mut self, inbox: &mut mpsc::Receiver<Wish>, stopping: &mut watch::Receiver<bool>) -> Turn {
@@ -154,7 +167,7 @@ impl Service {
 
     /// Nothing was ever declared, as after a refused first declaration: there is nothing to look at until somebody wants something.
     fn knows_nothing(&self) -> bool {
-        self.state.releases.is_empty() && !self.in_doubt
+        self.state.releases.is_empty() && self.in_doubt.is_none()
     }
 
     /// An outcome is not lost when the journal has no room for it: it waits.
@@ -221,9 +234,7 @@ impl Service {
     /// The engine's only way to change anything: decide, write, act.
     async fn take(&mut self, event: Event) -> Result<Taken, Error> {
         self.parts.checkpoint.decide(&self.name).await;
-        if self.in_doubt {
-            self.resolve_doubt().await?;
-        }
+        self.resolve_doubt().await?;
         let now = self.parts.clock.now().max(self.at);
         let decided = step(&self.state, &event, now);
         if let Some(refusal) = decided.refusal {
@@ -237,7 +248,25 @@ impl Service {
         let record = Arc::new(JournalRecord { at: now, event, effects });
         let sequence = self.write(record.clone()).await?;
         self.act_on(sequence, &record, state).await;
+        self.keep_if_due(&record).await;
         Ok(Taken::Changed(self.state.clone()))
+    }
+
+    async fn keep_if_due(&mut self, record: &JournalRecord) {
+        let ends = |(_, effect): &(EffectId, Effect)| matches!(effect, Effect::Notify(Notice::RolloutEnded { .. }));
+        let age = self.last.0.saturating_sub(self.kept.0);
+        if age >= KEEP_EVERY || (age >= KEEP_AT_END && record.effects.iter().any(ends)) {
+            self.keep().await;
+        }
+    }
+
+    /// Keeps the state. When it cannot be written the next start has more to replay, and that is all.
+    async fn keep(&mut self) {
+        let (journal, name, last, at, state) = (self.parts.journal.clone(), self.name.clone(), self.last, self.at, self.state.clone());
+        match blocking(move || journal.keep(&name, last, at, &state)).await {
+            Ok(()) => self.kept = last,
+            Err(error) => tracing::warn!(service = %self.name, %error, "the state could not be kept; the next start replays more"),
+        }
     }
 
     /// A restart in a rollout is part of its story, also when nothing was under way.
@@ -256,23 +285,29 @@ impl Service {
     }
 
     async fn write(&mut self, record: Arc<JournalRecord>) -> Result<Sequence, Error> {
-        let (journal, name) = (self.parts.journal.clone(), self.name.clone());
-        let written = blocking(move || journal.append(&name, &record)).await;
-        if let Err(error) = &written {
-            self.in_doubt = error.error_kind() != ErrorKind::NoRoom;
+        let (journal, name, written) = (self.parts.journal.clone(), self.name.clone(), record.clone());
+        let result = blocking(move || journal.append(&name, &written)).await;
+        if let Err(error) = &result
+            && !matches!(error.error_kind(), ErrorKind::NoRoom | ErrorKind::Fenced)
+        {
+            self.in_doubt = Some(record);
         }
-        written.context(|| format!("writing to the journal of {}", self.name))
+        result.context(|| format!("writing to the journal of {}", self.name))
     }
 
     /// After a failure that leaves open whether the record was written: reads the journal, and acts on the record if it is there.
     async fn resolve_doubt(&mut self) -> Result<(), Error> {
-        let records = recovery::read(&self.parts, &self.name).await?;
-        let known = self.last;
-        for (sequence, record) in records.into_iter().filter(|(sequence, _)| *sequence > known) {
-            let state = step(&self.state, &record.event, record.at).state;
-            self.act_on(sequence, &record, state).await;
+        let Some(doubtful) = self.in_doubt.clone() else { return Ok(()) };
+        let found = recovery::read_after(&self.parts, &self.name, self.last).await?;
+        match &found[..] {
+            [] => {}
+            [(sequence, record)] if *record == *doubtful => {
+                let state = step(&self.state, &record.event, record.at).state;
+                self.act_on(*sequence, record, state).await;
+            }
+            [(sequence, _), ..] => return Err(another_writer(&self.name, *sequence)),
         }
-        self.in_doubt = false;
+        self.in_doubt = None;
         Ok(())
     }
 
@@ -293,7 +328,7 @@ impl Service {
         }
     }
 
-    fn tell(&self, sequence: Sequence, at: Instant, notice: &gapless_core::notice::Notice, release: Option<ReleaseNumber>) {
+    fn tell(&self, sequence: Sequence, at: Instant, notice: &Notice, release: Option<ReleaseNumber>) {
         tracing::info!(service = %self.name, release = %label(&self.name, release), ?notice, "told");
         // Nobody listening is no fault: the journal keeps the story.
         let _ = self.told.send(Told { service: self.name.clone(), sequence, at, notice: notice.clone() });
@@ -360,6 +395,12 @@ impl Service {
     }
 }
 
+fn another_writer(service: &ServiceName, sequence: Sequence) -> Error {
+    Error::new(format!("record {} of the journal of {service} was written by somebody else", sequence.0))
+        .kind(ErrorKind::Fenced)
+        .hint("another gapless server writes into this state folder: stop one of the two")
+}
+
 /// Returns when the world should be looked at.
 async fn wait_for_look(
     parts: &Parts,
@@ -391,6 +432,7 @@ fn label(service: &ServiceName, release: Option<ReleaseNumber>) -> String {
 mod tests {
     use super::*;
     use crate::fake::{self, Fake};
+    use crate::store::Journal;
     use gapless_core::node::InstanceId;
     use gapless_core::observation::{Condition, Health, NodeSeen, Observation};
     use gapless_core::route::{Generation, Route};
@@ -410,7 +452,7 @@ mod tests {
     fn begin(fake: &Arc<Fake>, state: ServiceState) -> (Service, watch::Receiver<Option<Error>>) {
         let (troubled, trouble) = watch::channel(None);
         let published = watch::Sender::new(Arc::new(state.clone()));
-        let replayed = Replayed { state, last: Sequence(1), at: Instant(1) };
+        let replayed = Replayed { state, last: Sequence(1), at: Instant(1), kept: Sequence(0) };
         (Service::new(fake.parts(), fake::web(), replayed, published, troubled, broadcast::Sender::new(8)), trouble)
     }
 
@@ -451,6 +493,33 @@ mod tests {
         let (mut service, _trouble) = begin(&fake, ServiceState { rollout: None, ..in_bake() });
         assert!(service.settle().await);
         assert_eq!(fake.journal().len(), 1, "a restart at rest belongs to no story");
+    }
+
+    #[tokio::test]
+    async fn a_state_is_kept_after_so_many_records() {
+        let fake = Arc::new(Fake::default());
+        let (mut service, _trouble) = begin(&fake, in_bake());
+        service.last = Sequence(0);
+        for _ in 0..2 * KEEP_EVERY {
+            service.take(Event::Restarted).await.expect("it is written");
+        }
+        assert_eq!(fake.kept_at(), [KEEP_EVERY, 2 * KEEP_EVERY].map(Sequence));
+    }
+
+    /// The journal failed and nobody knows what is there: only the very record that was to be written may be, and is acted on.
+    #[tokio::test]
+    async fn what_somebody_else_wrote_is_not_acted_on() {
+        let fake = Arc::new(Fake::default());
+        let (mut service, _trouble) = begin(&fake, in_bake());
+        service.last = Sequence(0);
+        let record = |at| JournalRecord { at, event: Event::Restarted, effects: Vec::new() };
+        service.in_doubt = Some(Arc::new(record(Instant(5))));
+        fake.append(&fake::web(), &record(Instant(6))).expect("another writer's");
+        let error = service.take(Event::Restarted).await.err().expect("it is not ours");
+        assert_eq!(error.error_kind(), ErrorKind::Fenced);
+        service.in_doubt = Some(Arc::new(record(Instant(6))));
+        service.take(Event::Restarted).await.expect("it was ours");
+        assert_eq!((service.last, fake.journal().len()), (Sequence(2), 2));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::RolloutNumber;
 use gapless_core::release::ArtifactVersion;
+use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
 use std::collections::BTreeMap;
 
@@ -26,12 +27,13 @@ pub struct JournalRecord {
     pub effects: Vec<(EffectId, Effect)>,
 }
 
-/// The journal: one list per service that only grows. One writer at a time, held by a lock.
+/// The journal: one list per service that only grows. One writer at a time, held by a lock; a writer that another one has taken over from is refused.
 pub trait Journal: Send + Sync {
     /// Appends a record. It is durable when this returns.
     ///
     /// # Errors
-    /// [`crate::error::ErrorKind::NoRoom`] when the disk is full: nothing was written, and it may be tried again.
+    /// [`crate::error::ErrorKind::NoRoom`] when the disk is full: nothing was written, and it may be tried again. [`crate::error::ErrorKind::Fenced`] when another writer
+    /// has taken over: nothing was written. After any other error the record may be there, whole, or not.
     fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error>;
 
     /// All records of a service, in order.
@@ -39,6 +41,33 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// When the journal cannot be read or a record is of a version that this program does not know.
     fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error>;
+
+    /// The records of a service that come after this one, in order.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    fn read_after(&self, service: &ServiceName, after: Sequence) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
+        Ok(self.read(service)?.into_iter().filter(|(sequence, _)| *sequence > after).collect())
+    }
+
+    /// Keeps what a service's journal amounts to after the record `sequence`, which is of the time `at`, so that a start need not replay what came before. The journal keeps
+    /// all of its records. A store that keeps nothing makes every start replay everything.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    fn keep(&self, service: &ServiceName, sequence: Sequence, at: Instant, state: &ServiceState) -> Result<(), Error> {
+        let _ = (service, sequence, at, state);
+        Ok(())
+    }
+
+    /// The latest such state that can be read. One that is damaged, or of a version that this program does not know, is passed over.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn kept(&self, service: &ServiceName) -> Result<Option<(Sequence, Instant, ServiceState)>, Error> {
+        let _ = service;
+        Ok(None)
+    }
 
     /// Every service that has a journal.
     ///

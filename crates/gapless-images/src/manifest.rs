@@ -98,6 +98,14 @@ impl Manifest {
         self.config.digest()
     }
 
+    /// Every blob that it names: the configuration and the layers.
+    ///
+    /// # Errors
+    /// As [`Descriptor::digest`].
+    pub fn blobs(&self) -> Result<Vec<Digest>, Error> {
+        std::iter::once(&self.config).chain(&self.layers).map(Descriptor::digest).collect()
+    }
+
     /// Reads and verifies the manifest of an image.
     ///
     /// # Errors

@@ -9,10 +9,11 @@ use gapless_engine::error::Error;
 use gapless_engine::platform::Platform;
 use gapless_engine::store::{Artifact, Records};
 use gapless_engine::{Engine, clock::Clock};
+use gapless_wire::backup::Backup;
 use gapless_wire::build::BuildLine;
 use gapless_wire::doctor::Finding;
 use gapless_wire::log::Log;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a server is made of.
@@ -102,4 +103,10 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When something could not be removed.
     async fn remove_leftovers(&self) -> Result<Vec<String>, Error>;
+
+    /// Makes a backup of the installation: all that an empty machine needs to go on with it.
+    ///
+    /// # Errors
+    /// When there is such a file, when there is no room, when something is damaged. Nothing is left then.
+    async fn back_up(&self, file: &Path) -> Result<Backup, Error>;
 }

@@ -33,7 +33,7 @@ impl From<Error> for Refused {
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorKind::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
-            ErrorKind::Corrupt | ErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::Corrupt | ErrorKind::Failed | ErrorKind::Fenced => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, problem: problem(&error) }
     }

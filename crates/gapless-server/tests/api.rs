@@ -10,6 +10,7 @@ use gapless_platforms::sim::Behaviour;
 use gapless_server::receipt::verify;
 use gapless_wire::api::{Problem, ServerStatus, path};
 use gapless_wire::artifact::Artifact;
+use gapless_wire::backup::{Backup, BackupRequest};
 use gapless_wire::build::{BuildLine, BuildRequest};
 use gapless_wire::client::ClientError;
 use gapless_wire::doctor::{Examination, Treatment};
@@ -22,6 +23,7 @@ use gapless_wire::service::ServiceStatus;
 use hyper::{Method, StatusCode};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::{PROJECT, Scene};
@@ -452,4 +454,14 @@ async fn a_service_with_a_damaged_journal_says_so_and_the_others_are_as_they_are
     assert!(alone.trouble.expect("trouble").what.contains("damaged"));
     let releases = scene.client.get::<Vec<Release>>(&path::of_service("hello/two", "releases")).await;
     assert!(refusal(releases.expect_err("refused")).1.what.contains("damaged"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_made_where_it_is_wanted() {
+    let scene = Scene::new().await;
+    let wish = |file: &str| BackupRequest { file: file.into() };
+    let made: Backup = scene.client.send(Method::POST, path::BACKUPS, &wish("/somewhere/backup.tar")).await.expect("made");
+    assert_eq!(made.file, Path::new("/somewhere/backup.tar"));
+    let refused = scene.client.send::<_, Backup>(Method::POST, path::BACKUPS, &wish("backup.tar")).await;
+    assert!(refusal(refused.expect_err("it is relative")).1.what.contains("no absolute path"));
 }

@@ -1,21 +1,19 @@
 //! What every store keeps to, as checks that each store's tests run over an empty one. A check panics with what it saw.
 
+pub mod examples;
+pub mod faults;
+
+pub use self::examples::{a_declaration, every_record};
+
+use self::examples::{every_declaration, every_state};
 use gapless_core::digest::Digest;
-use gapless_core::effect::{Effect, EffectId};
-use gapless_core::event::{Event, Failure};
 use gapless_core::name::ServiceName;
-use gapless_core::node::{GroupId, InstanceId, NodeId};
-use gapless_core::notice::{Notice, Outcome, Rejection, RolloutKind, RolloutNumber};
-use gapless_core::observation::{Condition, Evidence, Health, NodeSeen, Observation};
-use gapless_core::policy::Policy;
-use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
-use gapless_core::route::{Generation, Route, Weight};
+use gapless_core::notice::RolloutNumber;
+use gapless_core::release::ArtifactVersion;
 use gapless_core::time::Instant;
-use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use gapless_engine::error::ErrorKind;
-use gapless_engine::store::{Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use gapless_engine::store::{Journal, NewArtifact, Records, Revocation, Sequence};
+use std::collections::BTreeMap;
 
 /// A store: both of its sides.
 pub trait Store: Journal + Records {}
@@ -85,15 +83,51 @@ pub fn artifacts_published_at_once_have_no_gap(store: &(dyn Store + Sync)) {
 
 /// A declaration is found by its content, and only by that.
 pub fn declarations_are_kept_by_content(store: &dyn Store) {
-    let declaration = a_declaration();
-    let content = declaration.content();
-    let missing = store.declaration(content).expect_err("nothing was kept yet");
+    let missing = store.declaration(a_declaration().content()).expect_err("nothing was kept yet");
     assert_eq!(missing.error_kind(), ErrorKind::NotFound);
-    store.put_declaration(content, &declaration).expect("put");
-    store.put_declaration(content, &declaration).expect("put again");
-    let found = store.declaration(content).expect("declaration");
-    assert_eq!(found, declaration);
-    assert_eq!(found.content(), content, "a declaration changed its content on the way");
+    for declaration in every_declaration() {
+        let content = declaration.content();
+        store.put_declaration(content, &declaration).expect("put");
+        store.put_declaration(content, &declaration).expect("put again");
+        let found = store.declaration(content).expect("declaration");
+        assert_eq!(found, declaration);
+        assert_eq!(found.content(), content, "a declaration changed its content on the way");
+    }
+}
+
+/// The records after a place are those of the whole journal that come after it.
+pub fn a_journal_is_read_from_any_place_on(store: &dyn Store) {
+    let web = service("web");
+    for record in every_record().iter().take(5) {
+        store.append(&web, record).expect("append");
+        store.append(&service("worker"), record).expect("append");
+    }
+    let whole = store.read(&web).expect("read");
+    for after in 0..=6 {
+        let read = store.read_after(&web, Sequence(after)).expect("read");
+        assert_eq!(read, whole.iter().skip(usize::try_from(after).expect("a place")).cloned().collect::<Vec<_>>());
+    }
+}
+
+/// The latest state that was kept of a service comes back as it was, whatever it holds, and the journal keeps its records.
+pub fn the_latest_state_is_kept(store: &dyn Store) {
+    let (web, worker) = (service("web"), service("worker"));
+    assert_eq!(store.kept(&web).expect("kept"), None);
+    let record = &every_record()[0];
+    for (number, state) in (1..).zip(every_state()) {
+        store.append(&web, record).expect("append");
+        store.keep(&web, Sequence(number), Instant(number * 10), &state).expect("keep");
+        assert_eq!(store.kept(&web).expect("kept"), Some((Sequence(number), Instant(number * 10), state)));
+    }
+    store.keep(&web, Sequence(1), Instant(10), &every_state()[0]).expect("keep an old one");
+    let states = every_state().len() as u64;
+    assert_eq!(
+        store.kept(&web).expect("kept").map(|(sequence, ..)| sequence),
+        Some(Sequence(states)),
+        "an older state took a newer one's place"
+    );
+    assert_eq!(store.kept(&worker).expect("kept"), None);
+    assert_eq!(store.read(&web).expect("read").len() as u64, states);
 }
 
 /// A rollout has one receipt, the last one given.
@@ -146,148 +180,4 @@ fn an_artifact(name: &str, kind: &str, image: u8) -> NewArtifact {
             ("layer.base".to_string(), "ünïcode \"quoted\"".to_string()),
         ]),
     }
-}
-
-/// A declaration with something in every field.
-#[must_use]
-pub fn a_declaration() -> ServiceDeclaration {
-    ServiceDeclaration {
-        service: service("web"),
-        artifact_name: "hello/web".to_string(),
-        artifact_version: ArtifactVersion(7),
-        image: Digest([7; 32]),
-        nodes: 3,
-        host: "hello.example".to_string(),
-        node: NodeSettings {
-            port: Some(80),
-            command: vec!["/usr/sbin/apache2".to_string(), "-DFOREGROUND".to_string()],
-            working_directory: "/var/www".into(),
-            user: "www-data".to_string(),
-            environment: BTreeMap::from([("A".to_string(), "b=c".to_string())]),
-            writable: vec!["/run".into(), "/tmp".into()],
-            volumes: BTreeMap::from([("data".to_string(), "/var/data".into())]),
-            memory_bytes: 256 << 20,
-            cpu_millicores: 1500,
-            outbound: true,
-            stop_signal: StopSignal::Term,
-        },
-        health: HealthCheck {
-            kind: CheckKind::Http { path: "/healthz".to_string() },
-            interval: Duration::from_millis(100),
-            timeout: Duration::from_secs(1),
-        },
-        policy: policy(),
-        tasks: Tasks::default(),
-    }
-}
-
-fn policy() -> Policy {
-    Policy {
-        floor: 2,
-        gate_passes: 3,
-        gate_failures: 4,
-        progress_deadline: Duration::from_secs(60),
-        drain_deadline: Duration::from_micros(30_000_001),
-        bake: Duration::ZERO,
-        ..Policy::default()
-    }
-}
-
-/// Records with every kind of event, effect, notice, rejection and outcome.
-#[must_use]
-pub fn every_record() -> Vec<JournalRecord> {
-    let mut records: Vec<_> = every_event().into_iter().map(|event| JournalRecord { at: Instant(5), event, effects: Vec::new() }).collect();
-    let effects = (1..).map(EffectId).zip(every_effect()).collect();
-    records.push(JournalRecord { at: Instant(1_767_225_600_123), event: Event::Restarted, effects });
-    records
-}
-
-const NODE: NodeId = NodeId { group: GroupId { release: ReleaseNumber(4), instance: InstanceId(12) }, ordinal: 2 };
-
-fn every_event() -> Vec<Event> {
-    let declaration = Declaration {
-        content: Digest([1; 32]),
-        artifact: ArtifactVersion(7),
-        image: Digest([2; 32]),
-        nodes: 3,
-        policy: policy(),
-        serves: true,
-        tasks: BTreeSet::new(),
-    };
-    let failure = Failure { reason: "no room\non the disk".to_string(), is_final: true };
-    let nodes = [
-        Condition::Starting,
-        Condition::Running,
-        Condition::Exited { code: None, output: String::new() },
-        Condition::Exited { code: Some(-1), output: "the end".to_string() },
-    ];
-    let health = Health { passes: 0, failures: 3, failures_after_answer: 2, evidence: Some(evidence()) };
-    let seen = |(ordinal, condition)| {
-        (NODE.group.node(ordinal), NodeSeen { condition, image: Digest([3; 32]), health: health.clone(), requests_in_flight: 9 })
-    };
-    vec![
-        Event::declared(declaration),
-        Event::RollbackRequested { to: None, forced: false },
-        Event::RollbackRequested { to: Some(ReleaseNumber(2)), forced: false },
-        Event::Observed(Observation::default()),
-        Event::Observed(Observation {
-            nodes: (0..).zip(nodes).map(seen).collect(),
-            proxies: BTreeMap::from([("one".to_string(), Some(Generation(u64::MAX))), ("two".to_string(), None)]),
-        }),
-        Event::EffectEnded { effect: EffectId(u64::MAX), result: Ok(()) },
-        Event::EffectEnded { effect: EffectId(1), result: Err(failure) },
-        Event::Restarted,
-    ]
-}
-
-fn every_effect() -> Vec<Effect> {
-    let effects = vec![
-        Effect::EnsureGroup { group: NODE.group, size: 3 },
-        Effect::Route(Route {
-            generation: Generation(8),
-            members: BTreeMap::from([(NODE, Weight::EQUAL), (NODE.group.node(3), Weight::PROBED)]),
-        }),
-        Effect::Drain { nodes: BTreeSet::from([NODE]), deadline: Duration::from_millis(1) },
-        Effect::DestroyNodes { nodes: BTreeSet::from([NODE, NODE.group.node(0)]) },
-    ];
-    effects.into_iter().chain(every_notice().into_iter().map(Effect::Notify)).collect()
-}
-
-fn every_notice() -> Vec<Notice> {
-    let (rollout, group, generation) = (RolloutNumber(5), NODE.group, Generation(8));
-    let mut notices = vec![
-        Notice::RolloutStarted { rollout, kind: RolloutKind::Deploy, from: None, to: ReleaseNumber(1) },
-        Notice::RolloutStarted { rollout, kind: RolloutKind::Rollback, from: Some(ReleaseNumber(2)), to: ReleaseNumber(1) },
-        Notice::NodesBooted { rollout, group },
-        Notice::GatePassed { rollout, group },
-        Notice::ShiftBegan { rollout, generation, way_back: true },
-        Notice::Shifted { rollout, generation },
-        Notice::BakeBegan { rollout, until: Instant(77) },
-        Notice::DrainBegan { rollout, nodes: BTreeSet::from([NODE]), deadline: Instant(78) },
-        Notice::Drained { rollout, cut: 1 },
-        Notice::RolloutEnded { rollout, outcome: Outcome::Live, settled: false },
-        Notice::NodeLost { node: NODE, why: "it exited".to_string() },
-        Notice::NodeReplaced { node: NODE },
-        Notice::EffectFailed { effect: "Route".to_string(), reason: "no answer".to_string() },
-    ];
-    for reason in every_rejection() {
-        notices.push(Notice::Rejecting { rollout, reason: reason.clone() });
-        notices.push(Notice::RolloutEnded { rollout, outcome: Outcome::Rejected(reason), settled: true });
-    }
-    notices
-}
-
-fn every_rejection() -> Vec<Rejection> {
-    vec![
-        Rejection::GateFailed { node: NODE, evidence: evidence() },
-        Rejection::NodeExited { node: NODE, code: Some(7), output: "bye".to_string() },
-        Rejection::ProgressDeadline { waiting_for: "r4-i12-n2".to_string() },
-        Rejection::WrongImage { node: NODE },
-        Rejection::EffectFailed { effect: "EnsureGroup".to_string(), reason: "corrupt".to_string() },
-        Rejection::TakenBack,
-    ]
-}
-
-fn evidence() -> Evidence {
-    Evidence { check: "GET /healthz".to_string(), result: "status 500".to_string(), times: 3 }
 }

@@ -4,6 +4,8 @@ use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::RolloutNumber;
 use gapless_core::release::ArtifactVersion;
+use gapless_core::service::ServiceState;
+use gapless_core::time::Instant;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
@@ -19,6 +21,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Kept {
     journal: BTreeMap<ServiceName, Vec<JournalRecord>>,
+    states: BTreeMap<ServiceName, (Sequence, Instant, ServiceState)>,
     artifacts: Vec<Artifact>,
     declarations: BTreeMap<Digest, ServiceDeclaration>,
     receipts: BTreeMap<(ServiceName, RolloutNumber), String>,
@@ -33,33 +36,50 @@ impl MemoryStore {
         Self::default()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Journal for MemoryStore {
     fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
-        let mut kept = self.kept();
+        let mut kept = self.lock();
         let records = kept.journal.entry(service.clone()).or_default();
         records.push(record.clone());
         Ok(Sequence(records.len() as u64))
     }
 
     fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
-        let kept = self.kept();
-        let records = kept.journal.get(service).into_iter().flatten();
-        Ok((1..).map(Sequence).zip(records.cloned()).collect())
+        self.read_after(service, Sequence::default())
+    }
+
+    fn read_after(&self, service: &ServiceName, after: Sequence) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
+        let kept = self.lock();
+        let records = (1..).map(Sequence).zip(kept.journal.get(service).into_iter().flatten());
+        Ok(records.skip_while(|(sequence, _)| *sequence <= after).map(|(sequence, record)| (sequence, record.clone())).collect())
+    }
+
+    fn keep(&self, service: &ServiceName, sequence: Sequence, at: Instant, state: &ServiceState) -> Result<(), Error> {
+        let mut kept = self.lock();
+        let newest = kept.states.get(service).map_or(Sequence::default(), |(newest, ..)| *newest);
+        if newest < sequence {
+            kept.states.insert(service.clone(), (sequence, at, state.clone()));
+        }
+        Ok(())
+    }
+
+    fn kept(&self, service: &ServiceName) -> Result<Option<(Sequence, Instant, ServiceState)>, Error> {
+        Ok(self.lock().states.get(service).cloned())
     }
 
     fn services(&self) -> Result<Vec<ServiceName>, Error> {
-        Ok(self.kept().journal.keys().cloned().collect())
+        Ok(self.lock().journal.keys().cloned().collect())
     }
 }
 
 impl Records for MemoryStore {
     fn publish(&self, new: NewArtifact) -> Result<Artifact, Error> {
-        let mut kept = self.kept();
+        let mut kept = self.lock();
         let family = kept.artifacts.iter().filter(|artifact| artifact.name == new.name && artifact.kind == new.kind);
         if let Some(same) = family.clone().find(|artifact| artifact.image == new.image && artifact.metadata == new.metadata) {
             return Ok(same.clone());
@@ -72,53 +92,53 @@ impl Records for MemoryStore {
     }
 
     fn artifacts(&self, name: Option<&str>) -> Result<Vec<Artifact>, Error> {
-        let kept = self.kept();
+        let kept = self.lock();
         let mut found: Vec<_> = kept.artifacts.iter().filter(|artifact| name.is_none_or(|name| artifact.name == name)).cloned().collect();
         found.sort_by(|one, other| (&one.name, &one.kind, one.version).cmp(&(&other.name, &other.kind, other.version)));
         Ok(found)
     }
 
     fn put_declaration(&self, content: Digest, declaration: &ServiceDeclaration) -> Result<(), Error> {
-        self.kept().declarations.entry(content).or_insert_with(|| declaration.clone());
+        self.lock().declarations.entry(content).or_insert_with(|| declaration.clone());
         Ok(())
     }
 
     fn declaration(&self, content: Digest) -> Result<ServiceDeclaration, Error> {
-        self.kept().declarations.get(&content).cloned().ok_or_else(|| not_found(format!("no declaration has the content {content}")))
+        self.lock().declarations.get(&content).cloned().ok_or_else(|| not_found(format!("no declaration has the content {content}")))
     }
 
     fn put_receipt(&self, service: &ServiceName, rollout: RolloutNumber, receipt: &str) -> Result<(), Error> {
-        self.kept().receipts.insert((service.clone(), rollout), receipt.to_string());
+        self.lock().receipts.insert((service.clone(), rollout), receipt.to_string());
         Ok(())
     }
 
     fn receipt(&self, service: &ServiceName, rollout: RolloutNumber) -> Result<String, Error> {
-        let found = self.kept().receipts.get(&(service.clone(), rollout)).cloned();
+        let found = self.lock().receipts.get(&(service.clone(), rollout)).cloned();
         found.ok_or_else(|| not_found(format!("rollout {rollout} of {service} has no receipt yet")))
     }
 
     fn revocations(&self, artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
-        Ok(self.kept().revocations.get(artifact).cloned().unwrap_or_default())
+        Ok(self.lock().revocations.get(artifact).cloned().unwrap_or_default())
     }
 
     fn put_revocation(&self, artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error> {
-        self.kept().revocations.entry(artifact.to_string()).or_default().insert(version, revocation.clone());
+        self.lock().revocations.entry(artifact.to_string()).or_default().insert(version, revocation.clone());
         Ok(())
     }
 
     fn remove_revocation(&self, artifact: &str, version: ArtifactVersion) -> Result<(), Error> {
-        if let Some(known) = self.kept().revocations.get_mut(artifact) {
+        if let Some(known) = self.lock().revocations.get_mut(artifact) {
             known.remove(&version);
         }
         Ok(())
     }
 
     fn value(&self, name: &str) -> Result<Option<String>, Error> {
-        Ok(self.kept().values.get(name).cloned())
+        Ok(self.lock().values.get(name).cloned())
     }
 
     fn put_value(&self, name: &str, value: &str) -> Result<(), Error> {
-        self.kept().values.insert(name.to_string(), value.to_string());
+        self.lock().values.insert(name.to_string(), value.to_string());
         Ok(())
     }
 }

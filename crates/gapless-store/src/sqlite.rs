@@ -1,7 +1,9 @@
 //! The store in SQLite: one file in the state folder, one writer.
 
+mod epoch;
 mod schema;
 
+use self::epoch::Epoch;
 use crate::lock::StateLock;
 use crate::memory::not_found;
 use crate::record::{self, Written};
@@ -9,12 +11,15 @@ use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::RolloutNumber;
 use gapless_core::release::ArtifactVersion;
+use gapless_core::service::ServiceState;
 use gapless_core::time::Instant;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Context, Error, ErrorKind};
 use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, ffi, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, ffi, params};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,48 +29,96 @@ pub const DATABASE_FILE: &str = "gapless.db";
 /// How long a call waits for a process that still holds the database: a server that was just killed.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How many states of a service are kept: the last one, and the one before it in case that it is damaged.
+const STATES_KEPT: u32 = 2;
+
+/// From each service to the next one by the index, so that it costs the same however long the journals are. One whose records are all gone is found by its end.
+const SERVICES: &str = "
+    WITH RECURSIVE known (service) AS (
+        SELECT min(service) FROM journal
+        UNION ALL
+        SELECT (SELECT min(service) FROM journal WHERE service > known.service) FROM known WHERE known.service IS NOT NULL
+    )
+    SELECT service FROM known WHERE service IS NOT NULL UNION SELECT service FROM journal_ends ORDER BY service";
+
 /// The store in SQLite. The lock of its state folder lasts as long as it does.
 #[derive(Debug)]
 pub struct SqliteStore {
-    connection: Mutex<Connection>,
-    _lock: StateLock,
+    writer: Mutex<Writer>,
+    lock: StateLock,
+}
+
+/// The one connection, and what makes it the one that may write.
+#[derive(Debug)]
+struct Writer {
+    connection: Connection,
+    epoch: Epoch,
 }
 
 impl SqliteStore {
-    /// Opens the database of a state folder that this process holds, makes it if it is not there, and brings it up to date.
+    /// Opens the database of a state folder that this process holds, makes it if it is not there, and brings it up to date. From here on no store that was opened
+    /// earlier writes into it.
     ///
     /// # Errors
     /// When the file cannot be opened, is damaged, or is of a version that this program does not know.
     pub fn open(lock: StateLock) -> Result<Self, Error> {
         let path = lock.folder().join(DATABASE_FILE);
-        let connection = prepare(&path).context(|| format!("opening the database {}", path.display()))?;
-        Ok(Self { connection: Mutex::new(connection), _lock: lock })
+        let opened = prepare(&path).and_then(|mut connection| {
+            let epoch = Epoch::take(&mut connection)?;
+            Ok(Writer { connection, epoch })
+        });
+        Ok(Self { writer: Mutex::new(opened.context(|| format!("opening the database {}", path.display()))?), lock })
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Writes a copy of the whole database into a file, which must not be there yet, as it is at one moment. Writers go on meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoRoom`] when the disk is full, and when the database cannot be read. What was written of the copy is left.
+    pub fn copy_to(&self, file: &Path) -> Result<(), Error> {
+        let copying = || format!("copying the database to {}", file.display());
+        let name = file.to_str().ok_or_else(|| Error::new("the name is not UTF-8").kind(ErrorKind::Invalid).context(copying()))?;
+        // A connection of its own: it reads one moment's state from the log, and nobody waits for it.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let copied = Connection::open_with_flags(self.lock.folder().join(DATABASE_FILE), flags).and_then(|reader| {
+            reader.busy_timeout(BUSY_TIMEOUT)?;
+            reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            reader.execute("VACUUM INTO ?1", [name])
+        });
+        copied.map(drop).map_err(|error| told(&error)).context(copying)
     }
 
-    /// A transaction that is undone unless it is committed, also by a panic.
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads. Another thread's call waits meanwhile.
+    fn look<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        read(&self.writer().connection)
+    }
+
+    /// A transaction of this writer alone, undone unless it is committed, also by a panic.
     fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let mut connection = self.connection();
+        let Writer { connection, epoch } = &mut *self.writer();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|error| told(&error))?;
+        let own = epoch.assert(&transaction)?;
         let changed = change(&transaction)?;
         transaction.commit().map_err(|error| told(&error))?;
+        *epoch = own;
         Ok(changed)
     }
 }
 
-fn prepare(path: &std::path::Path) -> Result<Connection, Error> {
+fn prepare(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open(path).map_err(|error| told(&error))?;
     let set = |name: &str, value: &str| connection.pragma_update(None, name, value).map_err(|error| told(&error));
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| told(&error))?;
-    // Before WAL: with one writer the log's index stays in memory, and there is no shared file that a full disk could stop.
-    set("locking_mode", "EXCLUSIVE")?;
+    // Before WAL: a new database gets its first page through a rollback journal. If a power cut brought that one's name back, it would undo all that the log holds since.
+    set("synchronous", "EXTRA")?;
     set("journal_mode", "WAL")?;
-    set("synchronous", "FULL")?;
     set("foreign_keys", "ON")?;
     set("temp_store", "MEMORY")?;
+    // The log and its index stay when the store is closed: the room that they take is there when the next one is opened on a full disk.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(|error| told(&error))?;
     schema::migrate(&connection)?;
     Ok(connection)
 }
@@ -74,15 +127,17 @@ impl Journal for SqliteStore {
     fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
         let name = service.to_string();
         self.write(|transaction| {
-            let last = transaction
-                .query_row("SELECT coalesce(max(sequence), 0) FROM journal WHERE service = ?1", [&name], |row| row.get::<_, i64>(0))
-                .map_err(|error| told(&error))?;
-            let sequence = Sequence(unsigned(last)? + 1);
+            let sequence = Sequence(end(transaction, &name)?.0 + 1);
             let Written { version, body, checksum } = record::write_journal(service, sequence, record)?;
             execute(
                 transaction,
                 "INSERT INTO journal (service, sequence, version, at, body, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![name, last + 1, version, signed(record.at.0), body, checksum],
+                params![name, signed(sequence.0), version, signed(record.at.0), body, checksum],
+            )?;
+            execute(
+                transaction,
+                "INSERT INTO journal_ends (service, last) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET last = excluded.last",
+                params![name, signed(sequence.0)],
             )?;
             Ok(sequence)
         })
@@ -90,22 +145,71 @@ impl Journal for SqliteStore {
     }
 
     fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
-        let rows: Vec<(i64, Written)> = collect(
-            &self.connection(),
-            "SELECT version, body, checksum, sequence FROM journal WHERE service = ?1 ORDER BY sequence",
-            [service.to_string()],
-            |row| Ok((row.get(3)?, written(row)?)),
-        )?;
-        let read = |(sequence, written): (i64, Written)| {
+        self.read_after(service, Sequence::default())
+    }
+
+    fn read_after(&self, service: &ServiceName, after: Sequence) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
+        let name = service.to_string();
+        let (rows, end): (Vec<(i64, Written)>, Sequence) = self.look(|connection| {
+            let rows = collect(
+                connection,
+                "SELECT version, body, checksum, sequence FROM journal WHERE service = ?1 AND sequence > ?2 ORDER BY sequence",
+                params![name, signed(after.0)],
+                |row| Ok((row.get(3)?, written(row)?)),
+            )?;
+            Ok((rows, end(connection, &name)?))
+        })?;
+        let missing = |sequence: u64| damaged(&format!("record {sequence} of the journal of {service} is missing"));
+        let read = |(expected, (sequence, written)): (u64, (i64, Written))| {
             let sequence = Sequence(unsigned(sequence)?);
+            if sequence.0 != expected {
+                return Err(missing(expected));
+            }
             Ok((sequence, record::read_journal(service, sequence, &written)?))
         };
-        rows.into_iter().map(read).collect()
+        let records: Vec<_> = (after.0 + 1..).zip(rows).map(read).collect::<Result<_, _>>()?;
+        let last = records.last().map_or(after, |(sequence, _)| *sequence);
+        if last < end { Err(missing(last.0 + 1)) } else { Ok(records) }
+    }
+
+    fn keep(&self, service: &ServiceName, sequence: Sequence, at: Instant, state: &ServiceState) -> Result<(), Error> {
+        let name = service.to_string();
+        let Written { version, body, checksum } = record::write_state(service, sequence, at, state)?;
+        self.write(|transaction| {
+            execute(
+                transaction,
+                "INSERT INTO kept_states (service, sequence, version, body, checksum) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+                params![name, signed(sequence.0), version, body, checksum],
+            )?;
+            execute(
+                transaction,
+                "DELETE FROM kept_states WHERE service = ?1 AND sequence NOT IN
+                    (SELECT sequence FROM kept_states WHERE service = ?1 ORDER BY sequence DESC LIMIT ?2)",
+                params![name, STATES_KEPT],
+            )
+        })
+        .context(|| format!("keeping the state of {service}"))
+    }
+
+    fn kept(&self, service: &ServiceName) -> Result<Option<(Sequence, Instant, ServiceState)>, Error> {
+        let rows: Vec<(i64, Written)> = self.look(|connection| {
+            collect(
+                connection,
+                "SELECT version, body, checksum, sequence FROM kept_states WHERE service = ?1 ORDER BY sequence DESC",
+                [service.to_string()],
+                |row| Ok((row.get(3)?, written(row)?)),
+            )
+        })?;
+        // One that cannot be read is passed over: an older one, or the whole journal, tells the same.
+        Ok(rows.into_iter().find_map(|(sequence, written)| {
+            let sequence = Sequence(unsigned(sequence).ok()?);
+            let (at, state) = record::read_state(service, sequence, &written).ok()?;
+            Some((sequence, at, state))
+        }))
     }
 
     fn services(&self) -> Result<Vec<ServiceName>, Error> {
-        let names: Vec<String> =
-            collect(&self.connection(), "SELECT DISTINCT service FROM journal ORDER BY service", [], |row| row.get(0))?;
+        let names: Vec<String> = self.look(|connection| collect(connection, SERVICES, [], |row| row.get(0)))?;
         names
             .into_iter()
             .map(|name| name.parse().map_err(|error: gapless_core::name::NotAServiceName| damaged(&error.to_string())))
@@ -121,7 +225,7 @@ impl Records for SqliteStore {
 
     fn artifacts(&self, name: Option<&str>) -> Result<Vec<Artifact>, Error> {
         let rows: Vec<Row6> = collect(
-            &self.connection(),
+            &self.writer().connection,
             "SELECT name, kind, version, image, published, metadata FROM artifacts WHERE ?1 IS NULL OR name = ?1 ORDER BY name, kind, version",
             [name],
             row6,
@@ -145,7 +249,8 @@ impl Records for SqliteStore {
     fn declaration(&self, content: Digest) -> Result<ServiceDeclaration, Error> {
         let content = content.to_string();
         let found = self
-            .connection()
+            .writer()
+            .connection
             .query_row("SELECT version, body, checksum FROM declarations WHERE content = ?1", [&content], written)
             .optional()
             .map_err(|error| told(&error))?;
@@ -165,7 +270,8 @@ impl Records for SqliteStore {
     }
 
     fn receipt(&self, service: &ServiceName, rollout: RolloutNumber) -> Result<String, Error> {
-        self.connection()
+        self.writer()
+            .connection
             .query_row("SELECT body FROM receipts WHERE service = ?1 AND rollout = ?2", params![service.to_string(), rollout.0], |row| {
                 row.get(0)
             })
@@ -176,7 +282,7 @@ impl Records for SqliteStore {
 
     fn revocations(&self, artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
         let rows: Vec<(u32, i64, String)> =
-            collect(&self.connection(), "SELECT version, at, reason FROM revocations WHERE artifact = ?1", [artifact], |row| {
+            collect(&self.writer().connection, "SELECT version, at, reason FROM revocations WHERE artifact = ?1", [artifact], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })?;
         let read = |(version, at, reason)| Ok((ArtifactVersion(version), Revocation { at: Instant(unsigned(at)?), reason }));
@@ -203,7 +309,8 @@ impl Records for SqliteStore {
     }
 
     fn value(&self, name: &str) -> Result<Option<String>, Error> {
-        self.connection()
+        self.writer()
+            .connection
             .query_row("SELECT value FROM installation_values WHERE name = ?1", [name], |row| row.get(0))
             .optional()
             .map_err(|error| told(&error))
@@ -219,6 +326,12 @@ impl Records for SqliteStore {
         })
         .context(|| format!("keeping the value `{name}`"))
     }
+}
+
+/// The last record that a service's journal must have; 0 when it has none. It stands beside the records, so that a lost end is seen as a lost middle is.
+fn end(connection: &Connection, service: &str) -> Result<Sequence, Error> {
+    let last = connection.query_row("SELECT last FROM journal_ends WHERE service = ?1", [service], |row| row.get(0)).optional();
+    Ok(Sequence(unsigned(last.map_err(|error| told(&error))?.unwrap_or_default())?))
 }
 
 fn publish(transaction: &Transaction<'_>, new: NewArtifact) -> Result<Artifact, Error> {
@@ -291,7 +404,7 @@ fn unsigned(number: i64) -> Result<u64, Error> {
 }
 
 fn damaged(what: &str) -> Error {
-    Error::new(what).kind(ErrorKind::Corrupt).hint("look after the disk, and restore the server's state folder from a backup")
+    Error::new(what).kind(ErrorKind::Corrupt).hint(record::DAMAGED)
 }
 
 /// What SQLite says, as an error of ours.

@@ -31,4 +31,6 @@ contract!(
     receipts_are_replaced,
     values_are_replaced,
     revocations_hold_until_they_are_lifted,
+    a_journal_is_read_from_any_place_on,
+    the_latest_state_is_kept,
 );

@@ -2,8 +2,10 @@
 
 use gapless_core::name::ServiceName;
 use gapless_core::notice::RolloutNumber;
+use gapless_core::service::ServiceState;
 use gapless_engine::error::ErrorKind;
 use gapless_engine::store::{Journal, Records, Sequence};
+use gapless_store::contract::examples::every_state;
 use gapless_store::contract::{a_declaration, every_record};
 use gapless_store::{SqliteStore, StateLock};
 use std::fs::File;
@@ -197,10 +199,10 @@ fn a_damaged_record_is_named() {
         store.append(&web(), record).expect("append");
     }
     drop(store);
-    tamper(folder.path(), "UPDATE journal SET body = replace(body, '\"to\":2', '\"to\":3') WHERE sequence = 3");
+    tamper(folder.path(), "UPDATE journal SET body = replace(body, '\"to\":2', '\"to\":3') WHERE sequence = 2");
     let error = open(folder.path()).read(&web()).expect_err("a damaged record was read");
     assert_eq!(error.error_kind(), ErrorKind::Corrupt);
-    assert!(error.to_string().contains("record 3 of the journal of hello/web is damaged"), "{error}");
+    assert!(error.to_string().contains("record 2 of the journal of hello/web is damaged"), "{error}");
 }
 
 #[test]
@@ -209,8 +211,111 @@ fn a_record_that_was_moved_is_damaged_too() {
     let store = open(folder.path());
     store.append(&web(), &every_record()[0]).expect("append");
     drop(store);
-    tamper(folder.path(), "UPDATE journal SET sequence = 2");
-    assert_eq!(open(folder.path()).read(&web()).expect_err("it was moved").error_kind(), ErrorKind::Corrupt);
+    tamper(folder.path(), "UPDATE journal SET service = 'hello/api'");
+    let api = ServiceName::new("hello", "api").expect("a name");
+    let error = open(folder.path()).read(&api).expect_err("it was moved");
+    assert_eq!(error.error_kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("record 1 of the journal of hello/api is damaged"), "{error}");
+}
+
+#[test]
+fn a_record_that_is_missing_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path());
+    for record in every_record().iter().take(4) {
+        store.append(&web(), record).expect("append");
+    }
+    drop(store);
+    for (lost, first) in [("= 4", 4), ("= 2", 2), ("> 0", 1)] {
+        tamper(folder.path(), &format!("DELETE FROM journal WHERE sequence {lost}"));
+        let store = open(folder.path());
+        let error = store.read(&web()).expect_err("one is missing");
+        assert_eq!(error.error_kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains(&format!("record {first} of the journal of hello/web is missing")), "{error}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("gapless restore")));
+        assert_eq!(store.services().expect("services"), [web()]);
+    }
+}
+
+/// Two servers on one folder, because somebody removed the lock file: the first one is told, and writes nothing any more.
+#[test]
+fn a_writer_that_another_one_took_over_from_writes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = open(folder.path());
+    let records = every_record();
+    first.append(&web(), &records[0]).expect("append");
+    std::fs::remove_file(folder.path().join("server.lock")).expect("the lock file");
+    let second = open(folder.path());
+    let artifact = gapless_engine::store::NewArtifact {
+        name: "hello/web".into(),
+        kind: "oci.image".into(),
+        image: gapless_core::digest::Digest([1; 32]),
+        published: gapless_core::time::Instant(1),
+        metadata: std::collections::BTreeMap::new(),
+    };
+    let refused = [
+        first.append(&web(), &records[1]).err(),
+        first.keep(&web(), Sequence(1), records[0].at, &ServiceState::default()).err(),
+        first.put_value("name", "value").err(),
+        first.put_receipt(&web(), RolloutNumber(1), "signed").err(),
+        first.put_declaration(a_declaration().content(), &a_declaration()).err(),
+        first.publish(artifact).err(),
+    ];
+    for error in refused {
+        let error = error.expect("it was written");
+        assert_eq!(error.error_kind(), ErrorKind::Fenced, "{error}");
+        assert!(error.to_string().contains("another gapless server has taken the database over"), "{error}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("stop this server")), "{error:?}");
+    }
+    assert_eq!(second.read(&web()).expect("read").len(), 1);
+    assert_eq!(second.value("name").expect("value"), None);
+    assert_eq!(second.append(&web(), &records[2]).expect("the second one writes"), Sequence(2));
+    assert_eq!(first.read(&web()).expect("the first one may still read").len(), 2);
+    drop(second);
+    assert_eq!(first.append(&web(), &records[1]).expect_err("for good").error_kind(), ErrorKind::Fenced);
+}
+
+/// A copy is what the database was at one moment, whatever is written meanwhile.
+#[test]
+fn a_copy_is_of_one_moment() {
+    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let store = open(folder.path());
+    let records = every_record();
+    for record in &records {
+        store.append(&web(), record).expect("append");
+    }
+    let written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for record in records.iter().cycle().take(3 * records.len()) {
+                store.append(&web(), record).expect("a copy holds nobody up");
+            }
+            4 * records.len()
+        });
+        store.copy_to(&other.path().join("gapless.db")).expect("copied");
+        writer.join().expect("it wrote")
+    });
+    assert!(store.copy_to(&other.path().join("gapless.db")).is_err(), "a file that is there is not written over");
+    let copied = open(other.path()).read(&web()).expect("the copy is whole");
+    assert!((records.len()..=written).contains(&copied.len()), "{}", copied.len());
+    assert_eq!(copied[..], store.read(&web()).expect("read")[..copied.len()]);
+}
+
+#[test]
+fn a_kept_state_that_cannot_be_read_is_passed_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path());
+    let states = every_state();
+    for (number, state) in (1..=3).zip(&states) {
+        store.append(&web(), &every_record()[0]).expect("append");
+        store.keep(&web(), Sequence(number), every_record()[0].at, state).expect("keep");
+    }
+    let kept = |store: &SqliteStore| store.kept(&web()).expect("kept").map(|(sequence, _, state)| (sequence, state));
+    assert_eq!(kept(&store), Some((Sequence(3), states[2].clone())));
+    drop(store);
+    tamper(folder.path(), "UPDATE kept_states SET body = replace(body, 'pinned\":true', 'pinned\":false') WHERE sequence = 3");
+    assert_eq!(kept(&open(folder.path())), Some((Sequence(2), states[1].clone())));
+    tamper(folder.path(), "UPDATE kept_states SET version = 99 WHERE sequence = 2");
+    assert_eq!(kept(&open(folder.path())), None);
 }
 
 #[test]
@@ -219,10 +324,10 @@ fn newer_records_and_databases_are_refused() {
     let store = open(folder.path());
     store.append(&web(), &every_record()[0]).expect("append");
     drop(store);
-    tamper(folder.path(), "UPDATE journal SET version = 2");
+    tamper(folder.path(), "UPDATE journal SET version = 3");
     let error = open(folder.path()).read(&web()).expect_err("a newer record was read");
     assert_eq!(error.error_kind(), ErrorKind::Invalid);
-    assert!(error.to_string().contains("record 1 of the journal of hello/web is of version 2"), "{error}");
+    assert!(error.to_string().contains("record 1 of the journal of hello/web is of version 3"), "{error}");
     tamper(folder.path(), "PRAGMA user_version = 99");
     let lock = StateLock::acquire(folder.path()).expect("the lock");
     let error = SqliteStore::open(lock).expect_err("a newer database was opened");

@@ -26,6 +26,7 @@
 //! | `GET /v1/record?since=MS` | | list of [`crate::record::Record`], one per worker that lives or is remembered |
 //! | `GET /v1/doctor` | | [`crate::doctor::Examination`] |
 //! | `POST /v1/doctor` | [`crate::doctor::Treatment`] | [`crate::doctor::Examination`], after what was wished was removed |
+//! | `POST /v1/backups` | [`crate::backup::BackupRequest`] | [`crate::backup::Backup`], when the file is whole |
 //!
 //! An answer that is no success has a [`Problem`] as its body.
 
@@ -90,6 +91,8 @@ pub mod path {
     pub const PRUNE: &str = "/v1/prune";
     /// The proxies' record.
     pub const RECORD: &str = "/v1/record";
+    /// Where a backup is made.
+    pub const BACKUPS: &str = "/v1/backups";
     /// The health of the installation.
     pub const DOCTOR: &str = "/v1/doctor";
 

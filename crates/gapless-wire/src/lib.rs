@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod artifact;
+pub mod backup;
 pub mod build;
 pub mod client;
 pub mod doctor;

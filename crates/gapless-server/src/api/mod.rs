@@ -2,6 +2,7 @@
 
 mod answer;
 mod artifacts;
+mod backups;
 mod builds;
 mod deploys;
 mod doctor;
@@ -67,6 +68,7 @@ async fn dispatch(method: &Method, path: &[&str], call: Call) -> Result<Response
         ("POST", ["prune"]) => operations::prune(call).await,
         ("POST", ["revocations"]) => operations::revoke(call).await,
         ("GET", ["record"]) => artifacts::record(&call).await,
+        ("POST", ["backups"]) => backups::make(call).await,
         ("GET", ["doctor"]) => doctor::examine(&call).await,
         ("POST", ["doctor"]) => doctor::treat(call).await,
         _ => Err(unknown(&format!("/v1/{}", path.join("/")))),

@@ -17,6 +17,7 @@ use gapless_server::analysis::RecordAnalyst;
 use gapless_server::parts::{BuildJob, BuildSink, Builder, Host, Parts};
 use gapless_server::prune::{Freed, Kept};
 use gapless_server::record::RecordKeeper;
+use gapless_wire::backup::Backup;
 use gapless_wire::build::BuildLine;
 use gapless_wire::client::UnixClient;
 use gapless_wire::doctor::Finding;
@@ -261,6 +262,11 @@ impl Host for FakeHost {
 
     async fn remove_leftovers(&self) -> Result<Vec<String>, Error> {
         Ok(vec!["a mount".into()])
+    }
+
+    async fn back_up(&self, file: &Path) -> Result<Backup, Error> {
+        let installation = "0a1b2c".to_string();
+        Ok(Backup { file: file.to_path_buf(), installation, made_ms: 1, files: 2, bytes: 3, without_image: Vec::new() })
     }
 }
 

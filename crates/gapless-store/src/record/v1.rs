@@ -1,4 +1,4 @@
-//! Version 1 of the journal's records. It never changes: what it lacks goes into version 2, and this one is read for ever.
+//! Version 1 of the journal's records. It never changes and is read for ever; nothing is written in it any more.
 //!
 //! Numbers are plain, names (nodes, groups, digests, services) are their texts, spans are nanoseconds, instants are milliseconds since the Unix epoch.
 
@@ -19,11 +19,11 @@ use gapless_core::time::Instant;
 use gapless_core::{effect, event, route};
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::store::JournalRecord;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
     at: u64,
@@ -31,7 +31,7 @@ pub(super) struct Record {
     effects: Vec<(u64, Effect)>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 enum Event {
     Declared(Declaration),
     RollbackRequested { to: Option<u32> },
@@ -40,13 +40,13 @@ enum Event {
     Restarted,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Failure {
     reason: String,
     is_final: bool,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 enum Effect {
     EnsureGroup { group: String, size: u32 },
     Route { generation: u64, members: BTreeMap<String, u16> },
@@ -55,35 +55,12 @@ enum Effect {
     Notify(Notice),
 }
 
-impl From<&JournalRecord> for Record {
-    fn from(record: &JournalRecord) -> Self {
-        let effects = record.effects.iter().map(|(id, effect)| (id.0, effect.into())).collect();
-        Self { at: record.at.0, event: (&record.event).into(), effects }
-    }
-}
-
 impl TryFrom<Record> for JournalRecord {
     type Error = Error;
 
     fn try_from(record: Record) -> Result<Self, Error> {
         let effects = record.effects.into_iter().map(|(id, effect)| Ok((EffectId(id), effect.try_into()?)));
         Ok(JournalRecord { at: Instant(record.at), event: record.event.try_into()?, effects: effects.collect::<Result<_, Error>>()? })
-    }
-}
-
-impl From<&event::Event> for Event {
-    fn from(event: &event::Event) -> Self {
-        match event {
-            event::Event::Declared { declaration, .. } => Event::Declared(declaration.into()),
-            event::Event::RollbackRequested { to, .. } => Event::RollbackRequested { to: to.map(|release| release.0) },
-            event::Event::Observed(seen) => Event::Observed(seen.into()),
-            event::Event::EffectEnded { effect, result } => {
-                let written = |failure: &event::Failure| Failure { reason: failure.reason.clone(), is_final: failure.is_final };
-                Event::EffectEnded { effect: effect.0, failure: result.as_ref().err().map(written) }
-            }
-            event::Event::Restarted => Event::Restarted,
-            _ => unreachable!("version 2 writes it"),
-        }
     }
 }
 
@@ -104,22 +81,6 @@ impl TryFrom<Event> for event::Event {
     }
 }
 
-impl From<&effect::Effect> for Effect {
-    fn from(effect: &effect::Effect) -> Self {
-        match effect {
-            effect::Effect::EnsureGroup { group, size } => Effect::EnsureGroup { group: group.to_string(), size: *size },
-            effect::Effect::Route(route) => Effect::Route {
-                generation: route.generation.0,
-                members: route.members.iter().map(|(node, weight)| (node.to_string(), weight.0)).collect(),
-            },
-            effect::Effect::Drain { nodes, deadline } => Effect::Drain { nodes: texts(nodes), deadline: nanoseconds(*deadline) },
-            effect::Effect::DestroyNodes { nodes } => Effect::DestroyNodes { nodes: texts(nodes) },
-            effect::Effect::Notify(notice) => Effect::Notify(notice.into()),
-            effect::Effect::RunTask { .. } | effect::Effect::Analyse { .. } => unreachable!("version 2 writes it"),
-        }
-    }
-}
-
 impl TryFrom<Effect> for effect::Effect {
     type Error = Error;
 
@@ -137,15 +98,6 @@ impl TryFrom<Effect> for effect::Effect {
             Effect::Notify(notice) => effect::Effect::Notify(notice.try_into()?),
         })
     }
-}
-
-/// A span, in nanoseconds; what does not fit (584 years) is the longest that does.
-fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn texts(nodes: &BTreeSet<NodeId>) -> Vec<String> {
-    nodes.iter().map(ToString::to_string).collect()
 }
 
 fn nodes(names: &[String]) -> Result<BTreeSet<NodeId>, Error> {

@@ -52,6 +52,26 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (artifact, version)
     ) STRICT;
 ",
+    "
+    CREATE TABLE writer (
+        only INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
+        epoch INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO writer (only, epoch) VALUES (1, 0);
+    CREATE TABLE journal_ends (
+        service TEXT NOT NULL PRIMARY KEY,
+        last INTEGER NOT NULL CHECK (last > 0)
+    ) STRICT;
+    INSERT INTO journal_ends (service, last) SELECT service, max(sequence) FROM journal GROUP BY service;
+    CREATE TABLE kept_states (
+        service TEXT NOT NULL,
+        sequence INTEGER NOT NULL CHECK (sequence > 0),
+        version INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        checksum BLOB NOT NULL,
+        PRIMARY KEY (service, sequence)
+    ) STRICT;
+",
 ];
 
 /// Brings the database up to date.

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod artifacts;
+mod backup;
 mod build;
 mod deploy;
 mod doctor;
@@ -15,6 +16,7 @@ mod prune;
 mod receipt;
 mod releases;
 mod replay;
+mod restore;
 mod revoke;
 mod rollback;
 mod server;
@@ -90,6 +92,10 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Free the images that no kept release needs
     Prune(prune::Arguments),
+    /// Write the whole installation into one file, while the server runs
+    Backup(backup::Arguments),
+    /// Put a backup into an empty state folder
+    Restore(restore::Arguments),
     /// Point the witness at any URL
     Probe(probe::Arguments),
     /// Show the product's main job on real tools, under load
@@ -124,6 +130,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, Trouble> {
         Command::Replay(arguments) => wait_for(replay::run(&arguments)),
         Command::Doctor(arguments) => wait_for(doctor::run(&arguments)),
         Command::Prune(arguments) => wait_for(prune::run(&arguments)),
+        Command::Backup(arguments) => wait_for(backup::run(&arguments)),
+        Command::Restore(arguments) => restore::run(&arguments),
         Command::Probe(arguments) => wait_for(probe::run(&arguments)),
     }
 }

@@ -4,7 +4,7 @@ use super::installation;
 use gapless_core::name::ServiceName;
 use gapless_core::service::ServiceState;
 use gapless_engine::error::Error;
-use gapless_engine::recovery::replay;
+use gapless_engine::recovery::recover;
 use gapless_engine::store::Journal;
 use gapless_images::unpack::ImageStore;
 use gapless_platforms::local::leftovers::{Leftover, Leftovers};
@@ -66,8 +66,7 @@ fn read_journal(state: &Path, found: &mut Examination) -> Result<(), Error> {
     }
     let store = SqliteStore::open(StateLock::acquire(state)?)?;
     for service in store.services()? {
-        let replayed = store.read(&service).and_then(|records| replay(&service, &records));
-        match replayed {
+        match recover(&store, &service) {
             Ok(replayed) => found.restart.push(restart(&service, &replayed.state)),
             Err(error) => found.findings.push(unreadable(service.to_string(), &error)),
         }

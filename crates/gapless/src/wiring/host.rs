@@ -1,6 +1,6 @@
 //! This machine, as the server's API tells of it.
 
-use super::doctor;
+use super::{backup, doctor};
 use async_trait::async_trait;
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
@@ -10,17 +10,21 @@ use gapless_images::unpack::ImageStore;
 use gapless_platforms::local::LocalPlatform;
 use gapless_server::parts::Host;
 use gapless_server::prune::{Freed, Kept};
+use gapless_store::SqliteStore;
+use gapless_wire::backup::Backup;
 use gapless_wire::doctor::Finding;
 use gapless_wire::log::{LOG_LIMIT, Log};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The machine of a local platform.
 pub struct LocalHost {
     pub platform: LocalPlatform,
     pub images: ImageStore,
     pub builder: Builder,
+    pub store: Arc<SqliteStore>,
     pub state: PathBuf,
     pub installation: String,
     pub runtime: String,
@@ -76,6 +80,12 @@ impl Host for LocalHost {
         let (state, installation) = (self.state.clone(), self.installation.clone());
         let removed = tokio::task::spawn_blocking(move || doctor::remove_leftovers(&installation, &state)).await;
         removed.map_err(|error| Error::new(format!("the removal of leftovers did not end: {error}")))?
+    }
+
+    async fn back_up(&self, file: &Path) -> Result<Backup, Error> {
+        let (store, images, state, file) = (self.store.clone(), self.images.clone(), self.state.clone(), file.to_path_buf());
+        let made = tokio::task::spawn_blocking(move || backup::make(&store, &images, &state, &file)).await;
+        made.map_err(|error| Error::new(format!("the backup did not end: {error}")))?
     }
 }
 

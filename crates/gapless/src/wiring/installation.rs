@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file that holds the id in the state folder.
-const ID: &str = "installation";
+pub const ID: &str = "installation";
 
 /// Makes the state folder, which only its owner may enter. Answers with its path from the root on, without links.
 pub fn folder(state: &Path) -> Result<PathBuf, Error> {

@@ -1,5 +1,6 @@
 //! Where concrete parts are wired into programs: the server and the proxy.
 
+pub mod backup;
 mod builder;
 pub mod doctor;
 mod host;

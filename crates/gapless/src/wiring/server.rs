@@ -68,6 +68,7 @@ async fn serve(arguments: &ServerArguments, state: PathBuf, lock: StateLock) -> 
         platform: platform.clone(),
         images,
         builder: builder.clone(),
+        store: store.clone(),
         state: state.clone(),
         installation: installation.clone(),
         runtime: arguments.runtime.clone(),

@@ -1,15 +1,15 @@
 //! Declarations in version 1: what the core needs of one, and the whole.
 
-use super::{nanoseconds, parse};
+use super::parse;
 use gapless_core::{policy, release};
 use gapless_engine::declaration as engine;
 use gapless_engine::error::Error;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct Declaration {
     content: String,
     artifact: u32,
@@ -18,7 +18,7 @@ pub(super) struct Declaration {
     policy: Policy,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Policy {
     floor: u32,
     gate_passes: u32,
@@ -29,7 +29,7 @@ struct Policy {
 }
 
 /// The whole declaration of a service.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::record) struct ServiceDeclaration {
     service: String,
@@ -43,7 +43,7 @@ pub(in crate::record) struct ServiceDeclaration {
     policy: Policy,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct NodeSettings {
     port: u16,
     command: Vec<String>,
@@ -57,23 +57,11 @@ struct NodeSettings {
     outbound: bool,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct HealthCheck {
     path: String,
     interval: u64,
     timeout: u64,
-}
-
-impl From<&release::Declaration> for Declaration {
-    fn from(declaration: &release::Declaration) -> Self {
-        Self {
-            content: declaration.content.to_string(),
-            artifact: declaration.artifact.0,
-            image: declaration.image.to_string(),
-            nodes: declaration.nodes,
-            policy: (&declaration.policy).into(),
-        }
-    }
 }
 
 impl TryFrom<Declaration> for release::Declaration {
@@ -92,19 +80,6 @@ impl TryFrom<Declaration> for release::Declaration {
     }
 }
 
-impl From<&policy::Policy> for Policy {
-    fn from(policy: &policy::Policy) -> Self {
-        Self {
-            floor: policy.floor,
-            gate_passes: policy.gate_passes,
-            gate_failures: policy.gate_failures,
-            progress_deadline: nanoseconds(policy.progress_deadline),
-            drain_deadline: nanoseconds(policy.drain_deadline),
-            bake: nanoseconds(policy.bake),
-        }
-    }
-}
-
 impl From<Policy> for policy::Policy {
     fn from(policy: Policy) -> Self {
         Self {
@@ -115,28 +90,6 @@ impl From<Policy> for policy::Policy {
             drain_deadline: Duration::from_nanos(policy.drain_deadline),
             bake: Duration::from_nanos(policy.bake),
             ..policy::Policy::default()
-        }
-    }
-}
-
-impl From<&engine::ServiceDeclaration> for ServiceDeclaration {
-    fn from(declaration: &engine::ServiceDeclaration) -> Self {
-        let engine::ServiceDeclaration { service, artifact_name, artifact_version, image, nodes, host, node, health, policy, tasks: _ } =
-            declaration;
-        Self {
-            service: service.to_string(),
-            artifact_name: artifact_name.clone(),
-            artifact_version: artifact_version.0,
-            image: image.to_string(),
-            nodes: *nodes,
-            host: host.clone(),
-            node: node.into(),
-            health: HealthCheck {
-                path: health.path().to_string(),
-                interval: nanoseconds(health.interval),
-                timeout: nanoseconds(health.timeout),
-            },
-            policy: policy.into(),
         }
     }
 }
@@ -161,23 +114,6 @@ impl TryFrom<ServiceDeclaration> for engine::ServiceDeclaration {
             policy: declaration.policy.into(),
             tasks: engine::Tasks::default(),
         })
-    }
-}
-
-impl From<&engine::NodeSettings> for NodeSettings {
-    fn from(node: &engine::NodeSettings) -> Self {
-        Self {
-            port: node.port.unwrap_or_default(),
-            command: node.command.clone(),
-            working_directory: node.working_directory.clone(),
-            user: node.user.clone(),
-            environment: node.environment.clone(),
-            writable: node.writable.clone(),
-            volumes: node.volumes.clone(),
-            memory_bytes: node.memory_bytes,
-            cpu_millicores: node.cpu_millicores,
-            outbound: node.outbound,
-        }
     }
 }
 

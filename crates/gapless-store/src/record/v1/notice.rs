@@ -1,15 +1,15 @@
 //! Notices in version 1.
 
 use super::observation::Evidence;
-use super::{group, node, nodes, texts};
+use super::{group, node, nodes};
 use gapless_core::notice::{self as core, RolloutNumber};
 use gapless_core::release::ReleaseNumber;
 use gapless_core::route::Generation;
 use gapless_core::time::Instant;
 use gapless_engine::error::Error;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) enum Notice {
     RolloutStarted {
         rollout: u32,
@@ -75,19 +75,19 @@ fn settled() -> bool {
     true
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) enum RolloutKind {
     Deploy,
     Rollback,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) enum Outcome {
     Live,
     Rejected(Rejection),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) enum Rejection {
     GateFailed { node: String, evidence: Evidence },
     NodeExited { node: String, code: Option<i32>, output: String },
@@ -95,34 +95,6 @@ pub(super) enum Rejection {
     WrongImage { node: String },
     EffectFailed { effect: String, reason: String },
     TakenBack,
-}
-
-impl From<&core::Notice> for Notice {
-    fn from(notice: &core::Notice) -> Self {
-        use core::Notice as N;
-        match notice.clone() {
-            N::RolloutStarted { rollout, kind, from, to } => {
-                Notice::RolloutStarted { rollout: rollout.0, kind: kind.into(), from: from.map(|release| release.0), to: to.0 }
-            }
-            N::NodesBooted { rollout, group } => Notice::NodesBooted { rollout: rollout.0, group: group.to_string() },
-            N::GatePassed { rollout, group } => Notice::GatePassed { rollout: rollout.0, group: group.to_string() },
-            N::ShiftBegan { rollout, generation, way_back } => {
-                Notice::ShiftBegan { rollout: rollout.0, generation: generation.0, way_back }
-            }
-            N::Shifted { rollout, generation } => Notice::Shifted { rollout: rollout.0, generation: generation.0 },
-            N::BakeBegan { rollout, until } => Notice::BakeBegan { rollout: rollout.0, until: until.0 },
-            N::DrainBegan { rollout, nodes, deadline } => {
-                Notice::DrainBegan { rollout: rollout.0, nodes: texts(&nodes), deadline: deadline.0 }
-            }
-            N::Drained { rollout, cut } => Notice::Drained { rollout: rollout.0, cut },
-            N::Rejecting { rollout, reason } => Notice::Rejecting { rollout: rollout.0, reason: reason.into() },
-            N::RolloutEnded { rollout, outcome, settled } => Notice::RolloutEnded { rollout: rollout.0, outcome: outcome.into(), settled },
-            N::NodeLost { node, why } => Notice::NodeLost { node: node.to_string(), why },
-            N::NodeReplaced { node } => Notice::NodeReplaced { node: node.to_string() },
-            N::EffectFailed { effect, reason } => Notice::EffectFailed { effect, reason },
-            _ => unreachable!("version 2 writes it"),
-        }
-    }
 }
 
 impl TryFrom<Notice> for core::Notice {
@@ -159,30 +131,11 @@ impl TryFrom<Notice> for core::Notice {
     }
 }
 
-impl From<core::RolloutKind> for RolloutKind {
-    fn from(kind: core::RolloutKind) -> Self {
-        match kind {
-            core::RolloutKind::Deploy => RolloutKind::Deploy,
-            core::RolloutKind::Rollback => RolloutKind::Rollback,
-            core::RolloutKind::Eviction => unreachable!("version 2 writes it"),
-        }
-    }
-}
-
 impl From<RolloutKind> for core::RolloutKind {
     fn from(kind: RolloutKind) -> Self {
         match kind {
             RolloutKind::Deploy => core::RolloutKind::Deploy,
             RolloutKind::Rollback => core::RolloutKind::Rollback,
-        }
-    }
-}
-
-impl From<core::Outcome> for Outcome {
-    fn from(outcome: core::Outcome) -> Self {
-        match outcome {
-            core::Outcome::Live => Outcome::Live,
-            core::Outcome::Rejected(reason) => Outcome::Rejected(reason.into()),
         }
     }
 }
@@ -195,21 +148,6 @@ impl TryFrom<Outcome> for core::Outcome {
             Outcome::Live => core::Outcome::Live,
             Outcome::Rejected(reason) => core::Outcome::Rejected(reason.try_into()?),
         })
-    }
-}
-
-impl From<core::Rejection> for Rejection {
-    fn from(reason: core::Rejection) -> Self {
-        use core::Rejection as R;
-        match reason {
-            R::GateFailed { node, evidence } => Rejection::GateFailed { node: node.to_string(), evidence: (&evidence).into() },
-            R::NodeExited { node, code, output } => Rejection::NodeExited { node: node.to_string(), code, output },
-            R::ProgressDeadline { waiting_for } => Rejection::ProgressDeadline { waiting_for },
-            R::WrongImage { node } => Rejection::WrongImage { node: node.to_string() },
-            R::EffectFailed { effect, reason } => Rejection::EffectFailed { effect, reason },
-            R::TakenBack => Rejection::TakenBack,
-            _ => unreachable!("version 2 writes it"),
-        }
     }
 }
 

@@ -4,16 +4,16 @@ use super::{node, parse};
 use gapless_core::observation as core;
 use gapless_core::route::Generation;
 use gapless_engine::error::Error;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct Observation {
     nodes: BTreeMap<String, NodeSeen>,
     proxies: BTreeMap<String, Option<u64>>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct NodeSeen {
     condition: Condition,
     image: String,
@@ -21,14 +21,14 @@ struct NodeSeen {
     requests_in_flight: u32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 enum Condition {
     Starting,
     Running,
     Exited { code: Option<i32>, output: String },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Health {
     passes: u32,
     failures: u32,
@@ -36,20 +36,11 @@ struct Health {
     evidence: Option<Evidence>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct Evidence {
     check: String,
     result: String,
     times: u32,
-}
-
-impl From<&core::Observation> for Observation {
-    fn from(seen: &core::Observation) -> Self {
-        Self {
-            nodes: seen.nodes.iter().map(|(id, node)| (id.to_string(), node.into())).collect(),
-            proxies: seen.proxies.iter().map(|(name, generation)| (name.clone(), generation.map(|generation| generation.0))).collect(),
-        }
-    }
 }
 
 impl TryFrom<Observation> for core::Observation {
@@ -61,27 +52,6 @@ impl TryFrom<Observation> for core::Observation {
             nodes: nodes.collect::<Result<_, Error>>()?,
             proxies: seen.proxies.into_iter().map(|(name, generation)| (name, generation.map(Generation))).collect(),
         })
-    }
-}
-
-impl From<&core::NodeSeen> for NodeSeen {
-    fn from(seen: &core::NodeSeen) -> Self {
-        let core::Health { passes, failures, failures_after_answer, evidence } = &seen.health;
-        Self {
-            condition: match &seen.condition {
-                core::Condition::Starting => Condition::Starting,
-                core::Condition::Running => Condition::Running,
-                core::Condition::Exited { code, output } => Condition::Exited { code: *code, output: output.clone() },
-            },
-            image: seen.image.to_string(),
-            health: Health {
-                passes: *passes,
-                failures: *failures,
-                failures_after_answer: *failures_after_answer,
-                evidence: evidence.as_ref().map(Into::into),
-            },
-            requests_in_flight: seen.requests_in_flight,
-        }
     }
 }
 
@@ -100,12 +70,6 @@ impl TryFrom<NodeSeen> for core::NodeSeen {
             health: core::Health { passes, failures, failures_after_answer, evidence: evidence.map(Into::into) },
             requests_in_flight: seen.requests_in_flight,
         })
-    }
-}
-
-impl From<&core::Evidence> for Evidence {
-    fn from(evidence: &core::Evidence) -> Self {
-        Self { check: evidence.check.clone(), result: evidence.result.clone(), times: evidence.times }
     }
 }
 

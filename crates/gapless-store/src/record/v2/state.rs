@@ -1,0 +1,105 @@
+//! A service's state in version 2, as it is kept so that a start need not replay the whole journal.
+
+use super::form::{form_of_enum, form_of_struct};
+use gapless_core::digest::Digest;
+use gapless_core::effect::{Effect, EffectId, EffectKind, Task};
+use gapless_core::name::ServiceName;
+use gapless_core::node::{GroupId, InstanceId, NodeId};
+use gapless_core::notice::{Rejection, RolloutKind, RolloutNumber};
+use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
+use gapless_core::route::{Generation, Route};
+use gapless_core::service::{
+    Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, ServiceState, Stage, TaskState, Together, TogetherEnd,
+};
+use gapless_core::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A state with the time of the record after which it was so.
+pub(in crate::record) struct KeptState {
+    pub(in crate::record) at: Instant,
+    pub(in crate::record) state: ServiceState,
+}
+
+form_of_struct!(KeptState { at: Instant, state: ServiceState });
+
+form_of_struct!(ServiceState {
+    releases: BTreeMap<ReleaseNumber, Declaration>,
+    declared: Option<ReleaseNumber>,
+    live: Option<GroupId>,
+    previous: Option<ReleaseNumber>,
+    pinned: bool,
+    served: BTreeSet<ReleaseNumber>,
+    rollout: Option<Rollout>,
+    queued: Option<Queued>,
+    together: Option<TogetherEnd>,
+    scaled: Option<u32>,
+    revoked: BTreeSet<ArtifactVersion>,
+    evicted_in_vain: BTreeSet<ReleaseNumber>,
+    groups: BTreeMap<GroupId, Group>,
+    route: Route,
+    draining: BTreeMap<NodeId, Draining>,
+    lost: BTreeSet<NodeId>,
+    joining: BTreeMap<NodeId, Instant>,
+    healing: Healing,
+    destroyed: BTreeMap<NodeId, Instant>,
+    pending: BTreeMap<EffectId, Effect>,
+    retries: BTreeMap<EffectKind, Retry>,
+    next: NextNumbers,
+});
+
+form_of_struct!(Group { size: u32, made: u32, nodes: BTreeSet<u32>, exposed: bool });
+
+form_of_struct!(Draining { unnamed_since: Generation, deadline: Instant, ends: Option<Instant>, cut: Option<u32>, over: bool });
+
+form_of_struct!(Healing { tries: u32, not_before: Instant, stopped: bool, blocked: bool });
+
+form_of_struct!(Retry { tries: u32, at: Option<Instant> });
+
+form_of_struct!(NextNumbers { releases: u32, rollouts: u32, instances: InstanceId, effects: EffectId });
+
+form_of_struct!(Rollout {
+    number: RolloutNumber,
+    kind: RolloutKind,
+    from: Option<GroupId>,
+    to: GroupId,
+    stage: Stage,
+    tasks: BTreeMap<Task, TaskState>,
+    gate_passed: bool,
+    together: Option<Together>,
+    partners_ready: bool,
+    paused: Option<Instant>,
+    vacated: bool,
+});
+
+form_of_enum!(TaskState { Waiting, Begun, Done });
+
+form_of_struct!(Queued { release: ReleaseNumber, urgent: bool, not_before: Option<Instant>, together: Option<Together> });
+
+form_of_struct!(Together { id: Digest, with: BTreeSet<ServiceName> });
+
+form_of_struct!(TogetherEnd { id: Digest, live: bool });
+
+form_of_enum!(Stage {
+    Vacate,
+    Command,
+    Prepare { deadline: Instant, booted: bool },
+    Await { deadline: Instant },
+    Canary(canary: Canary),
+    Roll { deadline: Instant },
+    Shift,
+    Confirm,
+    Bake { until: Instant },
+    Retire,
+    Undo { reason: Rejection },
+    Unroll { reason: Rejection },
+    Restore { reason: Rejection, deadline: Instant },
+});
+
+form_of_struct!(Canary {
+    step: u32,
+    since: Option<Instant>,
+    until: Option<Instant>,
+    look: Option<Instant>,
+    good: bool,
+    holds: u32,
+});
