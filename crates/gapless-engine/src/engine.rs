@@ -230,7 +230,7 @@ impl Engine {
         let wanted = declaration.to_core();
         let records = self.inner.parts.records.clone();
         let content = wanted.content;
-        blocking(move || records.put_declaration(content, &declaration))
+        blocking(records.may_wait(), move || records.put_declaration(content, &declaration))
             .await
             .context(|| format!("keeping the declaration of {service}"))?;
         self.wish(&service, Event::Declared { declaration: wanted, urgent, together }).await
@@ -348,7 +348,9 @@ impl Engine {
             None => declared_content(&self.journal(service).await?, release).ok_or_else(unknown)?,
         };
         let records = self.inner.parts.records.clone();
-        blocking(move || records.declaration(content)).await.context(|| format!("reading the declaration of {release} of {service}"))
+        blocking(records.may_wait(), move || records.declaration(content))
+            .await
+            .context(|| format!("reading the declaration of {release} of {service}"))
     }
 
     /// A service's journal.

@@ -141,28 +141,34 @@ async fn diagnose_service(parts: &Parts, service: ServiceName) -> Diagnosis {
 /// Every service with a journal.
 pub(crate) async fn services(parts: &Parts) -> Result<Vec<ServiceName>, Error> {
     let journal = parts.journal.clone();
-    blocking(move || journal.services()).await.context(|| "listing the services of the journal".to_string())
+    blocking(journal.may_wait(), move || journal.services()).await.context(|| "listing the services of the journal".to_string())
 }
 
 /// What a service's journal amounts to, as [`recover`] says.
 pub(crate) async fn recovered(parts: &Parts, service: &ServiceName) -> Result<Replayed, Error> {
     let (journal, name) = (parts.journal.clone(), service.clone());
-    blocking(move || recover(&*journal, &name)).await.context(|| format!("recovering {service}"))
+    blocking(journal.may_wait(), move || recover(&*journal, &name)).await.context(|| format!("recovering {service}"))
 }
 
 /// A service's journal.
 pub(crate) async fn read(parts: &Parts, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
     let (journal, name) = (parts.journal.clone(), service.clone());
-    blocking(move || journal.read(&name)).await.context(|| format!("reading the journal of {service}"))
+    blocking(journal.may_wait(), move || journal.read(&name)).await.context(|| format!("reading the journal of {service}"))
 }
 
 /// The records of a service that come after this one.
 pub(crate) async fn read_after(parts: &Parts, service: &ServiceName, after: Sequence) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
     let (journal, name) = (parts.journal.clone(), service.clone());
-    blocking(move || journal.read_after(&name, after)).await.context(|| format!("reading the journal of {service}"))
+    blocking(journal.may_wait(), move || journal.read_after(&name, after)).await.context(|| format!("reading the journal of {service}"))
 }
 
-/// Runs a call that waits for a disk where it holds nothing else up.
-pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+/// Runs a call that may wait for a disk where it holds nothing else up, and another one here.
+pub(crate) async fn blocking<T: Send + 'static>(
+    may_wait: bool,
+    call: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if !may_wait {
+        return call();
+    }
     tokio::task::spawn_blocking(call).await.unwrap_or_else(|error| Err(Error::new(format!("a call to the store did not end: {error}"))))
 }

@@ -28,7 +28,7 @@ impl Engine {
         let _alone = self.revoking().write().await;
         let revocation = Revocation { at: self.parts().clock.now(), reason: reason.to_string() };
         let (records, name) = (self.parts().records.clone(), artifact.to_string());
-        blocking(move || records.put_revocation(&name, version, &revocation)).await.context(|| format!("revoking {artifact} {version}"))?;
+        blocking(records.may_wait(), move || records.put_revocation(&name, version, &revocation)).await.context(|| format!("revoking {artifact} {version}"))?;
         self.tell_all().await
     }
 
@@ -39,7 +39,7 @@ impl Engine {
     pub async fn lift_revocation(&self, artifact: &str, version: ArtifactVersion) -> Result<Vec<(ServiceName, Declared)>, DeclareError> {
         let _alone = self.revoking().write().await;
         let (records, name) = (self.parts().records.clone(), artifact.to_string());
-        blocking(move || records.remove_revocation(&name, version))
+        blocking(records.may_wait(), move || records.remove_revocation(&name, version))
             .await
             .context(|| format!("lifting the revocation of {artifact} {version}"))?;
         self.tell_all().await
@@ -79,17 +79,19 @@ impl Engine {
     async fn artifact_names(&self, service: &ServiceName, state: &ServiceState) -> Result<Names, Error> {
         let contents: Vec<_> = state.releases.iter().map(|(release, declaration)| (*release, declaration.content)).collect();
         let records = self.parts().records.clone();
+        let may_wait = records.may_wait();
         let read =
             move || contents.into_iter().map(|(release, content)| Ok((release, records.declaration(content)?.artifact_name))).collect();
-        blocking(read).await.context(|| format!("reading the declarations of {service}"))
+        blocking(may_wait, read).await.context(|| format!("reading the declarations of {service}"))
     }
 
     async fn revoked<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<Revoked, Error> {
         let names: BTreeSet<String> = names.map(str::to_string).collect();
         let records = self.parts().records.clone();
+        let may_wait = records.may_wait();
         let read =
             move || names.into_iter().map(|name| records.revocations(&name).map(|known| (name, known.into_keys().collect()))).collect();
-        blocking(read).await.context(|| "reading what is revoked".to_string())
+        blocking(may_wait, read).await.context(|| "reading what is revoked".to_string())
     }
 }
 

@@ -263,7 +263,7 @@ impl Service {
     /// Keeps the state. When it cannot be written the next start has more to replay, and that is all.
     async fn keep(&mut self) {
         let (journal, name, last, at, state) = (self.parts.journal.clone(), self.name.clone(), self.last, self.at, self.state.clone());
-        match blocking(move || journal.keep(&name, last, at, &state)).await {
+        match blocking(journal.may_wait(), move || journal.keep(&name, last, at, &state)).await {
             Ok(()) => self.kept = last,
             Err(error) => tracing::warn!(service = %self.name, %error, "the state could not be kept; the next start replays more"),
         }
@@ -286,7 +286,7 @@ impl Service {
 
     async fn write(&mut self, record: Arc<JournalRecord>) -> Result<Sequence, Error> {
         let (journal, name, written) = (self.parts.journal.clone(), self.name.clone(), record.clone());
-        let result = blocking(move || journal.append(&name, &written)).await;
+        let result = blocking(journal.may_wait(), move || journal.append(&name, &written)).await;
         if let Err(error) = &result
             && !matches!(error.error_kind(), ErrorKind::NoRoom | ErrorKind::Fenced)
         {
@@ -366,7 +366,7 @@ impl Service {
             let content = content.ok_or_else(|| Error::new(format!("there is no release {release} of {}", self.name)))?;
             if !self.declarations.contains_key(&content) {
                 let records = self.parts.records.clone();
-                let read = blocking(move || records.declaration(content)).await;
+                let read = blocking(records.may_wait(), move || records.declaration(content)).await;
                 let declaration = read.context(|| format!("reading the declaration of {release} of {}", self.name))?;
                 self.declarations.insert(content, Arc::new(declaration));
             }

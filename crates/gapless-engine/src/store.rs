@@ -1,4 +1,7 @@
 //! What the engine needs written down. The traits are synchronous: each call is short, and durable when it returns.
+//!
+//! A store says of itself whether its calls wait for a disk. Those of one that never does are made where the engine stands and not on another thread, so that a whole engine runs
+//! in one thread, in an order that a seed repeats.
 
 use crate::declaration::ServiceDeclaration;
 use crate::error::Error;
@@ -29,6 +32,11 @@ pub struct JournalRecord {
 
 /// The journal: one list per service that only grows. One writer at a time, held by a lock; a writer that another one has taken over from is refused.
 pub trait Journal: Send + Sync {
+    /// Whether a call may wait for a disk.
+    fn may_wait(&self) -> bool {
+        true
+    }
+
     /// Appends a record. It is durable when this returns.
     ///
     /// # Errors
@@ -119,6 +127,11 @@ pub struct Revocation {
 
 /// Records beside the journal.
 pub trait Records: Send + Sync {
+    /// Whether a call may wait for a disk.
+    fn may_wait(&self) -> bool {
+        true
+    }
+
     /// Publishes an artifact and gives it the next number, in one transaction. Publishing the same image with the same metadata again gives the number it has.
     ///
     /// # Errors

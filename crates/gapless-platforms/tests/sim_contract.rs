@@ -82,7 +82,7 @@ impl Scene for SimScene {
 
 macro_rules! contract {
     ($($check:ident),* $(,)?) => {$(
-        #[tokio::test]
+        #[tokio::test(start_paused = true)]
         async fn $check() {
             for options in [
                 SimOptions::default(),

@@ -15,8 +15,8 @@ use gapless_engine::checkpoint::{Checkpoint, EffectContext, HoldAt, NoCheckpoint
 use gapless_engine::error::ErrorKind;
 use gapless_engine::recovery::diagnose;
 use gapless_engine::{DeclareError, Engine};
-use gapless_platforms::sim::{Picture, SimOptions, SimTime};
-use sim_support::{Act, BROKEN, Scene, declaration, web};
+use gapless_platforms::sim::{Faults, Picture, SimOptions, SimTime};
+use sim_support::{Act, BROKEN, GLANCE, Scene, declaration, runtime, web};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -65,7 +65,6 @@ fn a_crash_after_any_append_ends_in_the_same_world() {
     let (length, picture) = undisturbed(SimOptions::default());
     assert!(length > 40, "the script is too short to tell anything: {length} records");
     let mut crashes = 0;
-    // Threads make one run a few records shorter or longer than another.
     for dies_at in 1..2 * length {
         let scene = Scene::new(SimOptions::default());
         if !scene.life_that_dies_at(dies_at) {
@@ -142,7 +141,6 @@ fn a_crash_before_or_after_any_effect_ends_in_the_same_world() {
     let mut crashes = 0;
     for place in places.iter().flat_map(|place| [place.clone(), Place { side: Side::After, ..place.clone() }]) {
         let scene = Scene::new(SimOptions::default());
-        // Threads make one run destroy at once what another one destroys in two steps.
         if scene.life_that_holds_at(place.clone()) {
             crashes += 1;
             scene.assert_same_end(&format!("after a crash at {place}"), &picture);
@@ -184,10 +182,15 @@ fn effects_that_are_delivered_twice_change_nothing() {
     assert_eq!(twice, picture);
 }
 
+/// Effects fail, and answers are lost, but never so often in a row that a rollout would be given up.
+fn by_chance(per_mille: u32) -> Faults {
+    Faults { refused: per_mille, answer_lost: per_mille, in_a_row: Some(2), ..Faults::default() }
+}
+
 #[test]
 fn effects_that_fail_or_whose_answers_are_lost_are_got_over() {
     for seed in 1..=20 {
-        let options = SimOptions { seed, proxies: 2, failing_per_mille: 150, lost_per_mille: 150, ..SimOptions::default() };
+        let options = SimOptions { seed, proxies: 2, faults: by_chance(150), ..SimOptions::default() };
         let scene = Scene::new(options);
         scene.plain_life(async |engine| {
             for version in [1, 2, 4] {
@@ -203,8 +206,7 @@ fn effects_that_fail_or_whose_answers_are_lost_are_got_over() {
 #[test]
 fn a_row_of_short_lives_among_faults_comes_to_the_same_end() {
     for seed in 1..=25_u64 {
-        let options =
-            SimOptions { seed, proxies: 2, failing_per_mille: 100, lost_per_mille: 100, twice: seed % 3 == 0, ..SimOptions::default() };
+        let options = SimOptions { seed, proxies: 2, faults: by_chance(100), twice: seed % 3 == 0, ..SimOptions::default() };
         let scene = Scene::new(options);
         let mut lives = 0;
         // Each life gets on by a few records; how many follows from the seed.
@@ -307,7 +309,7 @@ fn a_record_of_which_nobody_knows_whether_it_was_written_is_found_again() {
         scene.plain_life(async |engine| {
             let lie = async {
                 while scene.store.length() < lies_after {
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(GLANCE).await;
                 }
                 scene.store.lie();
                 std::future::pending::<()>().await;
@@ -374,7 +376,7 @@ fn doctor_says_what_a_restart_would_do_and_does_nothing() {
     let place: Place = "hello/web:r1:EnsureGroup:1:before".parse().expect("a place");
     assert!(scene.life_that_holds_at(place));
     let before = (scene.store.length(), scene.sim.picture(&web()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = runtime();
     let found = runtime.block_on(diagnose(&scene.parts(Arc::new(NoCheckpoint)))).expect("a diagnosis");
     let [found] = &found[..] else { panic!("not one service: {found:?}") };
     assert_eq!(found.records, before.0 as u64);
@@ -393,7 +395,7 @@ fn a_journal_that_another_version_wrote_is_refused_by_its_place_and_holds_no_oth
         changed = place(records).expect("a record with effects");
         records[changed].effects.pop();
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = runtime();
     let text = runtime.block_on(refused_wishes(&scene));
     assert!(text.contains(&format!("record {} of the journal of hello/web", changed + 1)) && text.contains("version changed"), "{text}");
     let found = runtime.block_on(diagnose(&scene.parts(Arc::new(NoCheckpoint)))).expect("a diagnosis");
@@ -414,7 +416,7 @@ async fn refused_wishes(scene: &Scene) -> String {
     other.service = ServiceName::new("hello", "other").expect("a name");
     engine.declare(other.clone()).await.expect("another service is declared");
     while engine.state(&other.service).is_none_or(|state| state.live.is_none()) {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(GLANCE).await;
     }
     assert_eq!(scene.sim.picture(&web()), before, "the service that cannot be kept was touched");
     engine.stop().await;
@@ -482,7 +484,7 @@ async fn deploy_and_bake(scene: &Scene, engine: &Engine) {
 impl Scene {
     async fn rest_or_bake(&self, engine: &Engine) {
         while engine.state(&web()).is_some_and(|state| state.rollout.is_some() && !bakes(&state)) {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(GLANCE).await;
         }
     }
 }

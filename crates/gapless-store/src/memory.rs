@@ -42,6 +42,10 @@ impl MemoryStore {
 }
 
 impl Journal for MemoryStore {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
         let mut kept = self.lock();
         let records = kept.journal.entry(service.clone()).or_default();
@@ -78,6 +82,10 @@ impl Journal for MemoryStore {
 }
 
 impl Records for MemoryStore {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn publish(&self, new: NewArtifact) -> Result<Artifact, Error> {
         let mut kept = self.lock();
         let family = kept.artifacts.iter().filter(|artifact| artifact.name == new.name && artifact.kind == new.kind);

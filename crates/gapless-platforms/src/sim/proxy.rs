@@ -1,37 +1,44 @@
 //! Virtual proxies.
 
-use gapless_core::name::ServiceName;
 use gapless_core::node::NodeId;
 use gapless_core::observation::{Evidence, Health};
-use gapless_core::route::{Route, Weight};
+use gapless_core::route::{Generation, Route, Weight};
 use gapless_core::time::Instant;
 use gapless_engine::declaration::HealthCheck;
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// After so many equal checks in a row, another one tells nothing new.
+const NEWS: u32 = 40;
 
 /// One virtual proxy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Proxy {
+    pub(super) name: String,
     /// Whether the platform reaches it.
     pub(super) reachable: bool,
-    pub(super) services: BTreeMap<ServiceName, Service>,
-    /// Routes on their way, each with its arrival.
-    pub(super) arriving: Vec<(Instant, ServiceName, Arriving)>,
+    /// Whether it has a worker.
+    pub(super) present: bool,
+    /// What a message to it takes beside the ordinary.
+    pub(super) slow: Duration,
 }
 
-/// A route on its way to a proxy, with how each member is checked.
-#[derive(Clone, Debug)]
-pub(super) struct Arriving {
-    pub(super) route: Route,
-    pub(super) checks: BTreeMap<NodeId, HealthCheck>,
-}
+/// How each member of a route is checked.
+pub(super) type Checks = BTreeMap<NodeId, HealthCheck>;
 
-/// What a proxy knows of a service.
+/// What one proxy knows of one service.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Service {
+pub(super) struct AtProxy {
     pub(super) route: Route,
+    /// The route before.
+    before: Option<Route>,
     pub(super) checks: BTreeMap<NodeId, Checked>,
     /// When requests that still run on a node are cut.
     pub(super) draining: BTreeMap<NodeId, Instant>,
+    /// The latest generation that it ever acknowledged.
+    acknowledged: Generation,
+    /// It had traffic to give once.
+    pub(super) served: bool,
     turn: usize,
 }
 
@@ -44,45 +51,60 @@ pub(super) struct Checked {
     answered: bool,
 }
 
-impl Proxy {
-    /// Applies what has arrived by `now`, but nothing older than what is applied (I5). Whether anything was applied.
-    pub(super) fn apply(&mut self, now: Instant) -> bool {
-        let (arrived, arriving) = std::mem::take(&mut self.arriving).into_iter().partition(|(at, ..)| *at <= now);
-        self.arriving = arriving;
-        let mut applied = false;
-        for (_, name, Arriving { route, checks }) in arrived {
-            let known = self.services.get(&name).map(|service| service.route.generation);
-            if known.is_some_and(|known| known > route.generation) {
-                continue;
-            }
-            self.services.entry(name).or_default().apply(route, &checks, now);
-            applied = true;
-        }
-        applied
+impl AtProxy {
+    /// It came back with an older route than it had acknowledged: no promise holds for what it sends until it has a new one.
+    pub(super) fn is_rewound(&self) -> bool {
+        self.route.generation < self.acknowledged
     }
-}
 
-impl Service {
-    fn apply(&mut self, route: Route, checks: &BTreeMap<NodeId, HealthCheck>, now: Instant) {
+    /// The generation that it applied, if any.
+    pub(super) fn generation(&self) -> Option<Generation> {
+        Some(self.route.generation).filter(|generation| *generation > Generation::default())
+    }
+
+    /// Applies a route, but none that is older than the applied one (I5). Whether it was applied.
+    pub(super) fn apply(&mut self, route: &Route, checks: &Checks, now: Instant) -> bool {
+        if self.route.generation > route.generation {
+            return false;
+        }
         self.checks.retain(|node, _| route.members.contains_key(node));
         for node in route.members.keys() {
             if let Some(check) = checks.get(node) {
-                let new = || Checked { check: check.clone(), next: now, health: Health::default(), answered: false };
-                self.checks.entry(*node).or_insert_with(new);
+                self.checks.entry(*node).or_insert_with(|| Checked::new(check, now));
             }
         }
-        self.route = route;
+        if self.route.generation < route.generation {
+            self.before = Some(std::mem::replace(&mut self.route, route.clone()));
+            self.acknowledged = self.acknowledged.max(route.generation);
+        }
+        true
+    }
+
+    /// Its next worker begins with the route from its disk, and knows nothing else.
+    pub(super) fn begin_again(&mut self, now: Instant) {
+        self.draining.clear();
+        for checked in self.checks.values_mut() {
+            (checked.next, checked.health, checked.answered) = (now, Health::default(), false);
+        }
+    }
+
+    /// It comes back with the route before the last one. Whether there was one.
+    pub(super) fn rewind(&mut self) -> bool {
+        let Some(before) = self.before.take().filter(|before| before.generation > Generation::default()) else { return false };
+        self.route = before;
+        self.checks.retain(|node, _| self.route.members.contains_key(node));
+        true
     }
 
     /// The member that the next request goes to: round robin among those with weight whose checks do not fail; when all fail, among those with weight.
     pub(super) fn choose(&mut self) -> Option<NodeId> {
-        let weighted: Vec<NodeId> =
-            self.route.members.iter().filter(|(_, weight)| **weight > Weight::PROBED).map(|(node, _)| *node).collect();
-        let healthy: Vec<NodeId> =
-            weighted.iter().copied().filter(|node| self.checks.get(node).is_none_or(|checked| checked.health.failures == 0)).collect();
-        let chosen = if healthy.is_empty() { weighted } else { healthy };
         self.turn = self.turn.wrapping_add(1);
-        chosen.get(self.turn % chosen.len().max(1)).copied()
+        let weighted = || self.route.members.iter().filter(|(_, weight)| **weight > Weight::PROBED).map(|(node, _)| *node);
+        let healthy = || weighted().filter(|node| self.checks.get(node).is_none_or(|checked| checked.health.failures == 0));
+        match healthy().count() {
+            0 => weighted().nth(self.turn % weighted().count().max(1)),
+            count => healthy().nth(self.turn % count),
+        }
     }
 
     /// Whether any member has weight.
@@ -92,7 +114,11 @@ impl Service {
 }
 
 impl Checked {
-    /// Checks the node if it is time. Whether it was checked.
+    pub(super) fn new(check: &HealthCheck, now: Instant) -> Self {
+        Self { check: check.clone(), next: now, health: Health::default(), answered: false }
+    }
+
+    /// Checks the node if it is time. Whether that told something new.
     pub(super) fn check(&mut self, answer: Option<u16>, now: Instant) -> bool {
         if now < self.next {
             return false;
@@ -102,7 +128,7 @@ impl Checked {
         let result = match answer {
             Some(200..=299) => {
                 self.health = Health { passes: self.health.passes.saturating_add(1), ..Health::default() };
-                return true;
+                return self.health.passes < NEWS;
             }
             Some(status) => format!("status {status}"),
             None => "connection refused".to_string(),
@@ -115,6 +141,6 @@ impl Checked {
             failures_after_answer: after_answer,
             evidence: Some(Evidence { check: format!("GET {}", self.check.path()), result, times: failures }),
         };
-        true
+        failures < NEWS
     }
 }

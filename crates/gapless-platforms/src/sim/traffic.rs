@@ -1,10 +1,9 @@
 //! Virtual clients and their requests: the simulated world's witness.
 
 use super::random::Random;
-use gapless_core::name::ServiceName;
 use gapless_core::node::NodeId;
 use gapless_core::time::Instant;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How many requests one in the following number is slow: enough that every drain has some in flight.
@@ -15,6 +14,12 @@ const SLOW_MS: u64 = 700;
 
 /// How long the others take at most, in milliseconds.
 const QUICK_MS: u64 = 40;
+
+/// How many requests one in the following number takes as long as [`LONG_MS`], in a world with long ones: longer than the shortest drain deadlines.
+const ONE_LONG_IN: u64 = 150;
+
+/// How long such a request takes, in milliseconds.
+const LONG_MS: u64 = 9_000;
 
 /// What became of the requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub struct Tally {
     pub cut: u64,
     /// Those that a node took along when it died by itself.
     pub died_with_node: u64,
+    /// Those that a proxy took along when it lost its worker, its memory or its present route.
+    pub died_with_proxy: u64,
 }
 
 impl Tally {
@@ -40,49 +47,40 @@ impl Tally {
         self.requests += 1;
         *self.failed.entry(cause).or_default() += 1;
     }
+
+    pub(super) fn die_with_node(&mut self, requests: usize) {
+        self.requests += requests as u64;
+        self.died_with_node += requests as u64;
+    }
+
+    pub(super) fn die_with_proxy(&mut self, requests: usize) {
+        self.requests += requests as u64;
+        self.died_with_proxy += requests as u64;
+    }
 }
 
 /// A request that a proxy sent to a node.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    pub(super) service: ServiceName,
-    pub(super) proxy: String,
+    /// The proxy's place.
+    pub(super) proxy: usize,
     pub(super) node: NodeId,
     /// `None`: not by itself.
     pub(super) ends: Option<Instant>,
-}
-
-/// The clients of a world.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Clients {
-    pub(super) sending: BTreeSet<ServiceName>,
-    /// Services that had a member with weight once.
-    pub(super) served: BTreeSet<ServiceName>,
-    pub(super) in_flight: Vec<Request>,
-    pub(super) tally: Tally,
-}
-
-impl Clients {
-    pub(super) fn begin(&mut self, service: &ServiceName) {
-        self.sending.insert(service.clone());
-    }
-
-    /// Requests that a node has not answered yet.
-    pub(super) fn at_node(&self, service: &ServiceName, node: NodeId) -> u32 {
-        let count = self.in_flight.iter().filter(|request| request.service == *service && request.node == node).count();
-        u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// Takes the requests out that fulfil a condition.
-    pub(super) fn take(&mut self, mut condition: impl FnMut(&Request) -> bool) -> Vec<Request> {
-        let (taken, left) = std::mem::take(&mut self.in_flight).into_iter().partition(&mut condition);
-        self.in_flight = left;
-        taken
-    }
+    /// Its proxy had an older route than it had acknowledged.
+    pub(super) rewound: bool,
 }
 
 /// How long the next request takes.
-pub(super) fn duration(random: &mut Random) -> Duration {
+pub(super) fn duration(random: &mut Random, long: bool) -> Duration {
+    if long && random.below(ONE_LONG_IN) == 0 {
+        return Duration::from_millis(LONG_MS);
+    }
     let slow = random.below(ONE_SLOW_IN) == 0;
     Duration::from_millis(if slow { SLOW_MS } else { 1 + random.below(QUICK_MS) })
+}
+
+/// Takes the requests out that fulfil a condition.
+pub(super) fn take(requests: &mut Vec<Request>, condition: impl FnMut(&mut Request) -> bool) -> Vec<Request> {
+    requests.extract_if(.., condition).collect()
 }

@@ -1,323 +1,287 @@
 //! The simulated world: what is, and how it goes on.
 
-use super::node::{Behaviour, Node};
-use super::proxy::{Arriving, Proxy};
+use super::fault::{Fate, Faults, Sight};
+use super::mail::Mail;
+use super::node::Behaviour;
+use super::proxy::Proxy;
 use super::random::Random;
-use super::traffic::{self, Clients, Request};
+use super::service::{Around, Service};
+use super::traffic::Tally;
 use super::{Picture, SimOptions};
+use crate::sometimes;
+use gapless_core::analysis::Verdict;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
-use gapless_core::observation::{Condition, Health, NodeSeen, Observation};
+use gapless_core::observation::Observation;
 use gapless_core::release::ArtifactVersion;
-use gapless_core::route::{Generation, Route};
 use gapless_core::time::Instant;
-use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
-use gapless_engine::platform::Declarations;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// The grain of simulated time: nothing that matters here is shorter. Every sending service gets a request in each.
-pub(super) const TICK: Duration = Duration::from_millis(5);
-
-/// How often an effect fails by chance in a row at most: fewer than the tries after which a rollout is given up, so that chance rejects none.
-const FAILURES_IN_A_ROW: u32 = 2;
+/// How many looks are remembered, to be shown again as stale ones.
+const LOOKS_KEPT: usize = 12;
 
 /// Everything that is.
 pub(super) struct World {
     pub(super) now: Instant,
+    /// When the present runtime's time began, and what time it was in the world then.
+    pub(super) began: Option<(tokio::time::Instant, Instant)>,
     pub(super) revision: u64,
     pub(super) behaviours: BTreeMap<ArtifactVersion, Behaviour>,
-    pub(super) proxies: BTreeMap<String, Proxy>,
-    pub(super) clients: Clients,
+    pub(super) proxies: Vec<Proxy>,
+    pub(super) services: BTreeMap<ServiceName, Service>,
+    pub(super) mail: Vec<Mail>,
+    /// Orders sent so far.
+    pub(super) letters: u64,
+    pub(super) faults: Faults,
+    /// Deliveries and looks that hang go on hanging.
+    pub(super) hanging: bool,
+    pub(super) long_requests: bool,
+    pub(super) tally: Tally,
+    /// What broke a promise.
+    pub(super) violations: Vec<String>,
+    /// Everything that happened but requests.
+    pub(super) log: Vec<String>,
     /// By effect: how many of the next ones fail, and how.
     pub(super) failing: BTreeMap<&'static str, (u32, ErrorKind)>,
     pub(super) carried_out: BTreeMap<&'static str, u32>,
+    /// How many effects, answers and looks went wrong so far.
+    pub(super) gone_wrong: u64,
+    pub(super) random: Random,
+    pub(super) apply_delay: Duration,
     /// By effect: failures by chance since it last went well.
     failed_in_a_row: BTreeMap<&'static str, u32>,
-    services: BTreeMap<ServiceName, Nodes>,
-    random: Random,
-    apply_delay: Duration,
-}
-
-/// The nodes of a service.
-#[derive(Default)]
-struct Nodes {
-    existing: BTreeMap<NodeId, Node>,
-    /// Every node that ever was: none of them is made again.
-    made: BTreeSet<NodeId>,
+    looks: BTreeMap<ServiceName, VecDeque<Observation>>,
+    tick: Duration,
 }
 
 impl World {
     pub(super) fn new(options: &SimOptions, now: Instant) -> Self {
-        let proxies = (0..options.proxies).map(|number| (format!("proxy-{number}"), Proxy { reachable: true, ..Proxy::default() }));
+        let proxy = |number| Proxy { name: format!("proxy-{number}"), reachable: true, present: true, slow: Duration::ZERO };
         Self {
             now,
+            began: None,
             revision: 1,
             behaviours: BTreeMap::new(),
-            proxies: proxies.collect(),
-            clients: Clients::default(),
+            proxies: (0..options.proxies).map(proxy).collect(),
+            services: BTreeMap::new(),
+            mail: Vec::new(),
+            letters: 0,
+            faults: options.faults.clone(),
+            hanging: true,
+            long_requests: false,
+            tally: Tally::default(),
+            violations: Vec::new(),
+            log: Vec::new(),
             failing: BTreeMap::new(),
             carried_out: BTreeMap::new(),
-            failed_in_a_row: BTreeMap::new(),
-            services: BTreeMap::new(),
+            gone_wrong: 0,
             random: Random::new(options.seed),
             apply_delay: options.apply_delay,
+            failed_in_a_row: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            tick: options.tick,
         }
     }
 
     pub(super) fn advance_to(&mut self, instant: Instant) {
-        while self.now.after(TICK) <= instant {
-            self.now = self.now.after(TICK);
-            self.nodes_go_on();
-            self.proxies_go_on();
-            self.requests_end();
-            self.requests_begin();
+        while self.now.after(self.tick) <= instant {
+            self.now = self.now.after(self.tick);
+            self.deliver();
+            let mut services = std::mem::take(&mut self.services);
+            let mut around = self.around();
+            services.values_mut().for_each(|service| service.go_on(&mut around));
+            self.services = services;
         }
     }
 
-    fn nodes_go_on(&mut self) {
-        for (name, nodes) in &mut self.services {
-            for (id, node) in &mut nodes.existing {
-                if !node.advance(&behaviour(&self.behaviours, node), self.now) {
-                    continue;
-                }
-                self.revision += 1;
-                if matches!(node.condition, Condition::Exited { .. }) {
-                    let lost = self.clients.take(|request| request.service == *name && request.node == *id);
-                    self.clients.tally.died_with_node += lost.len() as u64;
-                    self.clients.tally.requests += lost.len() as u64;
-                }
-            }
+    fn around(&mut self) -> Around<'_> {
+        Around {
+            now: self.now,
+            behaviours: &self.behaviours,
+            proxies: &self.proxies,
+            random: &mut self.random,
+            tally: &mut self.tally,
+            revision: &mut self.revision,
+            log: &mut self.log,
+            violations: &mut self.violations,
+            long_requests: self.long_requests,
         }
     }
 
-    fn proxies_go_on(&mut self) {
-        for proxy in self.proxies.values_mut() {
-            self.revision += u64::from(proxy.apply(self.now));
-            for (name, service) in &mut proxy.services {
-                let nodes = self.services.get(name);
-                for (id, checked) in &mut service.checks {
-                    let node = nodes.and_then(|nodes| nodes.existing.get(id));
-                    let answer = node.and_then(|node| node.answer(&behaviour(&self.behaviours, node), self.now));
-                    self.revision += u64::from(checked.check(answer, self.now));
-                }
-            }
+    /// The service, which begins to be when it is first spoken of.
+    pub(super) fn service(&mut self, name: &ServiceName) -> &mut Service {
+        if !self.services.contains_key(name) {
+            self.services.insert(name.clone(), Service::new(self.proxies.len()));
+        }
+        self.services.entry(name.clone()).or_default()
+    }
+
+    /// Does something with a service and what is around it.
+    pub(super) fn with_service<T>(&mut self, name: &ServiceName, act: impl FnOnce(&mut Service, &mut Around) -> T) -> T {
+        let mut service = std::mem::take(self.service(name));
+        let done = act(&mut service, &mut self.around());
+        self.services.insert(name.clone(), service);
+        done
+    }
+
+    pub(super) fn say(&mut self, what: &str) {
+        let line = format!("{:?} {what}", self.now);
+        self.log.push(line);
+    }
+
+    pub(super) fn kill_node(&mut self, name: &ServiceName, node: NodeId, code: i32) {
+        if self.with_service(name, |service, around| service.kill_node(node, code, around.tally)) {
+            self.say(&format!("{node} is killed"));
+            self.revision += 1;
         }
     }
 
-    fn requests_end(&mut self) {
-        let (now, proxies) = (self.now, &self.proxies);
-        let over = self.clients.take(|request| request.ends.is_some_and(|ends| ends <= now));
-        let cut = self.clients.take(|request| {
-            let service = proxies.get(&request.proxy).and_then(|proxy| proxy.services.get(&request.service));
-            service.and_then(|service| service.draining.get(&request.node)).is_some_and(|deadline| *deadline <= now)
-        });
-        self.clients.tally.requests += (over.len() + cut.len()) as u64;
-        self.clients.tally.cut += cut.len() as u64;
-        for request in over.iter().chain(&cut) {
-            self.revision += u64::from(self.clients.at_node(&request.service, request.node) == 0);
+    pub(super) fn vanish_node(&mut self, name: &ServiceName, node: NodeId) {
+        if self.with_service(name, |service, around| service.vanish_node(node, around.tally)) {
+            self.say(&format!("{node} vanishes"));
+            self.revision += 1;
         }
     }
 
-    fn requests_begin(&mut self) {
-        for service in self.clients.sending.clone() {
-            let duration = traffic::duration(&mut self.random);
-            self.send_request(&service, Some(self.now.after(duration)));
+    pub(super) fn hang_node(&mut self, name: &ServiceName, node: NodeId, hung: bool) {
+        if let Some(known) = self.service(name).existing.get_mut(&node) {
+            known.hung = hung;
+            self.say(&format!("{node} {}", if hung { "hangs" } else { "hangs no more" }));
         }
     }
 
-    /// Sends a request to one of the proxies that know the service. Whether a node took it.
-    fn send_request(&mut self, service: &ServiceName, ends: Option<Instant>) -> bool {
-        let serving: Vec<String> = self
-            .proxies
-            .iter()
-            .filter(|(_, proxy)| proxy.services.get(service).is_some_and(|service| service.route.generation > Generation::default()))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let drawn = usize::try_from(self.random.below(serving.len() as u64)).unwrap_or_default();
-        let Some(name) = serving.get(drawn) else { return false };
-        let Some(route) = self.proxies.get_mut(name).and_then(|proxy| proxy.services.get_mut(service)) else { return false };
-        if !route.serves() && !self.clients.served.contains(service) {
-            // Nobody asks a service that was never there.
-            return false;
-        }
-        self.clients.served.insert(service.clone());
-        let Some(node) = route.choose() else {
-            self.clients.tally.fail("no-ready-node");
-            return false;
-        };
-        let seen = self.services.get(service).and_then(|nodes| nodes.existing.get(&node));
-        if seen.and_then(|seen| seen.answer(&behaviour(&self.behaviours, seen), self.now)).is_none() {
-            self.clients.tally.fail("connect");
-            return false;
-        }
-        self.clients.in_flight.push(Request { service: service.clone(), proxy: name.clone(), node, ends });
-        true
+    fn place_of(&self, proxy: &str) -> Option<usize> {
+        self.proxies.iter().position(|known| known.name == proxy)
     }
 
-    pub(super) fn hold_request(&mut self, service: &ServiceName) -> bool {
-        self.send_request(service, None)
-    }
-
-    pub(super) fn kill_node(&mut self, service: &ServiceName, node: NodeId, code: i32) {
-        let Some(killed) = self.services.get_mut(service).and_then(|nodes| nodes.existing.get_mut(&node)) else { return };
-        killed.condition = Condition::Exited { code: Some(code), output: "killed".to_string() };
-        let lost = self.clients.take(|request| request.service == *service && request.node == node).len() as u64;
-        self.clients.tally.died_with_node += lost;
-        self.clients.tally.requests += lost;
-        self.revision += 1;
-    }
-
+    /// A proxy is replaced by one that knows no route.
     pub(super) fn replace_proxy(&mut self, name: &str) {
-        self.proxies.insert(name.to_string(), Proxy { reachable: true, ..Proxy::default() });
+        let Some(place) = self.place_of(name) else { return };
+        self.say(&format!("{name} is replaced"));
+        (self.proxies[place].reachable, self.proxies[place].present) = (true, true);
+        for service in self.services.values_mut() {
+            service.lose_proxy(place, &mut self.tally);
+            service.at[place] = Default::default();
+        }
         self.revision += 1;
     }
 
-    pub(super) fn ensure_group(&mut self, declaration: &ServiceDeclaration, group: GroupId, size: u32) {
-        let nodes = self.services.entry(declaration.service.clone()).or_default();
-        for id in (0..size).map(|ordinal| group.node(ordinal)) {
-            if nodes.made.insert(id) {
-                let artifact = declaration.artifact_version;
-                let node = Node { artifact, declared_image: declaration.image, created: self.now, condition: Condition::Starting };
-                nodes.existing.insert(id, node);
-                self.revision += 1;
-            }
+    /// A proxy loses its worker, or gets another one, which begins with the route from the disk.
+    pub(super) fn take_worker(&mut self, name: &str, present: bool) {
+        let Some(place) = self.place_of(name).filter(|place| self.proxies[*place].present != present) else { return };
+        self.say(&format!("{name} {}", if present { "has a worker again" } else { "loses its worker" }));
+        self.proxies[place].present = present;
+        for service in self.services.values_mut() {
+            service.lose_proxy(place, &mut self.tally);
+            service.at[place].begin_again(self.now);
         }
+        self.revision += 1;
+    }
+
+    /// A proxy comes back with the routes before the last ones.
+    pub(super) fn rewind_proxy(&mut self, name: &str) {
+        let Some(place) = self.place_of(name) else { return };
+        self.say(&format!("{name} is rewound"));
+        for service in self.services.values_mut() {
+            sometimes!("a proxy comes back with an older route than it had acknowledged", service.at[place].rewind());
+        }
+        self.revision += 1;
+    }
+
+    pub(super) fn proxy(&mut self, name: &str) -> Option<&mut Proxy> {
+        self.proxies.iter_mut().find(|proxy| proxy.name == name)
     }
 
     /// Whether a node of the group is still being started.
-    pub(super) fn starting(&self, service: &ServiceName, group: GroupId) -> bool {
-        let nodes = self.services.get(service).into_iter().flat_map(|nodes| &nodes.existing);
-        nodes.filter(|(id, _)| id.group == group).any(|(_, node)| node.condition == Condition::Starting)
+    pub(super) fn is_starting(&self, name: &ServiceName, group: GroupId) -> bool {
+        self.services.get(name).is_some_and(|service| service.is_starting(group))
     }
 
-    pub(super) fn send_route(&mut self, service: &ServiceName, route: &Route, declarations: &Declarations) -> Result<(), Error> {
-        let check = |node: &NodeId| declarations.get(&node.group.release).map(|declaration| (*node, declaration.health.clone()));
-        let checks: BTreeMap<_, _> = route.members.keys().filter_map(check).collect();
-        if checks.len() < route.members.len() {
-            return Err(Error::new("the declaration of a member's release is missing"));
+    /// Remembers a look, so that it can be shown again later.
+    pub(super) fn remember(&mut self, name: &ServiceName, seen: &Observation) {
+        if self.faults.look_is_stale == 0 {
+            return;
         }
-        let arrival = self.now.after(self.apply_delay);
-        for proxy in self.proxies.values_mut().filter(|proxy| proxy.reachable) {
-            proxy.arriving.push((arrival, service.clone(), Arriving { route: route.clone(), checks: checks.clone() }));
-        }
-        self.all_reachable()
-    }
-
-    fn all_reachable(&self) -> Result<(), Error> {
-        match self.proxies.iter().find(|(_, proxy)| !proxy.reachable) {
-            Some((name, _)) => Err(Error::new(format!("{name} cannot be reached"))),
-            None => Ok(()),
+        let looks = self.looks.entry(name.clone()).or_default();
+        looks.push_back(seen.clone());
+        if looks.len() > LOOKS_KEPT {
+            looks.pop_front();
         }
     }
 
-    pub(super) fn route_is_applied(&self, service: &ServiceName, generation: Generation) -> Result<bool, Error> {
-        self.all_reachable()?;
-        for (name, proxy) in &self.proxies {
-            let applied = proxy.services.get(service).map(|service| service.route.generation);
-            if applied >= Some(generation) {
-                continue;
-            }
-            if proxy.arriving.is_empty() {
-                return Err(Error::new(format!("{name} was replaced and knows nothing of the route")));
-            }
-            return Ok(false);
+    /// An earlier look, if one is remembered. None of a worker: before it is asked to end, it looks as if it had ended its work.
+    pub(super) fn stale_look(&mut self, name: &ServiceName) -> Option<Observation> {
+        if self.service(name).worker {
+            return None;
         }
-        Ok(true)
+        let looks = self.looks.get(name)?;
+        let place = usize::try_from(self.random.below(looks.len() as u64)).unwrap_or_default();
+        let seen = looks.get(place)?.clone();
+        self.gone_wrong += 1;
+        sometimes!("a look shows an earlier world");
+        Some(seen)
     }
 
-    pub(super) fn drain(&mut self, service: &ServiceName, nodes: &BTreeSet<NodeId>, deadline: Duration) -> Result<(), Error> {
-        let deadline = self.now.after(deadline);
-        for proxy in self.proxies.values_mut().filter(|proxy| proxy.reachable) {
-            let service = proxy.services.entry(service.clone()).or_default();
-            for node in nodes {
-                service.draining.entry(*node).or_insert(deadline);
-            }
-        }
-        self.all_reachable()
-    }
-
-    pub(super) fn destroy_nodes(&mut self, service: &ServiceName, doomed: &BTreeSet<NodeId>) {
-        let nodes = self.services.entry(service.clone()).or_default();
-        for id in doomed {
-            nodes.made.insert(*id);
-            if nodes.existing.remove(id).is_some() {
-                self.revision += 1;
-            }
-        }
-        for _ in self.clients.take(|request| request.service == *service && doomed.contains(&request.node)) {
-            self.clients.tally.fail("node-destroyed");
+    pub(super) fn verdict(&mut self) -> Verdict {
+        match self.random.below(10) {
+            _ if !self.hanging => Verdict::Promote,
+            0..5 => Verdict::Promote,
+            5..8 => Verdict::Hold,
+            _ => Verdict::Abort,
         }
     }
 
-    pub(super) fn observe(&self, service: &ServiceName) -> Observation {
-        let nodes = self.services.get(service).into_iter().flat_map(|nodes| &nodes.existing);
-        let seen = |(id, node): (&NodeId, &Node)| {
-            let image = behaviour(&self.behaviours, node).image.unwrap_or(node.declared_image);
-            let requests_in_flight = self.clients.at_node(service, *id);
-            (*id, NodeSeen { condition: node.condition.clone(), image, health: self.health(service, *id), requests_in_flight })
-        };
-        let generation = |proxy: &Proxy| {
-            let service = proxy.services.get(service).filter(|_| proxy.reachable);
-            service.map(|service| service.route.generation).filter(|generation| *generation > Generation::default())
-        };
-        Observation {
-            nodes: nodes.map(seen).collect(),
-            proxies: self.proxies.iter().map(|(name, proxy)| (name.clone(), generation(proxy))).collect(),
-        }
+    pub(super) fn sight(&mut self) -> Sight {
+        let sight = self.faults.sight(&mut self.random);
+        self.gone_wrong += u64::from(sight != Sight::Clear);
+        sight
     }
 
-    /// The worst of all proxies.
-    fn health(&self, service: &ServiceName, node: NodeId) -> Health {
-        let checked = self.proxies.values().map(|proxy| {
-            let checked = proxy.services.get(service).and_then(|service| service.checks.get(&node));
-            checked.map_or_else(Health::default, |checked| checked.health.clone())
-        });
-        let worse = |one: Health, other: Health| Health {
-            passes: one.passes.min(other.passes),
-            failures: one.failures.max(other.failures),
-            failures_after_answer: one.failures_after_answer.max(other.failures_after_answer),
-            evidence: if one.failures >= other.failures { one.evidence } else { other.evidence },
-        };
-        checked.reduce(worse).unwrap_or_default()
-    }
-
-    pub(super) fn picture(&self, service: &ServiceName) -> Picture {
-        let members = |proxy: &Proxy| proxy.services.get(service).map(|service| service.route.members.clone()).unwrap_or_default();
-        Picture {
-            nodes: self.services.get(service).map(|nodes| nodes.existing.keys().copied().collect()).unwrap_or_default(),
-            routes: self.proxies.iter().map(|(name, proxy)| (name.clone(), members(proxy))).collect(),
-        }
-    }
-
-    pub(super) fn fail_before(&mut self, effect: &'static str, per_mille: u32) -> Result<(), Error> {
+    /// Draws what becomes of a delivery.
+    ///
+    /// # Errors
+    /// It fails before anything of it is done.
+    pub(super) fn fate(&mut self, effect: &'static str) -> Result<Fate, Error> {
         if let Some((times, kind)) = self.failing.get_mut(effect).filter(|(times, _)| *times > 0) {
             *times -= 1;
             return Err(Error::new(format!("{effect} was made to fail")).kind(*kind));
         }
-        match self.happens(effect, per_mille) {
-            true => Err(Error::new(format!("{effect} failed by chance"))),
-            false => Ok(()),
+        if self.goes_wrong(effect, self.faults.refused) {
+            return Err(Error::new(format!("{effect} failed by chance")));
         }
+        let faults = self.faults.clone();
+        let mut fate = faults.fate(&mut self.random);
+        fate.answer_lost = self.goes_wrong(effect, faults.answer_lost);
+        if !fate.answer_lost {
+            self.failed_in_a_row.remove(effect);
+        }
+        let wrong = [fate.half_done, fate.lost, fate.hangs, !fate.delay.is_zero(), fate.again_after.is_some()];
+        self.gone_wrong += wrong.into_iter().filter(|wrong| *wrong).count() as u64;
+        Ok(fate)
     }
 
-    pub(super) fn fail_after(&mut self, effect: &'static str, per_mille: u32) -> Result<(), Error> {
-        if self.happens(effect, per_mille) {
-            return Err(Error::new(format!("{effect} was done, and its answer was lost by chance")));
-        }
-        self.failed_in_a_row.remove(effect);
-        Ok(())
-    }
-
-    fn happens(&mut self, effect: &'static str, per_mille: u32) -> bool {
+    fn goes_wrong(&mut self, effect: &'static str, per_mille: u32) -> bool {
         let failed = self.failed_in_a_row.entry(effect).or_default();
-        let happens = *failed < FAILURES_IN_A_ROW && self.random.happens(per_mille);
-        *failed += u32::from(happens);
-        happens
+        let may = self.faults.in_a_row.is_none_or(|most| *failed < most);
+        let wrong = may && self.random.happens(per_mille);
+        *failed += u32::from(wrong);
+        self.gone_wrong += u64::from(wrong);
+        wrong
     }
-}
 
-fn behaviour(behaviours: &BTreeMap<ArtifactVersion, Behaviour>, node: &Node) -> Behaviour {
-    behaviours.get(&node.artifact).cloned().unwrap_or_default()
+    pub(super) fn picture(&self, name: &ServiceName) -> Picture {
+        let service = self.services.get(name);
+        let members = |place: usize| service.and_then(|service| Some(service.at.get(place)?.route.members.clone())).unwrap_or_default();
+        Picture {
+            nodes: service.map(|service| service.existing.keys().copied().collect()).unwrap_or_default(),
+            routes: self.proxies.iter().enumerate().map(|(place, proxy)| (proxy.name.clone(), members(place))).collect(),
+        }
+    }
+
+    /// The fewest nodes that answer at a proxy that has traffic to give. `None`: none has.
+    pub(super) fn capacity(&self, name: &ServiceName) -> Option<usize> {
+        self.services.get(name)?.capacity(&self.behaviours, &self.proxies, self.now)
+    }
 }

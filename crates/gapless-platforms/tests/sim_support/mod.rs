@@ -25,6 +25,14 @@ pub const BROKEN: u32 = 3;
 /// How long a service may take to come to rest, in simulated time.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How often a waiting test looks, in simulated time.
+pub const GLANCE: Duration = Duration::from_millis(1);
+
+/// One thread in which no time passes but while everybody waits: the same run, every time.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
+}
+
 pub fn web() -> ServiceName {
     ServiceName::new("hello", "web").expect("a name")
 }
@@ -128,6 +136,10 @@ impl TestStore {
 }
 
 impl Journal for TestStore {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
         self.alive()?;
         let mut kept = self.kept();
@@ -160,6 +172,10 @@ impl Journal for TestStore {
 }
 
 impl Records for TestStore {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn publish(&self, _artifact: NewArtifact) -> Result<Artifact, Error> {
         Err(Error::new("the engine publishes nothing"))
     }
@@ -245,12 +261,12 @@ impl Scene {
     /// One life of an engine, in a runtime of its own: when it is over, nothing of the engine runs any more, as after a SIGKILL.
     pub fn life<T>(&self, checkpoint: Arc<dyn Checkpoint>, script: impl AsyncFnOnce(Engine) -> T) -> T {
         self.store.revive();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = runtime();
         let ended = runtime.block_on(async {
             let engine = Engine::start(self.parts(checkpoint)).await.expect("the engine starts");
             script(engine).await
         });
-        runtime.shutdown_background();
+        drop(runtime);
         ended
     }
 
@@ -259,7 +275,7 @@ impl Scene {
         self.life(Arc::new(NoCheckpoint), script)
     }
 
-    /// Waits until the service is at rest. Only the engine moves the time on meanwhile, so that a run can be repeated as far as threads allow.
+    /// Waits until the service is at rest.
     pub async fn rest(&self, engine: &Engine) -> Arc<ServiceState> {
         let give_up = self.sim.now().after(PATIENCE);
         loop {
@@ -268,16 +284,16 @@ impl Scene {
             }
             let now = self.sim.now();
             assert!(now < give_up, "the service does not come to rest: {:#?}, trouble {:?}", engine.state(&web()), engine.trouble(&web()));
-            tokio::task::yield_now().await;
+            tokio::time::sleep(GLANCE).await;
         }
     }
 
-    /// Waits until the world looks so. Only the engine moves the time on.
+    /// Waits until the world looks so.
     pub async fn until(&self, what: &str, condition: impl Fn(&Picture) -> bool) {
         let give_up = self.sim.now().after(PATIENCE);
         while !condition(&self.sim.picture(&web())) {
             assert!(self.sim.now() < give_up, "waited in vain until {what}: {:?}", self.sim.picture(&web()));
-            tokio::task::yield_now().await;
+            tokio::time::sleep(GLANCE).await;
         }
     }
 
