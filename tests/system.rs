@@ -11,6 +11,12 @@ mod provisioned;
 
 #[path = "system/backup.rs"]
 mod backup;
+#[path = "system/chaos.rs"]
+mod chaos;
+#[path = "system/chaos_process.rs"]
+mod chaos_process;
+#[path = "system/chaos_way.rs"]
+mod chaos_way;
 #[path = "system/crash.rs"]
 mod crash;
 

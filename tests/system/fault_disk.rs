@@ -10,12 +10,12 @@ use std::process::Command;
 const RATE: u32 = 150;
 
 /// A small file system in memory, unmounted when it is dropped.
-struct SmallDisk {
-    path: PathBuf,
+pub struct SmallDisk {
+    pub path: PathBuf,
 }
 
 impl SmallDisk {
-    fn mount(size: &str) -> SmallDisk {
+    pub fn mount(size: &str) -> SmallDisk {
         let path = unique_folder("small-disk");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "gapless-test"]).arg(&path).status();
         assert!(mounted.expect("running mount").success(), "mounting a small file system needs root");
@@ -23,7 +23,7 @@ impl SmallDisk {
     }
 
     /// Takes all the room; gives it back when the guard is dropped.
-    fn fill(&self) -> Filler {
+    pub fn fill(&self) -> Filler {
         let path = self.path.join("filler");
         let mut file = File::create(&path).expect("making a file that fills the disk");
         for size in [1 << 20, 4096, 1] {
@@ -46,7 +46,7 @@ impl Drop for SmallDisk {
     }
 }
 
-struct Filler(PathBuf);
+pub struct Filler(PathBuf);
 
 impl Drop for Filler {
     fn drop(&mut self) {

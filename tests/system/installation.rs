@@ -164,6 +164,13 @@ impl Installation {
         server.wait().expect("waiting for the server");
     }
 
+    /// SIGKILL of the proxy's holder, as a crash would have it.
+    pub fn kill_proxy(&mut self) {
+        let mut proxy = self.proxy.take().expect("a running proxy");
+        proxy.kill().expect("killing the proxy");
+        proxy.wait().expect("waiting for the proxy");
+    }
+
     /// The process id of the server.
     pub fn server_pid(&self) -> u32 {
         self.server.as_ref().expect("a running server").id()
@@ -241,6 +248,12 @@ impl Installation {
     /// Follows a rollout until it is in its bake window.
     pub async fn baking(&self, service: &str, rollout: u32) {
         self.follow(service, rollout, |line| matches!(line, RolloutLine::Baking { .. }).then_some(())).await;
+    }
+
+    /// Follows a rollout until its new nodes have the traffic for good: in its bake window, or at its end.
+    pub async fn baking_or_ended(&self, service: &str, rollout: u32) {
+        let over = |line| matches!(line, RolloutLine::Baking { .. } | RolloutLine::End { .. }).then_some(());
+        self.follow(service, rollout, over).await;
     }
 
     /// Reads a rollout's lines until one is what is wanted.

@@ -48,6 +48,9 @@ impl Round<'_> {
             let generation = self.next_generation();
             self.pass.state.route = Route { generation, members: self.members.clone() };
             self.pass.state.retries.remove(&EffectKind::Route);
+            if self.ahead {
+                self.mistrust_what_was_acknowledged(generation);
+            }
             return self.pass.send(Effect::Route(self.pass.state.route.clone()));
         }
         let generation = self.pass.state.route.generation;
@@ -63,6 +66,13 @@ impl Round<'_> {
     fn must_begin(&self) -> bool {
         let begun = self.pass.state.route.generation > Generation::default();
         !begun && matches!(self.rollout(), Some(Rollout { stage: Stage::Vacate, .. })) && !self.seen.nodes.is_empty()
+    }
+
+    /// A proxy holds a route that nobody here decided: it may name nodes that run out, until it has acknowledged this one.
+    fn mistrust_what_was_acknowledged(&mut self, generation: Generation) {
+        for drain in self.pass.state.draining.values_mut() {
+            drain.unnamed_since = generation;
+        }
     }
 
     /// The route of a service whose nodes answer no requests is the core's own account of which of them are at work.

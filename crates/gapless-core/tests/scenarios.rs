@@ -41,12 +41,18 @@ fn same_end(name: &str, text: &str, mode: Mode, late: bool, plain: &Story) {
     );
 }
 
+/// What `make prove` reads: how many stories were played, and in which way.
+fn tell(way: &str) {
+    println!("scenarios: {} stories, {way}", stories().len());
+}
+
 /// Plays each story and again as `replay` does; all that fail are named.
-fn each_story(replay: impl Fn(&str, &str, &Story)) {
+fn each_story(way: &str, replay: impl Fn(&str, &str, &Story)) {
     let again = |name: &str, text: &str| replay(name, text, &play(text, Mode::Plain, false));
     let fails = |(name, text): &(String, String)| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| again(name, text))).is_err();
     let wrong: Vec<String> = stories().into_iter().filter(fails).map(|(name, _)| name).collect();
     assert!(wrong.is_empty(), "these stories end elsewhere when something goes wrong: {}", wrong.join(", "));
+    tell(way);
 }
 
 #[test]
@@ -68,11 +74,12 @@ fn each_story_has_its_golden_outcome() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    tell("as they are written");
 }
 
 #[test]
 fn a_crash_after_any_record_changes_no_end() {
-    each_story(|name, text, plain| {
+    each_story("with a crash after each record", |name, text, plain| {
         for record in 1..=plain.engine.journal.len() {
             same_end(name, text, Mode::CrashAt(record), false, plain);
         }
@@ -81,7 +88,7 @@ fn a_crash_after_any_record_changes_no_end() {
 
 #[test]
 fn an_effect_whose_outcome_is_lost_changes_no_end() {
-    each_story(|name, text, plain| {
+    each_story("with each outcome lost", |name, text, plain| {
         for outcome in 1..=plain.engine.outcomes {
             same_end(name, text, Mode::LoseOutcome(outcome), false, plain);
         }
@@ -90,10 +97,10 @@ fn an_effect_whose_outcome_is_lost_changes_no_end() {
 
 #[test]
 fn effects_delivered_twice_change_no_end() {
-    each_story(|name, text, plain| same_end(name, text, Mode::Twice, false, plain));
+    each_story("with each effect twice", |name, text, plain| same_end(name, text, Mode::Twice, false, plain));
 }
 
 #[test]
 fn effects_delivered_again_at_the_very_end_change_nothing() {
-    each_story(|name, text, plain| same_end(name, text, Mode::Plain, true, plain));
+    each_story("with every effect again at the end", |name, text, plain| same_end(name, text, Mode::Plain, true, plain));
 }

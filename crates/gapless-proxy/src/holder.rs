@@ -2,7 +2,8 @@
 //! little that could end it.
 //!
 //! A worker that ends by itself is replaced at once on the same sockets. `POST /v1/upgrade` starts a second worker, and the first leaves when the second
-//! serves. SIGTERM or SIGINT to the holder is an orderly stop. When the holder is killed, its workers notice, finish and end: see [`crate::worker`].
+//! serves. SIGTERM or SIGINT to the holder is an orderly stop. When the holder is killed, its workers notice, finish and end: see [`crate::worker`]. The next
+//! holder tells of them until then: they are proxies like any other, and no node may be destroyed under their requests.
 
 use crate::admin::{self, AdminAnswer};
 use crate::control::{Order, OrderNumber, Report, START};
@@ -10,7 +11,8 @@ use crate::error::ProxyError;
 use crate::listener::{self, Listeners};
 use crate::sync::lock;
 use crate::worker::{LISTENERS_VARIABLE, PREDECESSOR_VARIABLE, STATE_VARIABLE, socket_path};
-use gapless_wire::route::{ProxyStatus, Worker};
+use gapless_wire::client::UnixClient;
+use gapless_wire::route::{Applied, ProxyStatus, Worker};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use rustix::fs::{FlockOperation, flock};
@@ -78,11 +80,11 @@ async fn run(mut options: HolderOptions) -> Result<(), ProxyError> {
     options.state = std::path::absolute(&options.state).map_err(|error| ProxyError::path("find", &options.state, &error))?;
     let signal = |kind| signal(kind).map_err(|error| ProxyError::new(format!("cannot take signals over: {error}")));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let _lock = take_folder(&options.state)?;
+    let (_lock, orphans) = take_folder(&options.state)?;
     let listeners = Listeners::open(&options.listen, listener::cores())?;
     let admin_socket = socket(&options.state);
     let admin_listener = admin::open(&admin_socket)?;
-    let mut holder = Holder::new(options, listeners);
+    let mut holder = Holder::new(options, listeners, orphans);
     let serving = holder.replace_worker().await;
     if let Err(error) = serving {
         holder.stop().await;
@@ -109,8 +111,8 @@ fn remove_socket(path: &Path) {
     }
 }
 
-/// Makes sure of the state folder, and that no other holder uses it. The lock ends with the process and is not inherited.
-fn take_folder(state: &Path) -> Result<File, ProxyError> {
+/// Makes sure of the state folder, and that no other holder uses it. The lock ends with the process and is not inherited. And the workers that a killed holder has left.
+fn take_folder(state: &Path) -> Result<(File, Vec<Orphan>), ProxyError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -123,26 +125,39 @@ fn take_folder(state: &Path) -> Result<File, ProxyError> {
         ProxyError::new(format!("another proxy uses {}", state.display()))
             .hint("one proxy for each state folder: stop the other, or choose another folder")
     })?;
-    remove_dead_sockets(state);
-    Ok(file)
+    Ok((file, orphans(state)))
 }
 
-/// Workers that were killed together with their holder leave their sockets behind.
-fn remove_dead_sockets(state: &Path) {
+/// A worker whose holder was killed, and that finishes its requests.
+struct Orphan {
+    pid: u32,
+    socket: PathBuf,
+}
+
+/// The workers of an earlier holder that still answer. Those that were killed together with it leave their sockets behind.
+fn orphans(state: &Path) -> Vec<Orphan> {
     let entries = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_worker = |path: &PathBuf| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("worker-") && name.contains(".sock"))
-    };
-    for path in entries.filter(is_worker) {
-        if std::os::unix::net::UnixStream::connect(&path).is_err() {
-            remove_socket(&path);
+    let mut alive = Vec::new();
+    for socket in entries {
+        let Some(pid) = worker_of(&socket) else { continue };
+        if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+            alive.push(Orphan { pid, socket });
+        } else {
+            remove_socket(&socket);
         }
     }
+    alive
+}
+
+/// The process id in the name of a worker's socket.
+fn worker_of(socket: &Path) -> Option<u32> {
+    socket.file_name()?.to_str()?.strip_prefix("worker-")?.split(".sock").next()?.parse().ok()
 }
 
 /// What the holder hears.
 enum Event {
     Ended(u32, ExitStatus),
+    OrphanEnded(u32),
     Upgrade(oneshot::Sender<Result<(), String>>),
 }
 
@@ -150,6 +165,7 @@ struct Holder {
     options: HolderOptions,
     listeners: Option<Listeners>,
     workers: Vec<Handle>,
+    orphans: Vec<Orphan>,
     status: Arc<Mutex<ProxyStatus>>,
     tell: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -169,14 +185,18 @@ struct Handle {
 }
 
 impl Holder {
-    fn new(options: HolderOptions, listeners: Listeners) -> Self {
+    fn new(options: HolderOptions, listeners: Listeners, orphans: Vec<Orphan>) -> Self {
         let status =
             ProxyStatus { holder: std::process::id(), listening: listeners.addresses().to_vec(), workers: Vec::new(), replaced: 0 };
         let (tell, events) = mpsc::unbounded_channel();
+        for orphan in &orphans {
+            spawn_local(wait_for_orphan(orphan.pid, tell.clone()));
+        }
         Self {
             options,
             listeners: Some(listeners),
             workers: Vec::new(),
+            orphans,
             status: Arc::new(Mutex::new(status)),
             tell,
             events,
@@ -188,6 +208,7 @@ impl Holder {
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::Ended(pid, status) => self.bury(pid, status).await,
+                Event::OrphanEnded(pid) => self.forget_orphan(pid),
                 Event::Upgrade(reply) => {
                     let upgraded = self.replace_worker().await.map_err(|error| error.to_string());
                     // Who asked may have gone; the upgrade stands.
@@ -217,6 +238,13 @@ impl Holder {
             }
             self.fast_deaths += 1;
         }
+    }
+
+    fn forget_orphan(&mut self, pid: u32) {
+        for orphan in self.orphans.extract_if(.., |orphan| orphan.pid == pid) {
+            remove_socket(&orphan.socket);
+        }
+        self.publish();
     }
 
     async fn back_off(&self) {
@@ -261,6 +289,7 @@ impl Holder {
     /// Tells the older workers who persists from now on. The serving one has to answer: before that it may still be persisting. Those that leave already
     /// pass everything on to one that was the newest once; so it reaches the serving one, and through it the newest, whenever they hear of it.
     async fn introduce(&mut self, newest: &Path) -> Result<(), ProxyError> {
+        self.introduce_to_orphans(newest).await;
         let order = Order::Succeed(Some(newest.to_path_buf()));
         for older in &mut self.workers {
             if older.leaving {
@@ -270,6 +299,17 @@ impl Holder {
             }
         }
         Ok(())
+    }
+
+    /// An orphan takes no orders, but its admin socket is there until it ends: what it is told to apply, it passes on from now on, and does not write itself.
+    async fn introduce_to_orphans(&mut self, newest: &Path) {
+        for orphan in &self.orphans {
+            let client = UnixClient::new(&orphan.socket).timeout(STEP_LIMIT);
+            let told: Result<Applied, _> = client.send(Method::PUT, "/v1/successor", &newest).await;
+            if let Err(error) = told {
+                tracing::warn!(pid = orphan.pid, %error, "a worker of an earlier holder does not say that it passes its routes on");
+            }
+        }
     }
 
     /// A newest worker came to nothing: the serving one is the newest again, and those that leave pass on to it. Nobody is waited for: until an order is
@@ -325,7 +365,8 @@ impl Holder {
 
     /// A worker that is about to serve is told of before it does: whoever destroys nodes has to wait for it too.
     fn publish_with(&self, newest: Option<&Handle>) {
-        lock(&self.status).workers = self.workers.iter().chain(newest).map(Handle::told).collect();
+        lock(&self.status).workers =
+            self.orphans.iter().map(Orphan::told).chain(self.workers.iter().chain(newest).map(Handle::told)).collect();
     }
 
     /// Lets all workers finish, and then closes the sockets.
@@ -343,6 +384,7 @@ impl Holder {
         while !self.workers.is_empty() {
             match tokio::time::timeout_at(until, self.events.recv()).await {
                 Ok(Some(Event::Ended(pid, status))) => self.bury(pid, status).await,
+                Ok(Some(Event::OrphanEnded(pid))) => self.forget_orphan(pid),
                 Ok(Some(Event::Upgrade(reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),
                 Ok(None) | Err(_) => break,
             }
@@ -368,6 +410,25 @@ async fn wait(mut child: Child, pid: u32, killed: oneshot::Receiver<()>, tell: m
     match ended {
         Ok(status) => drop(tell.send(Event::Ended(pid, status))),
         Err(error) => tracing::error!(pid, %error, "cannot wait for a worker"),
+    }
+}
+
+/// Waits for the end of a worker that is no child of this process.
+async fn wait_for_orphan(pid: u32, tell: mpsc::UnboundedSender<Event>) {
+    let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let opened = raw.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK));
+    if let Some(Ok(process)) = opened {
+        match tokio::io::unix::AsyncFd::with_interest(process, tokio::io::Interest::READABLE) {
+            Ok(process) => drop(process.readable().await.map(|_| ())),
+            Err(error) => tracing::error!(pid, %error, "cannot wait for a worker of an earlier holder"),
+        }
+    }
+    let _ = tell.send(Event::OrphanEnded(pid));
+}
+
+impl Orphan {
+    fn told(&self) -> Worker {
+        Worker { pid: self.pid, socket: self.socket.display().to_string(), leaving: true }
     }
 }
 

@@ -527,6 +527,12 @@ async fn route(worker: Rc<Worker>, request: Request<Incoming>) -> Result<AdminAn
             let applied = spawn_local(async move { worker.apply(snapshot).await }).await;
             applied.map_err(|error| admin::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("applying broke off: {error}")))
         }
+        // From the holder that follows a killed one: this worker takes no orders any more.
+        (&Method::PUT, "/v1/successor") => {
+            let newer: PathBuf = admin::read(request).await?;
+            worker.be_succeeded_by(Some(newer)).await;
+            Ok(admin::json(StatusCode::OK, &worker.shared.routes.applied()))
+        }
         (&Method::GET, "/v1/snapshot") => Ok(admin::json(StatusCode::OK, &worker.shared.routes.snapshot())),
         (&Method::POST, "/v1/drain") => {
             let drain: DrainRequest = admin::read(request).await?;

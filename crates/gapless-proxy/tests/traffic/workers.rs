@@ -187,15 +187,24 @@ fn a_worker_without_a_holder_finishes_and_ends_and_a_new_holder_finds_the_port()
     proxy.put(&snapshot(5, &[(&node, 1)]));
     proxy.wait_ready(&["a"]);
     let address = proxy.address;
-    let slow = std::thread::spawn(move || Client::new(address).get("/slow?ms=800").unwrap().text());
+    let slow = std::thread::spawn(move || Client::new(address).get("/slow?ms=3000").unwrap().text());
     eventually("it runs", || node.begun() == 1);
     let worker = proxy.worker_pid();
     proxy.kill_holder();
     let next = Proxy::start_in(proxy.state.clone(), address);
     assert_eq!(next.status().generations[SERVICE], 5);
     assert_eq!(Client::new(address).get("/name").unwrap().text(), "a");
+    let listed = |pid| next.proxy_status().workers.iter().any(|known| known.pid == pid && known.leaving);
+    assert!(listed(worker), "whoever destroys nodes has to wait for the old worker too: {:?}", next.proxy_status());
+    next.put(&snapshot(6, &[(&node, 1)]));
+    let old = next.proxy_status().workers.into_iter().find(|known| known.pid == worker).expect("the old worker");
+    let put_to_the_old = |generation| next.try_put(&Proxy::client_of(&old.socket), &snapshot(generation, &[(&node, 1)]));
+    assert_eq!(put_to_the_old(7).unwrap().generations[SERVICE], 7);
+    assert_eq!(next.status().generations[SERVICE], 7, "the newest had it first");
+    assert!(put_to_the_old(6).is_err(), "nothing older");
     assert_eq!(slow.join().unwrap(), "a", "the old worker finished its request");
     eventually("the old worker has ended", || !is_alive(worker));
+    eventually("nobody tells of it any more", || !listed(worker));
 }
 
 #[test]
