@@ -28,7 +28,9 @@ impl Engine {
         let _alone = self.revoking().write().await;
         let revocation = Revocation { at: self.parts().clock.now(), reason: reason.to_string() };
         let (records, name) = (self.parts().records.clone(), artifact.to_string());
-        blocking(records.may_wait(), move || records.put_revocation(&name, version, &revocation)).await.context(|| format!("revoking {artifact} {version}"))?;
+        blocking(records.may_wait(), move || records.put_revocation(&name, version, &revocation))
+            .await
+            .context(|| format!("revoking {artifact} {version}"))?;
         self.tell_all().await
     }
 
