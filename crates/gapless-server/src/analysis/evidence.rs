@@ -161,9 +161,9 @@ fn probability(probability: f64) -> String {
 /// Microseconds for people: two or three digits.
 fn duration(microseconds: f64) -> String {
     match microseconds {
-        ..1_000.0 => format!("{microseconds:.0} µs"),
-        ..10_000.0 => format!("{:.1} ms", microseconds / 1_000.0),
-        ..1_000_000.0 => format!("{:.0} ms", microseconds / 1_000.0),
+        ..999.5 => format!("{microseconds:.0} µs"),
+        ..9_950.0 => format!("{:.1} ms", microseconds / 1_000.0),
+        ..999_500.0 => format!("{:.0} ms", microseconds / 1_000.0),
         _ => format!("{:.1} s", microseconds / 1_000_000.0),
     }
 }
@@ -179,6 +179,9 @@ mod tests {
         let percents = [0.0, 0.004, 0.027_22, 1.163, 14.6, 99.97, 100.0].map(percent);
         assert_eq!(percents, ["0", "below 0.01", "0.03", "1.2", "15", "99.97", "100"]);
         assert_eq!([0.000_4, 0.004_54, 0.012_3, 0.456].map(probability), ["p < 0.001", "p = 0.0045", "p = 0.012", "p = 0.46"]);
-        assert_eq!([850.0, 1_240.0, 412_000.0, 1_234_567.0].map(duration), ["850 µs", "1.2 ms", "412 ms", "1.2 s"]);
+        assert_eq!(
+            [850.0, 999.8, 1_240.0, 412_000.0, 999_900.0, 1_234_567.0].map(duration),
+            ["850 µs", "1.0 ms", "1.2 ms", "412 ms", "1.0 s", "1.2 s"]
+        );
     }
 }

