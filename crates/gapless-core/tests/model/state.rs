@@ -6,6 +6,7 @@ use super::normal::NOW;
 use super::together;
 use super::world::{Fault, Flight, Order, Phase, Rules, World, fault};
 use gapless_core::analysis::Verdict;
+use gapless_core::effect::EffectId;
 use gapless_core::node::NodeId;
 use gapless_core::service::{Rollout, ServiceState, Stage};
 use std::fmt;
@@ -315,12 +316,7 @@ impl State {
                 (service, Cause::Ended(id, Ok(())))
             }
             Move::Lose { service, flight, is_final } => {
-                let counter = if is_final { &mut self.budget.final_failures } else { &mut self.budget.faults };
-                *counter -= 1;
-                let flights = &mut self.parts[service].world.flights;
-                // What failed for good is not done later.
-                let id = if is_final { flights.remove(flight).id } else { flights[flight].id.take() };
-                let Some(id) = id else { return Ok(false) };
+                let Some(id) = self.lose(service, flight, is_final) else { return Ok(false) };
                 (service, Cause::Ended(id, Err(is_final)))
             }
             Move::Declare { service } => {
@@ -354,6 +350,14 @@ impl State {
             _ => return Ok(false),
         };
         self.decide(service, &cause, cores, configuration)
+    }
+
+    fn lose(&mut self, service: usize, flight: usize, is_final: bool) -> Option<EffectId> {
+        let counter = if is_final { &mut self.budget.final_failures } else { &mut self.budget.faults };
+        *counter -= 1;
+        let flights = &mut self.parts[service].world.flights;
+        // What failed for good is not done later.
+        if is_final { flights.remove(flight).id } else { flights[flight].id.take() }
     }
 
     fn decide(&mut self, service: usize, cause: &Cause, cores: &mut Cores, configuration: &Configuration) -> Result<bool, Fault> {

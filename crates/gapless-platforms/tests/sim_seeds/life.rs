@@ -1,14 +1,16 @@
 //! One world from its beginning to its end: lives of the engine one after the other, each in a runtime of its own, and then rest.
 
 use crate::mortal::{Mortal, MortalCheckpoint, MortalPlatform, Place};
-use crate::plan::{Act, Plan};
+use crate::plan::{ARTIFACT, Act, Plan};
 use crate::rest;
 use crate::store::{FaultyStore, StoreFaults};
+use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, InstanceId, NodeId};
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
+use gapless_core::service::Together;
 use gapless_engine::declaration::ServiceDeclaration;
-use gapless_engine::{DeclareError, Engine, Parts};
+use gapless_engine::{DeclareError, Engine, Operation, Parts};
 use gapless_platforms::sim::{Faults, Sim, SimClock, SimOptions};
 use gapless_platforms::sometimes;
 use std::collections::{BTreeSet, VecDeque};
@@ -23,6 +25,9 @@ const START_AGAIN: Duration = Duration::from_millis(500);
 
 /// From an engine's death to the next one's start, unless something else is said.
 const DOWN: Duration = Duration::from_millis(200);
+
+/// Longer than any world.
+const PATIENCE: Duration = Duration::from_secs(36_000);
 
 /// What came of a world.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -179,10 +184,14 @@ impl Scene {
     async fn perform(&mut self, engine: &Engine, act: Act) {
         let service = |place: usize| self.plan.services.get(place).or(self.plan.services.first()).cloned().expect("a service");
         let proxy = |number: u32| format!("proxy-{number}");
-        self.faults += u64::from(!matches!(act, Act::Declare(..) | Act::Rollback(..) | Act::Behave(..) | Act::Wake));
+        self.faults += u64::from(is_fault(&act));
         match act {
-            Act::Declare(declaration) => declare(engine, declaration, self.patience()),
-            Act::Rollback(place, to) => roll_back(engine, service(place), to, self.patience()),
+            Act::Declare(declaration, urgent) => declare(engine, declaration, urgent, None, self.patience()),
+            Act::Together(one, other, number) => declare_together(engine, one, other, number),
+            Act::Rollback(place, to, forced) => roll_back(engine, service(place), to, forced, self.patience()),
+            Act::Operate(place, operation) => operate(engine, service(place), operation),
+            Act::Revoke(version) => revoke(engine, ArtifactVersion(version), true),
+            Act::Lift(version) => revoke(engine, ArtifactVersion(version), false),
             Act::Stall(span) => tokio::time::advance(span).await,
             Act::Behave(version, behaviour) => self.sim.behave(ArtifactVersion(u32::try_from(version).unwrap_or_default()), behaviour),
             Act::Faults(faults) => self.sim.set_faults(faults, true),
@@ -214,7 +223,7 @@ impl Scene {
 
     /// Now and then somebody goes away at once.
     fn patience(&self) -> Duration {
-        if self.acts.len().is_multiple_of(7) { TICK } else { Duration::from_secs(3600) }
+        if self.acts.len().is_multiple_of(7) { TICK } else { PATIENCE }
     }
 
     fn node(&self, service: &ServiceName, place: usize) -> Option<NodeId> {
@@ -271,23 +280,74 @@ impl Scene {
     }
 }
 
+/// Whether something goes wrong with this, and is not only what people or versions do.
+fn is_fault(act: &Act) -> bool {
+    let wish = matches!(act, Act::Declare(..) | Act::Together(..) | Act::Rollback(..) | Act::Operate(..) | Act::Revoke(_) | Act::Lift(_));
+    !wish && !matches!(act, Act::Behave(..) | Act::Wake)
+}
+
 /// Somebody declares a service and waits for the answer only so long.
-fn declare(engine: &Engine, declaration: ServiceDeclaration, patience: Duration) {
+fn declare(engine: &Engine, declaration: ServiceDeclaration, urgent: bool, together: Option<Together>, patience: Duration) {
     let engine = engine.clone();
     tokio::spawn(async move {
-        let answer = tokio::time::timeout(patience, engine.declare(declaration)).await;
+        let answer = tokio::time::timeout(patience, engine.declare_with(declaration, urgent, together)).await;
         sometimes!("somebody who declares goes away before the answer", answer.is_err());
         answer.map(|answer| judge(answer.err()))
     });
 }
 
+/// Somebody declares two services that shift together.
+fn declare_together(engine: &Engine, one: ServiceDeclaration, other: ServiceDeclaration, number: u8) {
+    let id = Digest([number; 32]);
+    let with = |service: &ServiceName| Some(Together { id, with: BTreeSet::from([service.clone()]) });
+    let (of_one, of_other) = (with(&other.service), with(&one.service));
+    declare(engine, one, false, of_one, PATIENCE);
+    declare(engine, other, false, of_other, PATIENCE);
+}
+
 /// Somebody wants to go back and waits for the answer only so long.
-fn roll_back(engine: &Engine, service: ServiceName, to: Option<ReleaseNumber>, patience: Duration) {
+fn roll_back(engine: &Engine, service: ServiceName, to: Option<ReleaseNumber>, forced: bool, patience: Duration) {
     let engine = engine.clone();
     tokio::spawn(async move {
-        let answer = tokio::time::timeout(patience, engine.rollback(&service, to)).await;
+        let answer = tokio::time::timeout(patience, engine.rollback_with(&service, to, forced)).await;
         sometimes!("a rollback is granted", matches!(answer, Ok(Ok(_))));
         answer.map(|answer| judge(answer.err()))
+    });
+}
+
+fn operate(engine: &Engine, service: ServiceName, operation: Operation) {
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        let answer = engine.operate(&service, operation).await;
+        sometimes!("an operation makes no sense and is refused", matches!(answer, Err(DeclareError::Refused { .. })));
+        if answer.is_ok() {
+            granted(operation);
+        }
+        judge(answer.err());
+    });
+}
+
+fn granted(operation: Operation) {
+    match operation {
+        Operation::Pause => sometimes!("a rollout is paused"),
+        Operation::Resume => sometimes!("a rollout is resumed"),
+        Operation::Cancel => sometimes!("a rollout is cancelled"),
+        Operation::Promote => sometimes!("a canary is promoted"),
+        Operation::Retry => sometimes!("something is tried again"),
+        Operation::Scale(_) => sometimes!("a service is scaled"),
+    }
+}
+
+fn revoke(engine: &Engine, version: ArtifactVersion, revoked: bool) {
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        let answer = match revoked {
+            true => engine.revoke(ARTIFACT, version, "it leaks").await,
+            false => engine.lift_revocation(ARTIFACT, version).await,
+        };
+        sometimes!("a version is revoked", revoked && answer.is_ok());
+        sometimes!("a revocation is lifted", !revoked && answer.is_ok());
+        judge(answer.err());
     });
 }
 

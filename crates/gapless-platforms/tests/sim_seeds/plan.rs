@@ -7,6 +7,7 @@ use gapless_core::name::ServiceName;
 use gapless_core::policy::{CanaryPause, CanaryStep, Policy, Strategy, Supersede};
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_core::time::WeeklyWindow;
+use gapless_engine::Operation;
 use gapless_engine::declaration::{CheckKind, HealthCheck, Hook, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use gapless_engine::error::ErrorKind;
 use gapless_platforms::sim::{Behaviour, Exit, Faults, Random};
@@ -19,6 +20,9 @@ const ACTS: u64 = 45;
 /// The longest time from one to the next.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// What all services are made from.
+pub const ARTIFACT: &str = "hello/web";
+
 /// The service without a port.
 pub const WORKER: &str = "job";
 
@@ -28,8 +32,14 @@ const VERSIONS: u64 = 7;
 /// Something that happens.
 #[derive(Clone, Debug)]
 pub enum Act {
-    Declare(ServiceDeclaration),
-    Rollback(usize, Option<ReleaseNumber>),
+    /// Urgently, or not.
+    Declare(ServiceDeclaration, bool),
+    /// Two services whose releases shift together, or not at all. The number is used once.
+    Together(ServiceDeclaration, ServiceDeclaration, u8),
+    Rollback(usize, Option<ReleaseNumber>, bool),
+    Operate(usize, Operation),
+    Revoke(u32),
+    Lift(u32),
     /// The engine is dead for so long, the next one's wall clock is wrong by so many milliseconds, and it may die again at the so-manieth place from its start.
     Crash(Duration, i64, Option<u64>),
     /// The engine dies at the so-manieth place from here.
@@ -110,33 +120,51 @@ impl Drawer {
         if self.random.below(2) == 0 {
             acts.push(Act::Faults(self.faults()));
         }
-        acts.extend((0..self.services.len()).map(|service| Act::Declare(self.declaration(service))));
+        acts.extend((0..self.services.len()).map(|service| Act::Declare(self.declaration(service), false)));
         acts
     }
 
     fn act(&mut self) -> Act {
-        let wild = if self.calm { 68 } else { 100 };
+        let wild = if self.calm { 80 } else { 112 };
         let service = self.one_of(self.services.len());
         let proxy = u32::try_from(self.one_of(self.proxies as usize)).unwrap_or_default();
         match self.random.below(wild) {
-            0..20 => Act::Declare(self.declaration(service)),
-            20..23 => Act::Rollback(service, None),
-            23..28 => Act::Rollback(service, Some(ReleaseNumber(1 + self.small(6)))),
-            28..32 => self.crash(),
-            32..40 => Act::Doom(self.random.below(60)),
-            40..42 => Act::Stop,
-            42..44 => Act::Stall(self.random.span(Duration::from_secs(20))),
-            44..48 => Act::Faults(self.faults()),
-            48..51 => Act::Faults(Faults::default()),
-            51..55 => Act::StoreFaults(self.store_faults()),
+            0..32 => self.wish(service),
+            32..36 => self.crash(),
+            36..44 => Act::Doom(self.random.below(60)),
+            44..46 => Act::Stop,
+            46..48 => Act::Stall(self.random.span(Duration::from_secs(20))),
+            48..52 => Act::Faults(self.faults()),
+            52..56 => Act::Faults(Faults::default()),
+            56..61 => Act::StoreFaults(self.store_faults()),
             // Which makes room, too.
-            55..57 => Act::StoreFaults(StoreFaults::default()),
-            57 => Act::Full(true),
-            58 => Act::NoNodes(1 + self.small(6), if self.random.below(3) == 0 { ErrorKind::Corrupt } else { ErrorKind::NoRoom }),
-            59..61 => Act::Reach(proxy, false),
-            61..65 => Act::Reach(proxy, true),
-            65..68 => Act::Slow(proxy, self.random.span(Duration::from_secs(4))),
-            other => self.wild_act(other, service, proxy),
+            61..64 => Act::StoreFaults(StoreFaults::default()),
+            64 => Act::Full(true),
+            65..67 => Act::NoNodes(1 + self.small(6), if self.random.below(3) == 0 { ErrorKind::Corrupt } else { ErrorKind::NoRoom }),
+            67..70 => Act::Reach(proxy, false),
+            70..76 => Act::Reach(proxy, true),
+            76..80 => Act::Slow(proxy, self.random.span(Duration::from_secs(4))),
+            other => self.wild_act(other - 80, service, proxy),
+        }
+    }
+
+    /// What people want.
+    fn wish(&mut self, service: usize) -> Act {
+        match self.random.below(32) {
+            0..15 => Act::Declare(self.declaration(service), self.random.below(8) == 0),
+            15 if self.services.len() > 1 => {
+                Act::Together(self.declaration(0), self.declaration(1), u8::try_from(self.small(256)).unwrap_or_default())
+            }
+            15..18 => Act::Rollback(service, None, self.random.below(2) == 0),
+            18..21 => Act::Rollback(service, Some(ReleaseNumber(1 + self.small(6))), self.random.below(2) == 0),
+            21 => Act::Operate(service, Operation::Pause),
+            22 => Act::Operate(service, Operation::Resume),
+            23 => Act::Operate(service, Operation::Cancel),
+            24 => Act::Operate(service, Operation::Promote),
+            25 => Act::Operate(service, Operation::Retry),
+            26..29 => Act::Operate(service, Operation::Scale(1 + self.small(5))),
+            29 => Act::Revoke(1 + self.small(VERSIONS)),
+            _ => Act::Lift(1 + self.small(VERSIONS)),
         }
     }
 
@@ -144,15 +172,15 @@ impl Drawer {
     fn wild_act(&mut self, kind: u64, service: usize, proxy: u32) -> Act {
         let node = self.one_of(8);
         match kind {
-            68..74 => Act::Kill(service, node),
-            74..77 => Act::Vanish(service, node),
-            77..82 => Act::Hang(service, node),
-            82..85 => Act::Wake,
-            85 => Act::Plant(service, self.random.below(3)),
-            86..89 => Act::Worker(proxy, false),
-            89..93 => Act::Worker(proxy, true),
-            93..95 => Act::Replace(proxy),
-            95 => Act::Rewind(proxy),
+            0..6 => Act::Kill(service, node),
+            6..9 => Act::Vanish(service, node),
+            9..14 => Act::Hang(service, node),
+            14..17 => Act::Wake,
+            17 => Act::Plant(service, self.random.below(3)),
+            18..21 => Act::Worker(proxy, false),
+            21..25 => Act::Worker(proxy, true),
+            25..27 => Act::Replace(proxy),
+            27 => Act::Rewind(proxy),
             _ => Act::Behave(1 + self.random.below(VERSIONS), self.behaviour()),
         }
     }
@@ -264,7 +292,10 @@ impl Drawer {
             0..5 => Strategy::BlueGreen,
             5..7 => Strategy::Rolling { surge: self.small(3) },
             7..9 if !worker => {
-                let pause = |random: &mut Random| CanaryPause::For(random.span(Duration::from_secs(4)));
+                let pause = |random: &mut Random| match random.below(6) {
+                    0 => CanaryPause::Person,
+                    _ => CanaryPause::For(random.span(Duration::from_secs(4))),
+                };
                 let steps = [(10, pause(&mut self.random)), (50, pause(&mut self.random))];
                 let steps = steps.map(|(percent, pause)| CanaryStep { percent, pause }).to_vec();
                 let analysis = AnalysisPolicy { minimum_requests: 10, error_margin: 100, latency_margin: 20 };
@@ -295,7 +326,7 @@ pub fn declaration(name: &str, version: u32) -> ServiceDeclaration {
     let stays_up = CheckKind::StayUp { span: Duration::from_millis(500) };
     ServiceDeclaration {
         service: service(name),
-        artifact_name: "hello/web".to_string(),
+        artifact_name: ARTIFACT.to_string(),
         artifact_version: ArtifactVersion(version),
         image: Digest([u8::try_from(version).expect("a small version"); 32]),
         nodes: 3,

@@ -6,8 +6,8 @@ use gapless_core::limit::{ANALYSIS_FASTEST, ANALYSIS_HOLDS, CUT_GRACE, DESTROY_A
 use gapless_core::name::ServiceName;
 use gapless_core::policy::{CanaryPause, CanaryStep, Strategy};
 use gapless_core::release::Declaration;
-use gapless_core::service::ServiceState;
-use gapless_engine::Engine;
+use gapless_core::service::{ServiceState, Stage};
+use gapless_engine::{Engine, Operation};
 use gapless_platforms::sometimes;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ fn longest(state: &ServiceState) -> Duration {
     let each = |declaration: &Declaration| {
         let (policy, times) = (&declaration.policy, if rolls { 2 * declaration.nodes } else { 1 });
         let leaves = policy.drain_deadline * 2 + CUT_GRACE + DESTROY_AGAIN;
-        (policy.progress_deadline + leaves) * times + policy.bake + policy.task_deadline * 3 + canary(&policy.strategy)
+        (policy.progress_deadline * 2 + leaves) * times + policy.bake + policy.task_deadline * 3 + canary(&policy.strategy)
     };
     declared.into_iter().map(each).sum::<Duration>() + SLACK * 2
 }
@@ -100,10 +100,24 @@ async fn wait(
     loop {
         let missing = scene.plan.services.iter().find_map(|service| Some((service, reached(scene, engine, service).err()?)));
         let Some((service, why)) = missing else { return Ok(()) };
+        help(scene, engine, &scene.plan.services).await;
         if begun.elapsed() >= at_most {
             return Err(format!("liveness: {what} within {at_most:?}: {service}: {why}; trouble {:?}", engine.trouble(service)));
         }
         tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// People do their part: what waits for them goes on.
+async fn help(scene: &Scene, engine: &Engine, services: &[ServiceName]) {
+    for service in services {
+        let Some(rollout) = scene.store.state(service).rollout else { continue };
+        if rollout.paused.is_some() {
+            let _ = engine.operate(service, Operation::Resume).await;
+        }
+        if matches!(&rollout.stage, Stage::Canary(canary) if canary.since.is_some() && canary.until.is_none()) {
+            let _ = engine.operate(service, Operation::Promote).await;
+        }
     }
 }
 

@@ -5,11 +5,12 @@ use crate::watch::Watched;
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::RolloutNumber;
+use gapless_core::release::ArtifactVersion;
 use gapless_core::service::ServiceState;
 use gapless_engine::checkpoint::EffectContext;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
-use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Sequence};
+use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
 use gapless_platforms::sim::{Random, Sim};
 use gapless_platforms::sometimes;
 use gapless_store::MemoryStore;
@@ -234,6 +235,25 @@ impl Records for FaultyStore {
 
     fn receipt(&self, service: &ServiceName, rollout: RolloutNumber) -> Result<String, Error> {
         self.inner.receipt(service, rollout)
+    }
+
+    fn revocations(&self, artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
+        self.kept().readable()?;
+        self.inner.revocations(artifact)
+    }
+
+    fn put_revocation(&self, artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error> {
+        let mut kept = self.kept();
+        kept.refuse()?;
+        self.inner.put_revocation(artifact, version, revocation)?;
+        kept.doubt()
+    }
+
+    fn remove_revocation(&self, artifact: &str, version: ArtifactVersion) -> Result<(), Error> {
+        let mut kept = self.kept();
+        kept.refuse()?;
+        self.inner.remove_revocation(artifact, version)?;
+        kept.doubt()
     }
 
     fn value(&self, name: &str) -> Result<Option<String>, Error> {

@@ -111,6 +111,9 @@ fn told(before: &ServiceState, notice: &Notice) {
             sometimes!("a rollback makes a new group", before.rollout.is_none());
             sometimes!("a shift is taken back", matches!(stage, Some(Stage::Shift)));
         }
+        Notice::RolloutStarted { kind: RolloutKind::Eviction, .. } => sometimes!("nodes of a revoked version are evicted"),
+        Notice::NothingToEvictTo { .. } => sometimes!("there is nothing good to evict to"),
+        Notice::PartnersAwaited { .. } => sometimes!("a rollout waits for the services that move together with it"),
         Notice::ShiftBegan { way_back: true, .. } => sometimes!("a shift begins with the way back rehearsed"),
         Notice::ShiftBegan { way_back: false, .. } => sometimes!("a shift begins without a way back", before.live.is_some()),
         Notice::Drained { cut, .. } => {
