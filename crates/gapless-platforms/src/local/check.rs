@@ -9,7 +9,7 @@ use super::process::{self, Process};
 use super::route::milliseconds;
 use super::{Shared, blocking, file, lock};
 use gapless_core::observation::{Evidence, Health};
-use gapless_engine::declaration::{CheckKind, ServiceDeclaration};
+use gapless_engine::declaration::{CheckKind, ServiceDeclaration, StopSignal};
 use gapless_engine::error::{Context, Error, ErrorKind};
 use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,12 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// How much of a failed check's last output is told, in bytes.
 const OUTPUT_BYTES: usize = 200;
+
+/// How the names of the folders begin that belong to the checks of a machine.
+const CHECKS: &str = "check-";
+
+/// Names the check that runs, in that folder.
+const RUNNING: &str = "running.json";
 
 /// How a worker is checked, as its record keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,18 +181,46 @@ fn asked_mark(ground: &Ground, key: &Key) -> PathBuf {
     ground.marks.mounts(key).join("asked-to-end")
 }
 
+/// In the mark of a worker that was asked to end and did not listen to its signal yet.
+const UNHEARD: &str = "unheard";
+
+/// How often a worker that does not listen to its stop signal yet is looked at again: one that has just been started installs its handlers within that time.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Whether a worker was asked to end.
 pub fn was_asked_to_end(ground: &Ground, key: &Key) -> bool {
     asked_mark(ground, key).exists()
 }
 
-/// Writes down that a worker was asked to end.
+/// Whether it was, and has not heard it.
+pub fn is_unheard(ground: &Ground, key: &Key) -> bool {
+    fs::read_to_string(asked_mark(ground, key)).is_ok_and(|text| text == UNHEARD)
+}
+
+/// Asks a worker to end by this signal, and writes that down. Gives whether it listens.
+///
+/// The mark is written after the signal was sent: if the server is killed in between, the signal is sent twice, which most programs take for one. Written before, it might
+/// never be sent, and the worker would be killed at its deadline in the middle of its work.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn mark_asked_to_end(ground: &Ground, key: &Key) -> Result<(), Error> {
+pub fn ask_to_end(ground: &Ground, key: &Key, process: &Process, signal: StopSignal) -> Result<bool, Error> {
+    let heard = process.descriptor().is_some_and(|descriptor| process.ask_to_end(&descriptor, signal));
     let path = asked_mark(ground, key);
-    fs::write(&path, "").context(|| format!("writing {}", path.display()))
+    fs::write(&path, if heard { "" } else { UNHEARD }).context(|| format!("writing {}", path.display()))?;
+    Ok(heard)
+}
+
+/// Asks a worker again that did not listen: a signal that a first process has no handler for is lost (pid_namespaces(7)).
+pub(super) async fn ask_until_heard(shared: Weak<Shared>, key: Key, process: Process, signal: StopSignal) {
+    while timeout(LISTEN_INTERVAL, process.ended()).await.is_err() {
+        let Some(shared) = shared.upgrade() else { return };
+        match ask_to_end(&shared.ground, &key, &process, signal) {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, node = %key, "it cannot be kept that a worker was asked to end"),
+        }
+    }
 }
 
 /// Checks a worker until its command ends.
@@ -204,6 +238,9 @@ pub(super) async fn check_until_end(shared: Weak<Shared>, key: Key, process: Pro
             shared.upgrade().into_iter().for_each(|shared| shared.tell_news());
         }
         WorkerCheckKind::Command(command) => {
+            if let Some(shared) = shared.upgrade() {
+                end_earlier(&shared.ground, &key);
+            }
             tokio::select! {
                 () = check_for_ever(&shared, &key, &check, &command) => {}
                 () = process.ended() => {}
@@ -265,21 +302,26 @@ async fn check_once(shared: &Arc<Shared>, key: &Key, command: &[String], limit: 
     }
 }
 
+/// Where this life of the server keeps what belongs to its checks of a machine.
+fn check_folder(ground: &Ground, key: &Key) -> PathBuf {
+    ground.marks.mounts(key).join(format!("{CHECKS}{}", ground.lease.life()))
+}
+
 fn output(ground: &Ground, key: &Key) -> String {
-    let text = file::tail(&ground.marks.mounts(key).join("check.log"), OUTPUT_BYTES);
+    let text = file::tail(&check_folder(ground, key).join("output.log"), OUTPUT_BYTES);
     if text.is_empty() { text } else { format!(": {text}") }
 }
 
 /// Starts a program inside a machine, as its command is held: the same user, limits and confinement. It is a child of this process from then on: the runtime leaves it to the
-/// next one above.
+/// next one above. It has to be waited for: as long as it is not, the machine's first process cannot end either.
 fn start(ground: &Ground, key: &Key, program: &[String]) -> Result<Process, Error> {
-    let folder = ground.marks.mounts(key);
-    end_earlier(ground, key);
-    let (pid_file, errors) = (folder.join("check.pid"), folder.join("check-runtime.log"));
+    let folder = check_folder(ground, key);
+    let records = records_without_network(ground, key)?;
+    let (pid_file, errors) = (folder.join("pid"), folder.join("runtime.log"));
     let _ = fs::remove_file(&errors);
-    let output = File::create(folder.join("check.log")).context(|| "opening the output of a check".into())?;
+    let output = File::create(folder.join("output.log")).context(|| "opening the output of a check".into())?;
     let mut command = Command::new(&ground.runtime);
-    command.arg("--root").arg(records_without_network(ground, key)?);
+    command.arg("--root").arg(records);
     command.arg("--log").arg(&errors).args(["--log-format", "json", "exec", "--detach", "--pid-file"]).arg(&pid_file);
     command.arg(ground.marks.machine(key)).args(program);
     command.stdout(output.try_clone().context(|| "opening the output of a check twice".into())?).stderr(output);
@@ -289,7 +331,7 @@ fn start(ground: &Ground, key: &Key, program: &[String]) -> Result<Process, Erro
     }
     let pid = fs::read_to_string(&pid_file).context(|| format!("reading {}", pid_file.display()))?;
     let process = pid.trim().parse().ok().and_then(Process::of).ok_or_else(|| Error::new("it was gone before it could be waited for"))?;
-    let _unwritten = serde_json::to_vec(&process).map(|text| fs::write(folder.join("check.json"), text));
+    let _unwritten = serde_json::to_vec(&process).map(|text| fs::write(folder.join(RUNNING), text));
     Ok(process)
 }
 
@@ -303,7 +345,7 @@ fn records_without_network(ground: &Ground, key: &Key) -> Result<PathBuf, Error>
     if let Some(namespaces) = state["config"]["namespaces"].as_array_mut() {
         namespaces.retain(|namespace| namespace["type"] != "NEWNET");
     }
-    let records = ground.marks.mounts(key).join("check");
+    let records = check_folder(ground, key).join("runtime");
     let copy = records.join(&name).join("state.json");
     if !copy.exists() {
         file::make_folder(&records.join(&name), 0o700)?;
@@ -324,12 +366,15 @@ fn enter_network(command: &mut Command, namespace: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends a check that an earlier server began and could not end any more.
+/// Ends the checks of a machine that earlier servers began and could not end any more.
 fn end_earlier(ground: &Ground, key: &Key) {
-    let Ok(Some(earlier)) = file::read::<Process>(&ground.marks.mounts(key).join("check.json")) else { return };
+    let (mounts, own) = (ground.marks.mounts(key), check_folder(ground, key));
     let is_inside = |pid| ground.cgroups.folders(&ground.marks.cgroup(key)).iter().any(|folder| processes(folder).contains(&pid));
-    if earlier.is_alive() && is_inside(earlier.pid) {
-        earlier.kill_group();
+    let names = file::names(&mounts).unwrap_or_default();
+    for folder in names.iter().filter(|name| name.starts_with(CHECKS)).map(|name| mounts.join(name)).filter(|folder| *folder != own) {
+        let earlier = file::read::<Process>(&folder.join(RUNNING)).ok().flatten();
+        earlier.filter(|earlier| earlier.is_alive() && is_inside(earlier.pid)).iter().for_each(Process::kill_group);
+        let _ = file::remove_folder(&folder);
     }
 }
 

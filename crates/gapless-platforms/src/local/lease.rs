@@ -46,6 +46,12 @@ impl Lease {
         file::read(&place(marks))
     }
 
+    /// Which life it is, counted from the machine's start.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
     /// Whether the server of this life still runs.
     #[must_use]
     pub fn is_held(&self) -> bool {

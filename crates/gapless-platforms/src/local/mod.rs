@@ -31,7 +31,7 @@ mod workbench;
 use self::blueprint::Blueprint;
 use self::capacity::{Room, Wanted};
 use self::cgroup::Cgroups;
-use self::check::{Checks, check_until_end};
+use self::check::{Checks, ask_until_heard, check_until_end};
 use self::group::Making;
 use self::helpers::Helpers;
 use self::lease::Lease;
@@ -51,7 +51,7 @@ use gapless_core::node::{GroupId, InstanceId, NodeId};
 use gapless_core::observation::{Condition, Health, NodeSeen, Observation};
 use gapless_core::release::ReleaseNumber;
 use gapless_core::route::Route;
-use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::declaration::{ServiceDeclaration, StopSignal};
 use gapless_engine::error::{Context, Error, ErrorKind};
 use gapless_engine::images::Images;
 use gapless_engine::platform::{Declarations, Platform};
@@ -119,6 +119,9 @@ impl fmt::Debug for LocalPlatform {
 }
 
 type GroupLocks = BTreeMap<(ServiceName, GroupId), Arc<tokio::sync::Mutex<()>>>;
+
+/// A worker that was asked to end and does not listen to this signal yet.
+type Unheard = (Key, Process, StopSignal);
 
 struct Shared {
     ground: Ground,
@@ -208,9 +211,18 @@ impl LocalPlatform {
         Ok(missing)
     }
 
+    fn ask_again(&self, key: Key, process: Process, signal: StopSignal) {
+        tokio::spawn(ask_until_heard(Arc::downgrade(&self.shared), key, process, signal));
+    }
+
     /// Notices a node's end and writes it down, and checks it until then if it is a worker's.
     fn watch(&self, key: Key, process: Process) {
-        if let Ok(Some(NodeRecord { worker: Some(check), .. })) = self.shared.nodes.record(&key) {
+        if let Ok(Some(record)) = self.shared.nodes.record(&key)
+            && let Some(check) = record.worker.clone()
+        {
+            if check::is_unheard(&self.shared.ground, &key) {
+                self.ask_again(key.clone(), process.clone(), record.signal());
+            }
             self.shared.checks.take_over(&self.shared.ground, &key, &check);
             tokio::spawn(check_until_end(Arc::downgrade(&self.shared), key.clone(), process.clone(), check));
         }
@@ -381,33 +393,30 @@ impl Shared {
         Ok(NodeSeen { condition, image, health, requests_in_flight })
     }
 
-    /// Asks the workers among these nodes to end, those that were not asked yet. Gives the others.
-    fn ask_workers_to_end(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<BTreeSet<NodeId>, Error> {
+    /// Asks the workers among these nodes to end, those that were not asked yet. Gives those that do not listen, and the nodes that are no workers'.
+    fn ask_workers_to_end(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<(Vec<Unheard>, BTreeSet<NodeId>), Error> {
+        let mut unheard = Vec::new();
         let mut others = BTreeSet::new();
         for node in nodes {
             let key = Key::node(service, *node);
             match self.nodes.record(&key)? {
-                Some(record) if record.worker.is_some() => self.ask_to_end(&key, &record)?,
+                Some(record) if record.worker.is_some() => unheard.extend(self.ask_to_end(&key, record.signal())?),
                 _ => drop(others.insert(*node)),
             }
         }
-        Ok(others)
+        Ok((unheard, others))
     }
 
-    /// The mark is written after the signal was sent: if the server is killed in between, the signal is sent twice, which most programs take for one. Written before, it might
-    /// never be sent, and the worker would be killed at its deadline in the middle of its work.
-    fn ask_to_end(&self, key: &Key, record: &NodeRecord) -> Result<(), Error> {
-        if check::was_asked_to_end(&self.ground, key) {
-            return Ok(());
-        }
+    fn ask_to_end(&self, key: &Key, signal: StopSignal) -> Result<Option<Unheard>, Error> {
         let running = self.nodes.running(key)?.filter(Process::is_alive);
-        let Some((process, descriptor)) = running.and_then(|process| Some((process.clone(), process.descriptor()?))) else { return Ok(()) };
-        if !process.ask_to_end(&descriptor, record.signal()) {
-            tracing::warn!(node = %key, signal = record.signal().name(), "the worker does not listen to its stop signal: it is ended at its deadline");
-        }
-        check::mark_asked_to_end(&self.ground, key)?;
+        let Some(process) = running.filter(|_| !check::was_asked_to_end(&self.ground, key)) else { return Ok(None) };
+        let heard = check::ask_to_end(&self.ground, key, &process, signal)?;
         self.tell_news();
-        Ok(())
+        if heard {
+            return Ok(None);
+        }
+        tracing::warn!(node = %key, signal = signal.name(), "the worker does not listen to its stop signal yet; if it never does, it is ended at its deadline");
+        Ok(Some((key.clone(), process, signal)))
     }
 
     /// Ends these nodes, removes everything of them and writes their tombstones.
@@ -478,7 +487,8 @@ impl Platform for LocalPlatform {
     async fn drain(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>, deadline: Duration) -> Result<(), Error> {
         let (shared, name, asked) = (Arc::clone(&self.shared), service.clone(), nodes.clone());
         let ask = move || shared.ask_workers_to_end(&name, &asked);
-        let others = blocking(ask).await.context(|| format!("asking workers of {service} to end"))?;
+        let (unheard, others) = blocking(ask).await.context(|| format!("asking workers of {service} to end"))?;
+        unheard.into_iter().for_each(|(key, process, signal)| self.ask_again(key, process, signal));
         // What never had a route is known to no proxy.
         if others.is_empty() || !self.shared.routes.is_known(service) {
             return Ok(());
