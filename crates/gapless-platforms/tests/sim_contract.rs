@@ -8,7 +8,7 @@ use gapless_core::release::ArtifactVersion;
 use gapless_engine::clock::Clock;
 use gapless_engine::declaration::{CheckKind, HealthCheck, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
 use gapless_engine::platform::Platform;
-use gapless_platforms::contract::{self, LAST_WORDS, Scene, Script};
+use gapless_platforms::contract::{self, LAST_WORDS, Scene, Script, TaskScript};
 use gapless_platforms::sim::{Behaviour, Exit, Sim, SimOptions};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ impl SimScene {
         let sim = Sim::new(options);
         let exit = Exit { after: Duration::ZERO, code: 7, output: LAST_WORDS.to_string() };
         sim.behave(ArtifactVersion(2), Behaviour { exit: Some(exit), ..Behaviour::default() });
+        sim.behave(ArtifactVersion(3), Behaviour { task_fails: true, ..Behaviour::default() });
+        sim.behave(ArtifactVersion(4), Behaviour { task: Duration::from_secs(2 * 3600), ..Behaviour::default() });
         Self(sim)
     }
 }
@@ -36,10 +38,16 @@ impl Scene for SimScene {
     }
 
     fn declaration(&self, script: Script) -> ServiceDeclaration {
-        ServiceDeclaration {
+        let version = match script {
+            Script::Serves | Script::Works | Script::Task(TaskScript::Passes) => 1,
+            Script::Exits(_) => 2,
+            Script::Task(TaskScript::Fails) => 3,
+            Script::Task(TaskScript::Hangs) => 4,
+        };
+        let mut declaration = ServiceDeclaration {
             service: ServiceName::new("hello", "web").expect("a name"),
             artifact_name: "hello/web".to_string(),
-            artifact_version: ArtifactVersion(if script == Script::Serves { 1 } else { 2 }),
+            artifact_version: ArtifactVersion(version),
             image: Digest([7; 32]),
             nodes: 1,
             host: "*".to_string(),
@@ -71,7 +79,16 @@ impl Scene for SimScene {
                 ..Policy::default()
             },
             tasks: Tasks::default(),
+        };
+        match script {
+            Script::Works => {
+                declaration.node.port = None;
+                declaration.health.kind = CheckKind::Command { command: vec!["/bin/check".to_string()] };
+            }
+            Script::Task(_) => declaration.tasks.release_command = Some(vec!["/bin/migrate".to_string()]),
+            Script::Serves | Script::Exits(_) => {}
         }
+        declaration
     }
 
     async fn hold_request(&self) {
@@ -106,4 +123,9 @@ contract!(
     peeking_takes_no_change_away,
     observing_reads_the_world,
     an_exited_command_is_observed,
+    a_worker_is_checked_and_drained_without_a_proxy,
+    a_task_is_run_once,
+    a_task_is_run_once_by_two_instances,
+    a_failed_task_is_final,
+    a_task_is_ended_at_its_deadline,
 );

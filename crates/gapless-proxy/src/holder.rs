@@ -418,7 +418,9 @@ async fn wait_for_orphan(pid: u32, tell: mpsc::UnboundedSender<Event>) {
     let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     let opened = raw.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK));
     if let Some(Ok(process)) = opened {
-        match tokio::io::unix::AsyncFd::with_interest(process, tokio::io::Interest::READABLE) {
+        // SAFETY: the descriptor is owned, so it stays open and the same as long as what waits for it.
+        let registered = unsafe { tokio::io::unix::AsyncFd::register_with_interest(process, tokio::io::Interest::READABLE) };
+        match registered {
             Ok(process) => drop(process.readable().await.map(|_| ())),
             Err(error) => tracing::error!(pid, %error, "cannot wait for a worker of an earlier holder"),
         }
