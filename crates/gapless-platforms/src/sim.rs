@@ -185,7 +185,7 @@ impl Sim {
 
     /// Once so many nodes answered at every proxy that has traffic to give, it is a violation when fewer do.
     pub fn demand_capacity(&self, service: &ServiceName, nodes: usize) {
-        self.world().service(service).demanded = nodes;
+        self.world().service(service).demand(nodes);
     }
 
     /// Sends one request that does not end by itself, and says whether a node took it.

@@ -46,7 +46,7 @@ pub(super) struct Service {
     /// The latest route that the platform was told: it hands on no older one.
     pub(super) kept: Option<(Route, Checks)>,
     /// So many nodes must answer at every proxy that has traffic to give, once they did.
-    pub(super) demanded: usize,
+    demanded: usize,
     reached: bool,
     /// Tasks that were begun: when each ends, and whether well.
     tasks: BTreeMap<(GroupId, Task), (Instant, bool)>,
@@ -67,6 +67,12 @@ impl Service {
             self.send_request(around, Some(duration));
         }
         self.judge_capacity(around);
+    }
+
+    /// From now on so many nodes must answer, once they did. A higher demand has to be reached first.
+    pub(super) fn demand(&mut self, nodes: usize) {
+        self.reached &= nodes <= self.demanded;
+        self.demanded = nodes;
     }
 
     fn judge_capacity(&mut self, around: &mut Around) {
