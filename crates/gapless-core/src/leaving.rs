@@ -4,6 +4,7 @@ use crate::effect::{Effect, EffectKind};
 use crate::node::{GroupId, NodeId};
 use crate::notice::Notice;
 use crate::observation::{Condition, NodeSeen};
+use crate::pass::Pass;
 use crate::rollout::Round;
 use crate::route::{Generation, Route};
 use crate::service::{Draining, Rollout, Stage};
@@ -91,7 +92,8 @@ impl Round<'_> {
 
     fn begin_drains(&mut self) {
         let generation = self.pass.state.route.generation;
-        if generation == Generation::default() || !self.is_acknowledged(generation) {
+        let begun = generation > Generation::default() || !self.pass.state.has_routes();
+        if !begun || !self.is_acknowledged(generation) {
             return;
         }
         let began: Vec<NodeId> =
@@ -206,6 +208,21 @@ impl Round<'_> {
             retry.at = retry.at.filter(|at| *at > now);
             retry.at.is_some() || pending.contains(kind)
         });
+    }
+}
+
+impl Pass {
+    /// What runs out is told again, and has its whole time again: the clock may have been set while nobody counted on by it. The proxies keep the deadline that they were told
+    /// first.
+    pub fn drain_anew(&mut self) {
+        let now = self.now;
+        let running: Vec<NodeId> = self.state.draining.iter().filter(|(_, drain)| !drain.over).map(|(node, _)| *node).collect();
+        for node in running {
+            let deadline = now.after(self.state.drain_deadline(node.group));
+            if let Some(drain) = self.state.draining.get_mut(&node) {
+                (drain.ends, drain.deadline) = (None, deadline);
+            }
+        }
     }
 }
 

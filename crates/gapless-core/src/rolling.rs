@@ -101,7 +101,8 @@ impl Round<'_> {
 
     /// Nodes of `falling` leave the routes whose place nodes of `rising` have taken; without surge also those that have to make room, down to the floor.
     fn let_go(&mut self, falling: GroupId, rising: GroupId) -> u32 {
-        let floor = self.floor();
+        // The group that went may never have had so many.
+        let floor = self.floor().min(self.size(rising));
         let risen = self.with_traffic(rising);
         let kept = if self.surge() == 0 { floor } else { self.size(rising) }.saturating_sub(risen);
         let mut leaving = u32::try_from(self.pass.state.wanted_nodes(falling).count()).unwrap_or(u32::MAX).saturating_sub(kept);

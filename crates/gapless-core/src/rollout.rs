@@ -65,6 +65,7 @@ pub fn step(state: &ServiceState, event: &Event, now: Instant) -> Step {
 fn restarted(state: &ServiceState, now: Instant) -> Step {
     let mut pass = Pass::new(state, now);
     pass.state.pending.clear();
+    pass.drain_anew();
     pass.step()
 }
 

@@ -53,6 +53,8 @@ pub struct Engine {
     pub mode: Mode,
     monitor: Monitor,
     pub outcomes: usize,
+    /// How far the engine's clock is ahead of the world's, in milliseconds.
+    pub ahead: u64,
     /// What comparisons say from now on.
     pub verdict: Verdict,
     /// Some node died or a proxy lost its memory: capacity may fall for a while.
@@ -78,6 +80,7 @@ impl Engine {
             mode,
             monitor: Monitor::default(),
             outcomes: 0,
+            ahead: 0,
             verdict: Verdict::Promote,
             disturbed: false,
             reached_floor: false,
@@ -86,7 +89,7 @@ impl Engine {
     }
 
     pub fn now(&self) -> Instant {
-        Instant(self.world.now)
+        Instant(self.world.now + self.ahead)
     }
 
     pub fn say(&mut self, line: &str) {

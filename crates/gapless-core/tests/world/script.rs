@@ -13,7 +13,7 @@
 //! | `run 5s`, `settle`, `until bake`, `ticks coarse`, `ticks fine` | time passes: that long, until nothing is under way, until the state is so; in large steps or small ones |
 //! | `kill r1-i1-n0`, `kill all r1`, `vanish r1-i1-n0`, `plant r7-i70-n0`, `hang r1-i1-n0` (it runs and answers nothing), `wake r1-i1-n0`, `long 20s` (requests) | the world |
 //! | `fail Route 2 why`, `fail EnsureGroup always finally why`, `repair EnsureGroup`, `hold DestroyNodes`, `release held` | effects |
-//! | `restart` (what was sent still arrives), `crash` (it does not), `forget everything` | the engine |
+//! | `restart` (what was sent still arrives), `crash` (it does not), `skip 1h` (its clock), `forget everything` | the engine |
 //! | `expect live r2`, `expect gone r1-i1-n0`, `expect cut 3`, … | what must be so |
 //! | `allow failures` | nodes die or proxies lose their memory in this story: requests may fail |
 
@@ -179,6 +179,7 @@ impl Story {
     fn disturb_engine(&mut self, words: &[&str]) -> Result<(), String> {
         match words {
             ["forget", "everything"] => self.engine.forget_everything(),
+            ["skip", span] => self.engine.ahead += milliseconds(span)?,
             ["crash"] => self.engine.crash(),
             ["restart"] => self.engine.crash_after_sending(),
             ["fail", kind, times, reason @ ..] => self.fail(kind, times, reason)?,
@@ -451,6 +452,9 @@ fn duration(text: &str) -> Result<Duration, String> {
     match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(digits), _) => digits.parse().map(Duration::from_millis).map_err(|_| wrong()),
         (None, Some(digits)) => digits.parse().map(Duration::from_secs).map_err(|_| wrong()),
+        (None, None) if text.ends_with('h') => {
+            text.trim_end_matches('h').parse().map(|hours: u64| Duration::from_secs(hours * 3600)).map_err(|_| wrong())
+        }
         _ => Err(wrong()),
     }
 }
