@@ -16,6 +16,11 @@ fn edit_version(project: &Project, from: &str, to: &str) -> String {
     project.commit(&format!("Version {to}"))
 }
 
+fn copy(project: &Project, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(project.path.join(".")).arg(to).status();
+    assert!(copied.expect("cp runs").success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installation_goes_on_from_its_backup_on_an_empty_machine() {
     let mut installation = Installation::start("backup", &ServerSettings::default()).await;
@@ -46,8 +51,7 @@ async fn an_installation_goes_on_from_its_backup_on_an_empty_machine() {
     let (_, _, said) = installation.run(&project.path, "restore", &[&name]);
     assert!(said.contains("is not empty"), "{said}");
     let project_copy = crate::installation::unique_folder("backup-project");
-    let copied = std::process::Command::new("cp").arg("-a").arg(project.path.join(".")).arg(&project_copy).status();
-    assert!(copied.expect("cp runs").success());
+    copy(&project, &project_copy);
     let id = installation.name().to_string();
     installation.remove();
     drop(installation);

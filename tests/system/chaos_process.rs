@@ -117,7 +117,7 @@ async fn strike_in(stage: &mut Stage, way: &Way, victim: Victim, tally: &mut Tal
     under_load(&witness, 100).await;
     println!("{}: {victim:?} at {place}", way.name);
     let mut excuses = vec![excuse];
-    excuses.extend(way.outage.then(|| Excuse {
+    excuses.extend(way.outage.then_some(Excuse {
         why: "in the outage of a recreated service",
         from_us: 0,
         until_us: u64::MAX,

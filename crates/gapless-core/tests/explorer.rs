@@ -141,8 +141,10 @@ fn skips_the_gate(state: &ServiceState, event: &Event, now: Instant) -> Step {
 
 #[test]
 fn traffic_before_the_gate_is_found() {
-    find(&world(Budget::default()), skips_the_gate, true, "I3");
-    let trace = find(&world(Budget::default()), skips_the_gate, false, "I3");
+    // With a floor, too early traffic is capacity that is not there, and found as that first.
+    let world = Configuration::new("no floor", script(2, 2, &policy(0, 0)));
+    find(&world, skips_the_gate, true, "I3");
+    let trace = find(&world, skips_the_gate, false, "I3");
     assert!(trace.last().is_some_and(|last| last.contains("never passed the gate")), "{trace:?}");
 }
 

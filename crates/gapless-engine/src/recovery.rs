@@ -36,8 +36,11 @@ pub fn recover(journal: &dyn Journal, service: &ServiceName) -> Result<Replayed,
     }
 }
 
+/// A state to begin at, and the records that come after it.
+type Beginning = (Replayed, Vec<(Sequence, JournalRecord)>);
+
 /// A state to begin at, with the records that come after it. It is passed over if its own record is not in the journal, as after a part of a backup was put back.
-fn begin(journal: &dyn Journal, service: &ServiceName) -> Result<Option<(Replayed, Vec<(Sequence, JournalRecord)>)>, Error> {
+fn begin(journal: &dyn Journal, service: &ServiceName) -> Result<Option<Beginning>, Error> {
     let Some((kept, at, state)) = journal.kept(service)? else { return Ok(None) };
     let mut records = journal.read_after(service, Sequence(kept.0.saturating_sub(1)))?;
     let own = (!records.is_empty()).then(|| records.remove(0));

@@ -346,7 +346,7 @@ fn wishes_that_cannot_be_are_refused_with_a_hint() {
         assert!(engine.state(&web()).is_none() && engine.services().is_empty(), "a refused declaration made a service");
         assert_eq!(scene.store.length(), 0);
         engine.declare(declaration(1)).await.expect("declared");
-        refused(engine.declare(declaration(2)).await);
+        refused(engine.operate(&web(), gapless_engine::operation::Operation::Promote).await);
         scene.rest(&engine).await;
         refused(engine.rollback(&web(), Some(ReleaseNumber(1))).await);
         refused(engine.rollback(&web(), Some(ReleaseNumber(9))).await);

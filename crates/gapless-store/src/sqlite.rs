@@ -422,6 +422,7 @@ fn told(error: &rusqlite::Error) -> Error {
         Some((ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _)) => {
             said.hint("another program has the database open: end it, and use gapless's own commands instead")
         }
-        _ => said,
+        // What a whole disk does not say either: a table or a column that is not there, a number that is none.
+        _ => said.hint(record::DAMAGED),
     }
 }

@@ -235,8 +235,10 @@ pub fn strategies() -> Vec<Configuration> {
         together,
         Configuration::new("rolling 2+2, surge 1", of(Strategy::Rolling { surge: 1 }, 2)).with(accident).with_nodes_that_differ(),
         Configuration::new("rolling 2+2, no surge", of(Strategy::Rolling { surge: 0 }, 1)).with(accident).with_nodes_that_differ(),
-        Configuration::new("canary 2+2 in two steps, with analysis", canary(analysis)).with(Budget { bad: 2, ..accident }),
-        Configuration::new("canary 2+2 in two steps, without", canary(None)).with(accident),
+        Configuration::new("canary 2+2 in two steps, with analysis", canary(analysis))
+            .with(Budget { bad: 2, ..accident })
+            .with_nodes_that_differ(),
+        Configuration::new("canary 2+2 in two steps, without", canary(None)).with(accident).with_nodes_that_differ(),
         Configuration::new("recreate 1+1", single).with(Budget { final_failures: 1, slow: 1, ..accident }),
         Configuration::new("worker 2+2", worker).with(accident),
         Configuration::new("release command and hooks 1+1", tasks).with(Budget { final_failures: 1, ..accident }),

@@ -6,6 +6,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Writes a value as JSON, whole or not at all, and durable before this returns.
 pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
@@ -15,8 +16,10 @@ pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
+    // Two may write the same at the same time, as two lives of the server do: each its own file, and the last one renamed stays.
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let mut name = path.as_os_str().to_os_string();
-    name.push(".new");
+    name.push(format!(".{}-{}.new", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
     let mut file = File::create(&name)?;
     file.write_all(bytes)?;
     file.sync_all()?;

@@ -11,7 +11,7 @@ use gapless_core::route::Generation;
 use std::collections::BTreeMap;
 
 /// What the machines show: a node's condition, its image, and of a worker its health and whether it is ending.
-pub(super) type MachinesSeen = BTreeMap<NodeId, (Condition, Digest, Option<(Health, u32)>)>;
+pub(super) type MachinesSeen = BTreeMap<NodeId, MachineSeen>;
 
 /// What one proxy says, all of it at one instant.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl World {
         let says = service.and_then(|service| {
             let at = service.at.get(proxy)?;
             let health = |node: &NodeId| at.checks.get(node).map_or_else(Health::default, |checked| checked.health.clone());
-            let nodes = service.existing.keys().map(|node| (*node, (health(node), service.from_proxy(*node, proxy))));
+            let nodes = service.existing.keys().map(|node| (*node, (health(node), service.in_flight_at(*node, proxy))));
             Some(Says { generation: at.generation(), nodes: nodes.collect() })
         });
         Some(ProxySeen { name: known.name.clone(), says })
@@ -58,9 +58,12 @@ impl World {
     }
 }
 
+/// What is seen of a machine; of a worker also its health and what it is at.
+type MachineSeen = (Condition, Digest, Option<(Health, u32)>);
+
 /// One look from its parts. Health is the worst that a proxy says, the requests in flight are those of all.
 pub(super) fn compose(machines: MachinesSeen, proxies: Vec<ProxySeen>) -> Observation {
-    let seen = |(id, (condition, image, worker)): (NodeId, (Condition, Digest, Option<(Health, u32)>))| {
+    let seen = |(id, (condition, image, worker)): (NodeId, MachineSeen)| {
         if let Some((health, requests_in_flight)) = worker {
             return (id, NodeSeen { condition, image, health, requests_in_flight });
         }

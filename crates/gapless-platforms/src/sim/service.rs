@@ -146,7 +146,7 @@ impl Service {
     }
 
     /// Requests that a node has from one proxy.
-    pub(super) fn from_proxy(&self, node: NodeId, proxy: usize) -> u32 {
+    pub(super) fn in_flight_at(&self, node: NodeId, proxy: usize) -> u32 {
         let count = self.requests.iter().filter(|request| request.node == node && request.proxy == proxy).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }

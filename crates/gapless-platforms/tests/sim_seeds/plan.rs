@@ -290,7 +290,7 @@ impl Drawer {
     fn strategy(&mut self, worker: bool) -> Strategy {
         match self.random.below(if self.calm { 9 } else { 10 }) {
             0..5 => Strategy::BlueGreen,
-            5..7 => Strategy::Rolling { surge: self.small(3) },
+            5..7 => Strategy::Rolling { surge: self.small(3).max(u32::from(self.calm)) },
             7..9 if !worker => {
                 let pause = |random: &mut Random| match random.below(6) {
                     0 => CanaryPause::Person,

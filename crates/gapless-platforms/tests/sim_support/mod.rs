@@ -335,6 +335,7 @@ fn at_rest(state: &ServiceState) -> bool {
     state.rollout.is_none() && state.pending.is_empty() && state.draining.is_empty()
 }
 
+/// Versions are deployed in their order, and a rejected one is forgotten when the next has ended.
 fn was_declared(state: Option<&ServiceState>, version: u32) -> bool {
-    state.is_some_and(|state| state.releases.values().any(|declaration| declaration.artifact.0 == version))
+    state.is_some_and(|state| state.releases.values().any(|declaration| declaration.artifact.0 >= version))
 }

@@ -467,6 +467,10 @@ mod tests {
                 EffectFailed,
             }
         );
+    }
+
+    #[test]
+    fn there_is_an_example_of_every_way_to_end() {
         assert_every_variant!(
             every_rejection(),
             Rejection {

@@ -74,6 +74,8 @@ struct Written {
 
 /// What was neither acknowledged nor refused for lack of room: it may be there, whole, or not.
 #[derive(Clone, Debug)]
+// There is at most one in a store.
+#[allow(clippy::large_enum_variant)]
 enum Doubt {
     Record(ServiceName, JournalRecord),
     Value(String),

@@ -97,17 +97,11 @@ impl Machine for MemoryMachine {
 macro_rules! on_both {
     ($($check:ident),* $(,)?) => {
         mod memory {
-            $(#[test]
-            fn $check() {
-                super::faults::$check(super::MemoryMachine::new);
-            })*
+            $(#[test] fn $check() { super::faults::$check(super::MemoryMachine::new); })*
         }
 
         mod sqlite {
-            $(#[test]
-            fn $check() {
-                super::faults::$check(super::SqliteMachine::new);
-            })*
+            $(#[test] fn $check() { super::faults::$check(super::SqliteMachine::new); })*
         }
     };
 }
@@ -123,10 +117,7 @@ macro_rules! through_the_file_layer {
     ($($check:ident),* $(,)?) => {
         mod layer {
             use super::Machine;
-            $(#[test]
-            fn $check() {
-                super::contract::$check(&super::SqliteMachine::new(0).open().expect("a store"));
-            })*
+            $(#[test] fn $check() { super::contract::$check(&super::SqliteMachine::new(0).open().expect("a store")); })*
         }
     };
 }
@@ -159,6 +150,8 @@ fn with_records() -> (SqliteMachine, Vec<gapless_engine::store::JournalRecord>) 
     for filler in ["x", "y", "z"] {
         store.put_value("filler", &filler.repeat(1_500_000)).expect("put");
     }
+    // The log begins anew with the next write; until then its frames are read instead of the database's pages.
+    store.put_value("after", "the log has begun anew").expect("put");
     drop(store);
     (machine, records)
 }

@@ -61,6 +61,8 @@ macro_rules! form_of_enum {
         const _: () = {
             #[derive(serde::Serialize, serde::Deserialize)]
             #[serde(deny_unknown_fields)]
+            // There is one at a time, on its way to the disk or from it.
+            #[allow(clippy::large_enum_variant)]
             pub enum Text {
                 $($variant $({ $($field: <$type as $crate::record::v2::Form>::Text),* })? $((<$inner_type as $crate::record::v2::Form>::Text))?),*
             }
