@@ -10,16 +10,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Writes a value as JSON, whole or not at all, and durable before this returns.
 pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_vec(value).map_err(|error| Error::new(error.to_string()).context(format!("writing {}", path.display())))?;
-    write_bytes(path, &text).context(|| format!("writing {}", path.display()))
+    write_by_way_of(path, ".new", value)
 }
 
-fn write_bytes(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    // Two may write the same at the same time, as two lives of the server do: each its own file, and the last one renamed stays.
+/// As [`write`], for what two may write at the same time, as two lives of the server do: each has a draft of its own, and the one that is renamed last stays.
+pub fn write_shared(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let draft = format!(".{}-{}.new", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed));
+    write_by_way_of(path, &draft, value)
+}
+
+fn write_by_way_of(path: &Path, draft: &str, value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_vec(value).map_err(|error| Error::new(error.to_string()).context(format!("writing {}", path.display())))?;
+    write_bytes(path, draft, &text).context(|| format!("writing {}", path.display()))
+}
+
+fn write_bytes(path: &Path, draft: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
     let mut name = path.as_os_str().to_os_string();
-    name.push(format!(".{}-{}.new", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+    name.push(draft);
     let mut file = File::create(&name)?;
     file.write_all(bytes)?;
     file.sync_all()?;

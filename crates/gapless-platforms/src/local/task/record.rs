@@ -293,7 +293,7 @@ impl Tasks {
         if self.result(key)?.is_some() {
             return Ok(());
         }
-        file::write(&self.results.join(key.as_str()), result)
+        file::write_shared(&self.results.join(key.as_str()), result)
     }
 
     /// What came of a task that ended so.
