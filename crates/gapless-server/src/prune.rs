@@ -106,9 +106,22 @@ async fn kept(server: &Server) -> Result<Kept, Error> {
     Ok(with_newer(images, &oldest, &server.artifacts(None).await?))
 }
 
-/// These images and those of every artifact that is newer than the oldest one that is kept of its name: it may be what is deployed next. Of a name that no service runs, all are.
+/// How many of the latest artifacts of a name are kept, deployed or not: what was built in the last days may be deployed next, also when it is not the newest.
+const RECENT: u32 = 10;
+
+/// These images, those of every artifact that is newer than the oldest one that is kept of its name, and those of the latest ones: they may be what is deployed next. Of a name
+/// that no service runs, all are.
 fn with_newer(mut images: BTreeSet<Digest>, oldest: &BTreeMap<String, ArtifactVersion>, artifacts: &[Artifact]) -> Kept {
-    let newer = |artifact: &&Artifact| oldest.get(&artifact.name).is_none_or(|oldest| artifact.version >= *oldest);
+    let mut latest: BTreeMap<&str, ArtifactVersion> = BTreeMap::new();
+    for artifact in artifacts {
+        let known = latest.entry(&artifact.name).or_default();
+        *known = artifact.version.max(*known);
+    }
+    let is_recent = |artifact: &Artifact| {
+        let latest = latest.get(artifact.name.as_str()).map_or(0, |version| version.0);
+        artifact.version.0.saturating_add(RECENT) > latest
+    };
+    let newer = |artifact: &&Artifact| oldest.get(&artifact.name).is_none_or(|oldest| artifact.version >= *oldest) || is_recent(artifact);
     images.extend(artifacts.iter().filter(newer).map(|artifact| artifact.image));
     let needed = artifacts.iter().filter(|artifact| images.contains(&artifact.image));
     let blobs = needed.flat_map(|artifact| artifact.metadata.values()).filter_map(|value| value.parse().ok()).collect();
@@ -134,13 +147,16 @@ mod tests {
     #[test]
     fn what_a_rollback_or_the_next_deploy_could_need_is_kept() {
         let artifacts =
-            [artifact("a/web", 1, 1), artifact("a/web", 2, 2), artifact("a/web", 3, 3), artifact("a/web", 4, 4), artifact("b/api", 1, 5)];
-        let oldest = BTreeMap::from([("a/web".to_string(), ArtifactVersion(3))]);
+            [artifact("a/web", 1, 1), artifact("a/web", 2, 2), artifact("a/web", 13, 3), artifact("a/web", 14, 4), artifact("b/api", 1, 5)];
+        let oldest = BTreeMap::from([("a/web".to_string(), ArtifactVersion(13))]);
         let digests = |numbers: &[u8]| numbers.iter().map(|number| Digest([*number; 32])).collect::<BTreeSet<_>>();
         let kept = with_newer(digests(&[3]), &oldest, &artifacts);
         assert_eq!(kept.images, digests(&[3, 4, 5]), "the newer one may be next, and of b/api nothing was deployed yet");
         assert_eq!(kept.blobs, digests(&[103, 104, 105]));
         let kept = with_newer(digests(&[1, 3]), &BTreeMap::from([("a/web".to_string(), ArtifactVersion(1))]), &artifacts);
         assert_eq!(kept.images, digests(&[1, 2, 3, 4, 5]));
+        let artifacts = [artifact("a/web", 1, 1), artifact("a/web", 2, 2), artifact("a/web", 3, 3)];
+        let kept = with_newer(digests(&[3]), &BTreeMap::from([("a/web".to_string(), ArtifactVersion(3))]), &artifacts);
+        assert_eq!(kept.images, digests(&[1, 2, 3]), "an earlier one that was never deployed may be, too");
     }
 }
