@@ -88,8 +88,8 @@ pub const WAYS: &[Way] = &[
     },
     Way {
         name: "canary with analysis",
-        // So wide margins that nothing but the rollout itself is on trial.
-        rollout: "strategy = \"canary\"\n step {\n percent = 50\n pause = \"1s\"\n }\n analysis {\n minimum_requests = 20\n error_margin = \"50%\"\n latency_margin = \"1000%\"\n }\n floor = 3\n drain = \"10s\"\n bake = \"0s\"",
+        // So wide margins that nothing but the rollout itself is on trial, and long enough for a quantile to be told at all.
+        rollout: "strategy = \"canary\"\n step {\n percent = 50\n pause = \"8s\"\n }\n analysis {\n minimum_requests = 20\n error_margin = \"50%\"\n latency_margin = \"1000%\"\n }\n floor = 3\n drain = \"10s\"\n bake = \"0s\"",
         short: &["Analyse:1:before"],
         middle: "",
         ..BLUE_GREEN
