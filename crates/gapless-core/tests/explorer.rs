@@ -44,7 +44,7 @@ fn explore_all(list: &[Configuration]) -> Vec<Report> {
 #[test]
 fn a_whole_rollout_is_explored_to_the_last_state() {
     let budget = Budget { slow: 1, ..Budget::default() };
-    let configuration = Configuration::new("1 + 1 nodes", script(2, 1, &policy(1, 0))).with(budget).from_nothing();
+    let configuration = Configuration::new("1 + 1 nodes", script(2, 1, &policy(1, 0))).with(budget).beginning_with_nothing();
     let report = explore(&configuration, Limits { states: usize::MAX, ..LIMITS });
     assert_sound(&report);
     assert!(report.complete && report.states > 5_000, "{} states", report.states);

@@ -135,11 +135,11 @@ impl Configuration {
     pub fn together_of(&self, service: usize, place: usize) -> Option<Together> {
         let name = |service: usize| ServiceName::new("model", &format!("s{service}")).ok();
         let with = (0..self.script.len()).filter(|other| *other != service).filter_map(name).collect();
-        (self.together && place >= self.live_at_first).then(|| Together { id: Digest([place as u8; 32]), with })
+        (self.together && place >= self.live_at_first).then_some(Together { id: Digest([place as u8; 32]), with })
     }
 
     /// From before the first release.
-    pub fn from_nothing(mut self) -> Self {
+    pub fn beginning_with_nothing(mut self) -> Self {
         self.live_at_first = 0;
         self
     }
@@ -201,7 +201,7 @@ pub fn blue_green() -> Vec<Configuration> {
     let mut torn = Configuration::new("looks that take their time", tiny(0)).with(Budget { slow: FREE, ..accident }).behind(2);
     torn.torn = true;
     vec![
-        Configuration::new("the first release and another", tiny(0)).with(Budget { bad: 1, slow: 1, ..accident }).from_nothing(),
+        Configuration::new("the first release and another", tiny(0)).with(Budget { bad: 1, slow: 1, ..accident }).beginning_with_nothing(),
         Configuration::new("new nodes fail", small(0)).with(Budget { bad: 2, again: 1, final_failures: 1, slow: 1, ..accident }),
         Configuration::new("nodes die, hang, vanish", small(120)).with(Budget { deaths: 1, crashes: 1, rollbacks: 1, ..NONE }),
         Configuration::new("two proxies, one falls silent", small(0)).with(Budget { silences: 1, ..accident }).behind(2),
