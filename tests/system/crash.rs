@@ -45,7 +45,11 @@ async fn the_server_may_be_killed_before_and_after_each_effect() {
         installation.held().await;
         installation.kill_server();
         let (_, printed, _) = installation.run(&project.path, "doctor", &[]);
-        assert!(printed.contains("a restart now would look at the world"), "at {place} the doctor says: {printed}");
+        let in_progress = format!("{SERVICE}: rollout {} to ", declared.rollout.expect("a rollout"));
+        assert!(
+            printed.contains(&in_progress) && printed.contains("a restart now would look at the world"),
+            "at {place} the doctor says: {printed}"
+        );
         installation.start_server(&ServerSettings::default()).await;
 
         let ended = installation.ended(SERVICE, declared.rollout.expect("a rollout")).await;
