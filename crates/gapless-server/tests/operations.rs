@@ -425,10 +425,15 @@ async fn only_images_that_no_rollback_could_need_are_freed() {
         async move { client.send::<_, Pruned>(Method::POST, path::PRUNE, &PruneRequest { dry_run }).await.expect("pruned") }
     };
     live(&scene, &keep_one).await;
+    // So many that in the end in the end ten are newer than the first one, which is then kept only for as long as it may be gone back to.
+    for _ in 2..=9 {
+        scene.commit(&keep_one);
+        build(&scene).await;
+    }
     live(&scene, &keep_one).await;
     assert_eq!(prune(true).await.images, Vec::<String>::new(), "the one before may be gone back to");
     live(&scene, &keep_one).await;
-    // The pass after the third rollout, or this one.
+    // The pass after the last rollout, or this one.
     prune(false).await;
     let freed = scene.wishes.freed.lock().expect("whole").len();
     assert_eq!(freed, 1, "the first one's image");
