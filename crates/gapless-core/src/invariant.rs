@@ -163,7 +163,7 @@ fn has_weight(route: &Route, node: NodeId) -> bool {
     route.members.get(&node).is_some_and(|weight| *weight > Weight::PROBED)
 }
 
-/// I1: a new route takes no ready capacity away below the floor. Nodes that died are ready in neither.
+/// I1: a new route takes no ready capacity away below the floor. Nodes that died are ready in neither; one of which no proxy can tell how it is got its traffic when it was ready.
 fn capacity_stays(before: &ServiceState, event: &Event, step: &Step, route: &Route) -> Result<(), Violation> {
     let Event::Observed(seen) = event else { return Ok(()) };
     let floor = floor(&step.state);
@@ -175,7 +175,7 @@ fn capacity_stays(before: &ServiceState, event: &Event, step: &Step, route: &Rou
 }
 
 fn ready(seen: &Observation, route: &Route) -> usize {
-    weighted(route).filter(|node| seen.nodes.get(node).is_some_and(NodeSeen::is_healthy)).count()
+    weighted(route).filter(|node| seen.nodes.get(node).is_some_and(NodeSeen::may_serve)).count()
 }
 
 /// The floor that holds now: the smaller one, while two releases meet.

@@ -87,6 +87,12 @@ impl NodeSeen {
     /// Whether its command runs and its latest checks, at least one, passed.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.condition == Condition::Running && self.health.passes > 0 && self.health.failures == 0
+        self.may_serve() && self.health.passes > 0
+    }
+
+    /// Whether its command runs and no check of it failed, also where nobody can say whether one passed: as when no proxy answers.
+    #[must_use]
+    pub fn may_serve(&self) -> bool {
+        self.condition == Condition::Running && self.health.failures == 0
     }
 }

@@ -59,7 +59,7 @@ impl Round<'_> {
         let Some(Rollout { from: Some(from), to, .. }) = self.rollout().cloned() else { return };
         let useless = |node: &NodeId| {
             !self.members.get(node).is_some_and(|weight| weight.has_traffic())
-                || !self.seen.nodes.get(node).is_some_and(NodeSeen::is_healthy)
+                || !self.seen.nodes.get(node).is_some_and(NodeSeen::may_serve)
         };
         let useless: Vec<NodeId> = self.pass.state.wanted_nodes(to).filter(useless).collect();
         useless.into_iter().for_each(|node| self.drop_node(node));

@@ -5,6 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::clock::Clock;
 use crate::declaration::ServiceDeclaration;
 use crate::error::{Context, Error, ErrorKind};
+use crate::lost;
 use crate::operation::Operation;
 use crate::platform::Platform;
 use crate::recovery::{self, Diagnosis, blocking};
@@ -138,7 +139,7 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     parts: Parts,
     services: Mutex<BTreeMap<ServiceName, Handle>>,
     told: broadcast::Sender<Told>,
@@ -170,7 +171,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the services cannot be listed. A service whose own journal cannot be read, or says something else than this version decides, holds no other one up: it stays as it
-    /// is in the world, [`Engine::trouble`] says why, and wishes for it are refused.
+    /// is in the world, [`Engine::trouble`] says why, and wishes for it are refused. What could not be read is read again from time to time.
     pub async fn start(parts: Parts) -> Result<Engine, Error> {
         let mut recovered = Vec::new();
         for service in recovery::services(&parts).await? {
@@ -200,10 +201,17 @@ impl Engine {
         *inner.lock() = services;
         let inner = Arc::new(inner);
         tokio::spawn(keep_together(Arc::downgrade(&inner), inner.told.subscribe(), inner.stopping.subscribe()));
+        if !inner.lost_that(|_| true).is_empty() {
+            tokio::spawn(lost::find(Arc::downgrade(&inner), inner.stopping.subscribe()));
+        }
         let engine = Engine { inner };
         // What the last engine wrote down and had not told everybody. Who cannot be told now was logged, and holds nothing else up.
         let _ = engine.tell_all().await;
         Ok(engine)
+    }
+
+    pub(crate) fn of(inner: Arc<Inner>) -> Engine {
+        Engine { inner }
     }
 
     /// Makes a service as declared. Returns when the decision is durable, not when it is carried out.
@@ -226,7 +234,7 @@ impl Engine {
     ) -> Result<Declared, DeclareError> {
         let _nothing_is_revoked_meanwhile = self.inner.revoking.read().await;
         let service = declaration.service.clone();
-        self.tell(&service, Some(&declaration.artifact_name)).await?;
+        self.tell(&service, Some(&declaration)).await?;
         let wanted = declaration.to_core();
         let records = self.inner.parts.records.clone();
         let content = wanted.content;
@@ -299,7 +307,7 @@ impl Engine {
     #[must_use]
     pub fn plan(&self, declaration: &ServiceDeclaration) -> Vec<Planned> {
         if let Some(error) = self.lost(&declaration.service) {
-            return vec![Planned::Refused(lost(&declaration.service, &error))];
+            return vec![Planned::Refused(refusal_of_lost(&declaration.service, &error))];
         }
         let state = self.state(&declaration.service).unwrap_or_default();
         plan(&state, &declaration.to_core(), false, self.inner.parts.clock.now())
@@ -318,7 +326,7 @@ impl Engine {
         self.inner.lock().get(service).and_then(|handle| handle.trouble.borrow().clone())
     }
 
-    /// Why nothing can be done about a service in this life of the engine, if that is so: its journal is damaged, or another version wrote it.
+    /// Why nothing can be done about a service just now, if that is so: its journal cannot be read, is damaged, or another version wrote it.
     fn lost(&self, service: &ServiceName) -> Option<Error> {
         self.inner.lock().get(service).and_then(|handle| handle.lost.clone())
     }
@@ -400,6 +408,28 @@ impl Inner {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The lost services with such an error.
+    pub(crate) fn lost_that(&self, is_such: impl Fn(&Error) -> bool) -> Vec<ServiceName> {
+        self.lock().iter().filter(|(_, handle)| handle.lost.as_ref().is_some_and(&is_such)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// A lost service is kept like the others from now on, unless the engine is stopping.
+    pub(crate) fn found(&self, service: &ServiceName, replayed: recovery::Replayed) {
+        let mut services = self.lock();
+        if !*self.stopping.borrow() {
+            services.insert(service.clone(), self.begin(service.clone(), replayed));
+        }
+    }
+
+    /// A service is lost for this reason.
+    pub(crate) fn lost(&self, service: &ServiceName, error: Error) {
+        self.lock().insert(service.clone(), Handle::lost(error));
+    }
+
     fn states(&self) -> BTreeMap<ServiceName, Arc<ServiceState>> {
         self.lock().iter().map(|(name, handle)| (name.clone(), handle.state.borrow().clone())).collect()
     }
@@ -411,7 +441,7 @@ impl Inner {
         let mut services = self.lock();
         let handle = services.entry(service.clone()).or_insert_with(|| self.begin(service.clone(), recovery::Replayed::default()));
         match &handle.lost {
-            Some(error) => Err(lost(service, error).into()),
+            Some(error) => Err(refusal_of_lost(service, error).into()),
             None => Ok(handle.wishes.clone()),
         }
     }
@@ -427,7 +457,7 @@ impl Inner {
 }
 
 /// Why a wish for a service without a journal that can be used is refused.
-fn lost(service: &ServiceName, error: &Error) -> Refusal {
+fn refusal_of_lost(service: &ServiceName, error: &Error) -> Refusal {
     Refusal {
         reason: format!("nothing can be done about {service}: {error}"),
         hint: error.hint_text().unwrap_or("`gapless doctor` says more; what is live goes on serving").to_string(),

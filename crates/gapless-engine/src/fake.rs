@@ -81,6 +81,8 @@ struct Kept {
     carried_out: Vec<&'static str>,
     looks: u32,
     revocations: BTreeMap<ArtifactVersion, Revocation>,
+    /// How many more readings of the journal fail.
+    unreadable: u32,
 }
 
 impl Fake {
@@ -113,6 +115,10 @@ impl Fake {
         if let Some(last) = self.inside().journal.last_mut() {
             last.at = at;
         }
+    }
+
+    pub(crate) fn refuse_to_read(&self, times: u32) {
+        self.inside().unreadable = times;
     }
 
     pub(crate) fn show(&self, seen: Observation) {
@@ -216,7 +222,12 @@ impl Journal for Fake {
     }
 
     fn kept(&self, _service: &ServiceName) -> Result<Option<(Sequence, Instant, ServiceState)>, Error> {
-        Ok(self.inside().states.last().cloned())
+        let mut kept = self.inside();
+        if kept.unreadable > 0 {
+            kept.unreadable -= 1;
+            return Err(Error::new("the disk cannot be read"));
+        }
+        Ok(kept.states.last().cloned())
     }
 
     fn services(&self) -> Result<Vec<ServiceName>, Error> {

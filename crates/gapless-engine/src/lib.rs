@@ -15,6 +15,7 @@ pub mod error;
 mod fake;
 pub mod images;
 pub mod inside;
+mod lost;
 pub mod operation;
 pub mod platform;
 pub mod recovery;

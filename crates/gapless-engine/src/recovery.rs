@@ -81,6 +81,7 @@ fn differs(service: &ServiceName, sequence: Sequence, decided: &Step, record: &J
         names(&record.effects),
         names(&decided.effects),
     ))
+    .kind(ErrorKind::Invalid)
     .hint("start the version of gapless that wrote the journal, and stop it in order (SIGTERM) before you change it: it leaves a state to begin at")
 }
 

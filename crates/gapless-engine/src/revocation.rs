@@ -1,5 +1,6 @@
 //! Revoked artifacts: what may not run, and who has to be told.
 
+use crate::declaration::ServiceDeclaration;
 use crate::engine::{DeclareError, Declared, Engine};
 use crate::error::{Context, Error};
 use crate::recovery::blocking;
@@ -65,12 +66,13 @@ impl Engine {
     }
 
     /// Tells a service what is revoked of its artifacts, and of the one that it is about to be declared with, if it does not know.
-    pub(crate) async fn tell(&self, service: &ServiceName, next: Option<&str>) -> Result<Option<Declared>, DeclareError> {
+    pub(crate) async fn tell(&self, service: &ServiceName, next: Option<&ServiceDeclaration>) -> Result<Option<Declared>, DeclareError> {
         let state = self.state(service).unwrap_or_default();
         let names = self.artifact_names(service, &state).await?;
-        let revoked = self.revoked(names.values().map(String::as_str).chain(next)).await?;
-        let artifacts = concerned(&state, &names, next, &revoked);
-        if artifacts == state.revoked {
+        let next_name = next.map(|declaration| declaration.artifact_name.as_str());
+        let revoked = self.revoked(names.values().map(String::as_str).chain(next_name)).await?;
+        let artifacts = concerned(&state, &names, next_name, &revoked);
+        if knows(&state, &artifacts, next.map(|declaration| declaration.artifact_version)) {
             return Ok(None);
         }
         let declared = self.wish(service, Event::Revoked { artifacts }).await?;
@@ -112,11 +114,33 @@ fn concerned(state: &ServiceState, names: &Names, next: Option<&str>, revoked: &
     of_present.chain(of_releases.map(|(_, declaration)| declaration.artifact)).collect()
 }
 
+/// Whether a service knows what it has to: all of this, and nothing else that could stop one of its releases or what it is about to be declared with. What it was told of a release
+/// that is no longer kept does no harm, and telling it so would be a change where nothing changes (I6).
+fn knows(state: &ServiceState, concerned: &BTreeSet<ArtifactVersion>, next: Option<ArtifactVersion>) -> bool {
+    let in_use =
+        |version: &ArtifactVersion| next == Some(*version) || state.releases.values().any(|declaration| declaration.artifact == *version);
+    concerned.is_subset(&state.revoked) && !state.revoked.difference(concerned).any(in_use)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fake;
     use gapless_core::release::ReleaseNumber;
+
+    #[test]
+    fn what_stops_nothing_any_more_is_not_told_again() {
+        let mut state = ServiceState::default();
+        state.releases.insert(ReleaseNumber(2), fake::declaration(2).to_core());
+        let versions = |versions: &[u32]| versions.iter().copied().map(ArtifactVersion).collect::<BTreeSet<_>>();
+        state.revoked = versions(&[1]);
+        assert!(knows(&state, &versions(&[1]), None));
+        assert!(knows(&state, &versions(&[]), None), "no release is made from version 1 any more");
+        assert!(!knows(&state, &versions(&[]), Some(ArtifactVersion(1))), "it is given free and comes next");
+        assert!(!knows(&state, &versions(&[1, 2]), None), "a release is revoked");
+        state.revoked = versions(&[2]);
+        assert!(!knows(&state, &versions(&[]), None), "a release is given free");
+    }
 
     #[test]
     fn a_service_is_told_what_its_own_releases_are_made_from() {

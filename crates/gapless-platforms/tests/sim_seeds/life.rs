@@ -16,6 +16,7 @@ use gapless_platforms::sometimes;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// The grain of time of these worlds.
 const TICK: Duration = Duration::from_millis(20);
@@ -56,6 +57,8 @@ pub struct Scene {
     down: Duration,
     /// At which place the next engine dies, if it is to die soon.
     doomed: Option<u64>,
+    /// Who wants something of the engine that lives, and has no answer yet.
+    wishes: JoinSet<()>,
 }
 
 /// How a life ended.
@@ -76,7 +79,19 @@ impl Scene {
         plan.services.iter().for_each(|service| sim.send_requests(service));
         let store = FaultyStore::new(plan.seed, sim.clone(), plan.calm);
         let acts = plan.acts.clone().into();
-        Self { plan, sim, store, acts, hung: BTreeSet::new(), crashes: 0, faults: 0, wrong_by: 0, down: DOWN, doomed: None }
+        Self {
+            plan,
+            sim,
+            store,
+            acts,
+            hung: BTreeSet::new(),
+            crashes: 0,
+            faults: 0,
+            wrong_by: 0,
+            down: DOWN,
+            doomed: None,
+            wishes: JoinSet::new(),
+        }
     }
 
     /// One life of an engine. When it is over, nothing of the engine runs any more, as after a SIGKILL.
@@ -86,6 +101,7 @@ impl Scene {
             mortal.doom(places);
         }
         self.store.open(&mortal);
+        self.wishes = JoinSet::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         let end = runtime.block_on(self.story(&mortal));
         drop(runtime);
@@ -133,11 +149,11 @@ impl Scene {
             return End::Died;
         }
         self.end_faults();
-        if !engine.lost_services().is_empty() {
-            // A person starts the server again.
-            return self.stop(&engine, mortal).await;
-        }
-        End::Over(rest::settle(self, &engine).await)
+        let answered = rest::answered(std::mem::take(&mut self.wishes)).await;
+        End::Over(match answered {
+            Ok(()) => rest::settle(self, &engine).await,
+            Err(error) => Err(error),
+        })
     }
 
     async fn stop(&mut self, engine: &Engine, mortal: &Arc<Mortal>) -> End {
@@ -162,6 +178,7 @@ impl Scene {
         loop {
             match Engine::start(parts.clone()).await {
                 Ok(engine) => return engine,
+                Err(_) if mortal.died_at().is_some() => std::future::pending().await,
                 Err(_) if self.acts.is_empty() => self.store.set_faults(StoreFaults::default()),
                 Err(_) => tokio::time::sleep(START_AGAIN).await,
             }
@@ -186,12 +203,12 @@ impl Scene {
         let proxy = |number: u32| format!("proxy-{number}");
         self.faults += u64::from(is_fault(&act));
         match act {
-            Act::Declare(declaration, urgent) => declare(engine, declaration, urgent, None, self.patience()),
-            Act::Together(one, other, number) => declare_together(engine, one, other, number),
-            Act::Rollback(place, to, forced) => roll_back(engine, service(place), to, forced, self.patience()),
-            Act::Operate(place, operation) => operate(engine, service(place), operation),
-            Act::Revoke(version) => revoke(engine, ArtifactVersion(version), true),
-            Act::Lift(version) => revoke(engine, ArtifactVersion(version), false),
+            Act::Declare(declaration, urgent) => self.wish(declare(engine.clone(), declaration, urgent, None, self.patience())),
+            Act::Together(one, other, number) => self.declare_together(engine, one, other, number),
+            Act::Rollback(place, to, forced) => self.wish(roll_back(engine.clone(), service(place), to, forced, self.patience())),
+            Act::Operate(place, operation) => self.wish(operate(engine.clone(), service(place), operation)),
+            Act::Revoke(version) => self.wish(revoke(engine.clone(), ArtifactVersion(version), true)),
+            Act::Lift(version) => self.wish(revoke(engine.clone(), ArtifactVersion(version), false)),
             Act::Stall(span) => tokio::time::advance(span).await,
             Act::Behave(version, behaviour) => self.sim.behave(ArtifactVersion(u32::try_from(version).unwrap_or_default()), behaviour),
             Act::Faults(faults) => self.sim.set_faults(faults, true),
@@ -219,6 +236,20 @@ impl Scene {
             Act::Rewind(number) => self.sim.rewind_proxy(&proxy(number)),
             Act::Crash(..) | Act::Doom(_) | Act::Stop => {}
         }
+    }
+
+    /// Somebody wants something, and waits for the answer while other things happen.
+    fn wish(&mut self, wish: impl Future<Output = ()> + Send + 'static) {
+        self.wishes.spawn(wish);
+    }
+
+    /// Somebody declares two services that shift together.
+    fn declare_together(&mut self, engine: &Engine, one: ServiceDeclaration, other: ServiceDeclaration, number: u8) {
+        let id = Digest([number; 32]);
+        let with = |service: &ServiceName| Some(Together { id, with: BTreeSet::from([service.clone()]) });
+        let (of_one, of_other) = (with(&other.service), with(&one.service));
+        self.wish(declare(engine.clone(), one, false, of_one, PATIENCE));
+        self.wish(declare(engine.clone(), other, false, of_other, PATIENCE));
     }
 
     /// Now and then somebody goes away at once.
@@ -287,44 +318,30 @@ fn is_fault(act: &Act) -> bool {
 }
 
 /// Somebody declares a service and waits for the answer only so long.
-fn declare(engine: &Engine, declaration: ServiceDeclaration, urgent: bool, together: Option<Together>, patience: Duration) {
-    let engine = engine.clone();
-    tokio::spawn(async move {
-        let answer = tokio::time::timeout(patience, engine.declare_with(declaration, urgent, together)).await;
-        sometimes!("somebody who declares goes away before the answer", answer.is_err());
-        answer.map(|answer| judge(answer.err()))
-    });
-}
-
-/// Somebody declares two services that shift together.
-fn declare_together(engine: &Engine, one: ServiceDeclaration, other: ServiceDeclaration, number: u8) {
-    let id = Digest([number; 32]);
-    let with = |service: &ServiceName| Some(Together { id, with: BTreeSet::from([service.clone()]) });
-    let (of_one, of_other) = (with(&other.service), with(&one.service));
-    declare(engine, one, false, of_one, PATIENCE);
-    declare(engine, other, false, of_other, PATIENCE);
+async fn declare(engine: Engine, declaration: ServiceDeclaration, urgent: bool, together: Option<Together>, patience: Duration) {
+    let answer = tokio::time::timeout(patience, engine.declare_with(declaration, urgent, together)).await;
+    sometimes!("somebody who declares goes away before the answer", answer.is_err());
+    if let Ok(answer) = answer {
+        judge(answer.err());
+    }
 }
 
 /// Somebody wants to go back and waits for the answer only so long.
-fn roll_back(engine: &Engine, service: ServiceName, to: Option<ReleaseNumber>, forced: bool, patience: Duration) {
-    let engine = engine.clone();
-    tokio::spawn(async move {
-        let answer = tokio::time::timeout(patience, engine.rollback_with(&service, to, forced)).await;
-        sometimes!("a rollback is granted", matches!(answer, Ok(Ok(_))));
-        answer.map(|answer| judge(answer.err()))
-    });
+async fn roll_back(engine: Engine, service: ServiceName, to: Option<ReleaseNumber>, forced: bool, patience: Duration) {
+    let answer = tokio::time::timeout(patience, engine.rollback_with(&service, to, forced)).await;
+    sometimes!("a rollback is granted", matches!(answer, Ok(Ok(_))));
+    if let Ok(answer) = answer {
+        judge(answer.err());
+    }
 }
 
-fn operate(engine: &Engine, service: ServiceName, operation: Operation) {
-    let engine = engine.clone();
-    tokio::spawn(async move {
-        let answer = engine.operate(&service, operation).await;
-        sometimes!("an operation makes no sense and is refused", matches!(answer, Err(DeclareError::Refused { .. })));
-        if answer.is_ok() {
-            granted(operation);
-        }
-        judge(answer.err());
-    });
+async fn operate(engine: Engine, service: ServiceName, operation: Operation) {
+    let answer = engine.operate(&service, operation).await;
+    sometimes!("an operation makes no sense and is refused", matches!(answer, Err(DeclareError::Refused { .. })));
+    if answer.is_ok() {
+        granted(operation);
+    }
+    judge(answer.err());
 }
 
 fn granted(operation: Operation) {
@@ -338,17 +355,14 @@ fn granted(operation: Operation) {
     }
 }
 
-fn revoke(engine: &Engine, version: ArtifactVersion, revoked: bool) {
-    let engine = engine.clone();
-    tokio::spawn(async move {
-        let answer = match revoked {
-            true => engine.revoke(ARTIFACT, version, "it leaks").await,
-            false => engine.lift_revocation(ARTIFACT, version).await,
-        };
-        sometimes!("a version is revoked", revoked && answer.is_ok());
-        sometimes!("a revocation is lifted", !revoked && answer.is_ok());
-        judge(answer.err());
-    });
+async fn revoke(engine: Engine, version: ArtifactVersion, revoked: bool) {
+    let answer = match revoked {
+        true => engine.revoke(ARTIFACT, version, "it leaks").await,
+        false => engine.lift_revocation(ARTIFACT, version).await,
+    };
+    sometimes!("a version is revoked", revoked && answer.is_ok());
+    sometimes!("a revocation is lifted", !revoked && answer.is_ok());
+    judge(answer.err());
 }
 
 fn judge(error: Option<DeclareError>) {

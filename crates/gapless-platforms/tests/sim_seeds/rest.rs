@@ -10,6 +10,7 @@ use gapless_core::service::{ServiceState, Stage};
 use gapless_engine::{Engine, Operation};
 use gapless_platforms::sometimes;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// What no policy says but every rollout may need once nothing goes wrong any more: the longest wait for another try of an effect (15 s) before the gate, the shift, the drain and
 /// the destruction, another bake window when nothing serves (15 s), a freeze window's rest (60 s), and some seconds until each is seen.
@@ -23,6 +24,12 @@ const SOUND_IS_LIVE: Duration = Duration::from_secs(30);
 
 /// How often it is looked, in simulated time.
 const GLANCE: Duration = Duration::from_millis(500);
+
+/// Waits until everybody who wants something has an answer: who comes after them is the last one then.
+pub async fn answered(wishes: JoinSet<()>) -> Result<(), String> {
+    let all = tokio::time::timeout(ALL_RESTS, wishes.join_all()).await;
+    all.map(drop).map_err(|_| format!("liveness: somebody has no answer after {ALL_RESTS:?}"))
+}
 
 /// Waits until everything rests, declares something sound, and waits until it is live and everything rests again.
 pub async fn settle(scene: &mut Scene, engine: &Engine) -> Result<(), String> {
