@@ -50,6 +50,16 @@ pub(crate) fn evidence(seen: &NodeSeen) -> Evidence {
     seen.health.evidence.clone().unwrap_or_else(unknown)
 }
 
+/// Of several reasons the one that says most is told, whichever node it is: a command that ended said why, a failed check says only that it failed.
+pub(crate) fn says_less(reason: &Rejection) -> u8 {
+    match reason {
+        Rejection::NodeExited { code: Some(_), .. } => 0,
+        Rejection::NodeExited { code: None, .. } => 1,
+        Rejection::WrongImage { .. } => 2,
+        _ => 3,
+    }
+}
+
 /// A node that a route named and that is no more.
 pub(crate) fn vanished(node: NodeId) -> Rejection {
     Rejection::NodeExited { node, code: None, output: "the node is not there any more".to_string() }
@@ -91,11 +101,12 @@ impl Round<'_> {
     }
 
     fn first_hopeless(&self, group: GroupId, declaration: &Declaration) -> Option<Rejection> {
-        sighted(&self.pass.state, self.seen, group).find_map(|(node, seen)| match seen {
+        let reasons = sighted(&self.pass.state, self.seen, group).filter_map(|(node, seen)| match seen {
             Some(seen) => hopeless(node, seen, declaration),
             None if self.members.contains_key(&node) => Some(vanished(node)),
             None => None,
-        })
+        });
+        reasons.min_by_key(says_less)
     }
 
     /// The nodes that have not passed, with what was seen of them last.

@@ -60,6 +60,13 @@ pub enum Planned {
         /// How many.
         nodes: u32,
     },
+    /// The release that waits does not wait for the end of a freeze window any more.
+    Hurried {
+        /// Which.
+        release: ReleaseNumber,
+        /// No rollout is in progress that it waits for, too.
+        at_once: bool,
+    },
     /// `Route`: a share of the traffic to the new nodes.
     Share {
         /// Their share.
@@ -109,21 +116,31 @@ pub enum Planned {
 #[must_use]
 pub fn plan(state: &ServiceState, declaration: &Declaration, urgent: bool, now: Instant) -> Vec<Planned> {
     match wish(state, declaration, urgent, now) {
-        Wish::Nothing => vec![Planned::Nothing { live: state.live_release(), pinned: state.pinned }],
+        Wish::Nothing => match state.queued.as_ref().filter(|queued| urgent && !queued.urgent) {
+            Some(queued) => hurried(state, queued.release, declaration),
+            None => vec![Planned::Nothing { live: state.live_release(), pinned: state.pinned }],
+        },
         Wish::Adopt(live) => vec![Planned::Nothing { live: Some(live), pinned: false }],
         Wish::Refused(reason, hint) => vec![Planned::Refused(Refusal { reason, hint: hint.into() })],
-        Wish::Release => release(state, declaration),
+        Wish::Release => release(state, ReleaseNumber(state.next.releases + 1), declaration),
         Wish::Queue { frozen_until } => {
             let replaces = declaration.policy.supersede == Supersede::Replace && busy(state).is_some();
             let mut lines = vec![Planned::Queued { frozen_until, replaces }];
-            lines.extend(release(state, declaration));
+            lines.extend(release(state, ReleaseNumber(state.next.releases + 1), declaration));
             lines
         }
     }
 }
 
-fn release(state: &ServiceState, declaration: &Declaration) -> Vec<Planned> {
-    let release = ReleaseNumber(state.next.releases + 1);
+/// What waits for the end of a freeze window waits for it no more.
+fn hurried(state: &ServiceState, waiting: ReleaseNumber, declaration: &Declaration) -> Vec<Planned> {
+    let at_once = busy(state).is_none();
+    let mut lines = vec![Planned::Hurried { release: waiting, at_once }];
+    lines.extend(release(state, waiting, declaration));
+    lines
+}
+
+fn release(state: &ServiceState, release: ReleaseNumber, declaration: &Declaration) -> Vec<Planned> {
     let group = GroupId { release, instance: InstanceId(state.next.instances.0 + 1) };
     let policy = &declaration.policy;
     let old = state.live.map(|old| (old, state.drain_deadline(old)));
@@ -177,6 +194,10 @@ impl fmt::Display for Planned {
                     (None, true) => "the rollout in progress is given up for it, if it has not shifted the traffic",
                     (None, false) => "it begins when the rollout in progress is over",
                 })
+            }
+            Planned::Hurried { release, at_once: true } => write!(f, "{release} waits for the end of the freeze window no more: it begins at once"),
+            Planned::Hurried { release, at_once: false } => {
+                write!(f, "{release} begins when the rollout in progress is over, also in a freeze window")
             }
             Planned::Vacate { group, deadline } => {
                 write!(f, "outage: {group} leaves first; its requests run out, at most {deadline:?}, and it is destroyed")

@@ -64,6 +64,10 @@ fn unsound_strategy(declaration: &Declaration, policy: &Policy) -> Option<Why> {
         Strategy::Canary { analysis: Some(analysis), .. } if analysis.minimum_requests == 0 => {
             Some(("the analysis asks for no request at all".into(), "set its minimum to at least 1 request"))
         }
+        Strategy::Canary { analysis: Some(analysis), .. } if analysis.error_margin == 0 || analysis.latency_margin == 0 => Some((
+            "the analysis allows no margin, and no number of requests shows that two equal releases differ by nothing".into(),
+            "set its margins to more than 0, such as 0.5 % for errors and 20 % for latencies",
+        )),
         Strategy::Canary { steps, .. } => unsound_steps(steps),
     }
 }

@@ -59,14 +59,13 @@ impl Round<'_> {
         if let Some(death) = self.death.take() {
             return death;
         }
-        let seen = self.seen.nodes_of(group).find(|(_, seen)| seen.condition != Condition::Starting && !seen.is_healthy());
-        match seen.map(|(node, seen)| (node, &seen.condition, gate::evidence(seen))) {
-            Some((node, Condition::Exited { code, output }, _)) => Rejection::NodeExited { node, code: *code, output: output.clone() },
-            Some((node, _, evidence)) => Rejection::GateFailed { node, evidence },
-            None => {
-                Rejection::NodeExited { node: group.node(0), code: None, output: "no node of the group has traffic any more".to_string() }
-            }
-        }
+        let reasons = self.seen.nodes_of(group).filter_map(|(node, seen)| match &seen.condition {
+            Condition::Exited { code, output } => Some(Rejection::NodeExited { node, code: *code, output: output.clone() }),
+            Condition::Running if seen.health.failures > 0 => Some(Rejection::GateFailed { node, evidence: gate::evidence(seen) }),
+            Condition::Starting | Condition::Running => None,
+        });
+        let none = || Rejection::NodeExited { node: group.node(0), code: None, output: "no node of the group has traffic any more".to_string() };
+        reasons.min_by_key(gate::says_less).unwrap_or_else(none)
     }
 
     /// The bake window is over. The old group goes only if the new one serves; when neither does, it stays: it may be well again first.
@@ -90,12 +89,11 @@ impl Round<'_> {
         let wanted: Vec<(NodeId, Option<&NodeSeen>)> =
             self.pass.state.wanted_nodes(to).map(|node| (node, self.seen.nodes.get(&node))).collect();
         let able = wanted.iter().filter(|(_, seen)| seen.is_some_and(|seen| gate::passes(seen, declaration))).count();
-        let mut hopeless = wanted.iter().filter_map(|(node, seen)| gate::hopeless(*node, (*seen)?, declaration));
-        let first_hopeless = hopeless.next();
-        let hopeless = hopeless.count() + usize::from(first_hopeless.is_some());
+        let reasons: Vec<Rejection> = wanted.iter().filter_map(|(node, seen)| gate::hopeless(*node, (*seen)?, declaration)).collect();
+        let hopeless = reasons.len();
         let needed = declaration.policy.floor.max(1) as usize;
         if wanted.is_empty() || (from_serves && wanted.len() - hopeless < needed) {
-            return Trial::Failed(first_hopeless.unwrap_or_else(|| gate::vanished(to.node(0))));
+            return Trial::Failed(reasons.into_iter().min_by_key(gate::says_less).unwrap_or_else(|| gate::vanished(to.node(0))));
         }
         let late = self.is_due(deadline);
         if !(self.are_probed(to) && self.is_acknowledged_where_reachable()) {

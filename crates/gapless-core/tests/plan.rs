@@ -8,7 +8,7 @@ use gapless_core::plan::{Planned, plan};
 use gapless_core::policy::Policy;
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::rollout::step;
-use gapless_core::service::{Group, ServiceState};
+use gapless_core::service::{Group, Queued, ServiceState};
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -86,6 +86,23 @@ fn what_is_so_already_plans_nothing_and_a_pinned_service_says_so() {
     pinned.declared = Some(ReleaseNumber(2));
     pinned.pinned = true;
     assert_eq!(lines(&pinned, &declaration(2)), ["nothing: rolled back by hand to r1, which stays until the declaration changes"]);
+}
+
+#[test]
+fn what_waits_for_the_end_of_a_freeze_window_can_be_hurried() {
+    let mut frozen = live();
+    frozen.releases.insert(ReleaseNumber(2), declaration(2));
+    frozen.declared = Some(ReleaseNumber(2));
+    frozen.next.releases = 2;
+    frozen.queued = Some(Queued { release: ReleaseNumber(2), urgent: false, not_before: Some(Instant(9000)), together: None });
+    assert_eq!(lines(&frozen, &declaration(2)), ["nothing: it is so already (r1 is live)"]);
+    let urgent = plan(&frozen, &declaration(2), true, Instant(1000));
+    let lines: Vec<String> = urgent.iter().map(ToString::to_string).collect();
+    assert_eq!(lines[0], "r2 waits for the end of the freeze window no more: it begins at once");
+    assert_eq!(lines[1..3], ["new release r2 after r1", "EnsureGroup: 3 nodes of r2-i2 beside the old ones"]);
+    let declared = Event::Declared { declaration: declaration(2), urgent: true, together: None };
+    let begun = step(&frozen, &declared, Instant(1000)).state;
+    assert_eq!(begun.rollout.map(|rollout| rollout.to.release), Some(ReleaseNumber(2)));
 }
 
 #[test]

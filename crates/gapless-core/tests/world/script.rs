@@ -5,7 +5,7 @@
 //! | `policy nodes 3 floor 2 passes 2 failures 3 progress 60s drain 30s bake 0s` | what the next declarations say |
 //! | `proxies a b`, `slow a 3s`, `unreachable a`, `reachable a`, `replace a` (without memory), `rewind a` (with its last but one route), `absent a` (no worker), `present a`, `ahead a` (with a generation that nobody decided) | the proxies |
 //! | `behave v2 status 500`, `boots 1s`, `answers 1s`, `exits 3 150ms`, `stays`, `wrong-image`, `stops 3s` (a worker), `runs 3s` (a task), `fails release-command`, `well` | nodes that an artifact version makes from now on |
-//! | `policy blue-green`, `policy recreate`, `policy rolling 1` (surge), `policy canary 5:2s 50:person analysis` | the strategy of the next declarations |
+//! | `policy blue-green`, `policy recreate`, `policy rolling 1` (surge), `policy canary 5:2s 50:person analysis` (or `analysis:100:50:20`) | the strategy of the next declarations |
 //! | `policy task 10s keep 2 supersede replace way-back broken freeze 4320-4321` (minutes of the week), `tasks release-command after-shift`, `worker` | more of what they say |
 //! | `declare v2`, `declare v2 urgent`, `declare v2 together`, `rollback`, `rollback r1`, `rollback r1 forced` | people |
 //! | `pause`, `resume`, `cancel`, `promote`, `retry`, `scale 5`, `revoke v2 v3`, `revoke` (nothing any more) | people, too |
@@ -237,10 +237,9 @@ impl Story {
             ["recreate"] => Strategy::Recreate,
             ["rolling", surge] => Strategy::Rolling { surge: surge.parse().map_err(|_| "no count")? },
             ["canary", steps @ ..] => {
-                let analysis = AnalysisPolicy { minimum_requests: 100, error_margin: 50, latency_margin: 20 };
-                let (steps, analysis) = match steps {
-                    [steps @ .., "analysis"] => (steps, Some(analysis)),
-                    steps => (steps, None),
+                let (analysis, steps) = match steps {
+                    [steps @ .., last] if last.starts_with("analysis") => (Some(analysis(last)?), steps),
+                    steps => (None, steps),
                 };
                 Strategy::Canary { steps: steps.iter().map(|step| canary_step(step)).collect::<Result<_, _>>()?, analysis }
             }
@@ -441,6 +440,18 @@ fn windows(text: &str) -> Result<Vec<WeeklyWindow>, String> {
     let (from, until) = text.split_once('-').ok_or("a window such as 4320-4321")?;
     let minute = |text: &str| text.parse().map_err(|_| "no minute".to_string());
     Ok(vec![WeeklyWindow { from: minute(from)?, until: minute(until)? }])
+}
+
+/// `analysis`, or with the requests that it needs and its margins: `analysis:100:50:20`.
+fn analysis(text: &str) -> Result<AnalysisPolicy, String> {
+    let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is no number"));
+    match text.split(':').skip(1).collect::<Vec<_>>().as_slice() {
+        [] => Ok(AnalysisPolicy { minimum_requests: 100, error_margin: 50, latency_margin: 20 }),
+        [minimum, errors, latency] => {
+            Ok(AnalysisPolicy { minimum_requests: number(minimum)?, error_margin: number(errors)?, latency_margin: number(latency)? })
+        }
+        _ => Err(format!("`{text}` is no analysis")),
+    }
 }
 
 fn number(text: &str, mark: char) -> Result<u32, String> {

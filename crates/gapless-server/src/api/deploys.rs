@@ -51,7 +51,7 @@ pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
         let service = &wanted.declaration.service;
         let state = server.parts.engine.state(service).map_or_else(ServiceState::default, |state| (*state).clone());
         let planned = core_plan(&state, &wanted.declaration.to_core(), request.urgent, server.parts.clock.now());
-        let changed = makes_a_release(&planned);
+        let changed = makes_a_release(&planned) || matches!(planned.first(), Some(Planned::Hurried { .. }));
         let build = wanted.unbuilt.then(|| format!("build {}: this commit has no artifact yet", wanted.artifact.name));
         let lines = build.into_iter().chain(planned.iter().map(ToString::to_string)).collect();
         plans.push(Plan { service: service.to_string(), changed, lines });
@@ -101,7 +101,7 @@ async fn is_kept(server: &Server, artifact: &Artifact) -> Result<(), Refused> {
 }
 
 fn makes_a_release(planned: &[Planned]) -> bool {
-    !matches!(planned.first(), None | Some(Planned::Nothing { .. } | Planned::Refused(_)))
+    !matches!(planned.first(), None | Some(Planned::Nothing { .. } | Planned::Hurried { .. } | Planned::Refused(_)))
 }
 
 /// Whom each service moves together with: those of the same name that get a new release now, if it is one of them. When one of them would be refused, none is declared.
