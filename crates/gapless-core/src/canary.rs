@@ -115,7 +115,9 @@ impl Round<'_> {
             None if self.acknowledged_unchanged() => self.count_step(canary.step),
             None => {}
             Some(_) if canary.good && canary.until.is_some_and(|until| self.pass.now >= until) => self.end_step(to, canary.step),
-            Some(since) if canary.look.map_or_else(|| self.is_verdict_missing(since), |look| self.pass.now >= look) => self.analyse(since),
+            Some(since) if canary.look.map_or_else(|| !canary.good && self.is_verdict_missing(since), |look| self.pass.now >= look) => {
+                self.analyse(since)
+            }
             Some(_) => {}
         }
     }

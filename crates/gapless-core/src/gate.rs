@@ -2,7 +2,7 @@
 
 use crate::limit::NODES_NAMED;
 use crate::node::{GroupId, NodeId};
-use crate::notice::Rejection;
+use crate::notice::{Rejection, RolloutKind};
 use crate::observation::{Condition, Evidence, NodeSeen};
 use crate::release::Declaration;
 use crate::rollout::Round;
@@ -81,6 +81,10 @@ impl Round<'_> {
         let nodes = self.pass.state.wanted_nodes(to).count();
         if self.are_probed(to) && self.acknowledged && count(&|seen| passes(seen, declaration)) >= nodes {
             return Trial::Passed;
+        }
+        if self.is_due(deadline) && self.rollout().is_some_and(|rollout| rollout.kind == RolloutKind::Eviction) && !self.acknowledged {
+            // Another release would fare no better, and what is revoked would stay.
+            return Trial::Late;
         }
         if self.is_due(deadline) {
             return Trial::Failed(Rejection::ProgressDeadline { waiting_for: self.waiting_for(to, declaration) });

@@ -149,7 +149,8 @@ impl Round<'_> {
             return self.pass.notify(Notice::NodeReplaced { node });
         }
         if deadline.is_some_and(|deadline| self.pass.now >= deadline) {
-            return self.give_up_or_wait(node, declaration);
+            let only_unheard_of = probed && !self.acknowledged && seen.is_some_and(NodeSeen::may_serve);
+            return if only_unheard_of { self.wait_for(node, declaration) } else { self.give_up_or_wait(node, declaration) };
         }
         if !probed && seen.is_some_and(|seen| seen.condition == Condition::Running) {
             self.members.insert(node, Weight::PROBED);
@@ -161,6 +162,11 @@ impl Round<'_> {
         if self.pass.state.groups.get(&node.group).is_some_and(|group| node.ordinal < group.made) {
             return self.drop_node(node);
         }
+        self.wait_for(node, declaration);
+    }
+
+    /// Another node would fare no better: one that cannot be made, or of which a proxy that does not answer has not heard.
+    fn wait_for(&mut self, node: NodeId, declaration: &Declaration) {
         let deadline = self.pass.now.after(declaration.policy.progress_deadline);
         self.pass.state.joining.insert(node, deadline);
     }

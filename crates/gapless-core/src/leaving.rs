@@ -172,6 +172,7 @@ impl Round<'_> {
         let nodes: BTreeSet<NodeId> = unwanted(&self.pass.state, self.seen)
             .filter(|(node, seen)| !under_way.contains(node) && self.may_be_destroyed(*node, seen))
             .map(|(node, _)| node)
+            .chain(self.never_to_be_made().into_iter().filter(|node| !under_way.contains(node) && self.is_named_nowhere(*node)))
             .collect();
         if nodes.is_empty() || !self.pass.may_try(EffectKind::DestroyNodes) {
             return;

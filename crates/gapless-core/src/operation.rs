@@ -6,7 +6,7 @@ use crate::notice::{Notice, Rejection, RolloutKind};
 use crate::pass::Pass;
 use crate::request::{self, busy, group_to_take_back, warm_group};
 use crate::rollout::Step;
-use crate::service::{Canary, Healing, Rollout, ServiceState, Stage};
+use crate::service::{Canary, Healing, Rollout, Scaled, ServiceState, Stage};
 use crate::time::Instant;
 use alloc::format;
 use core::time::Duration;
@@ -63,19 +63,24 @@ fn later(stage: Stage, by: Duration) -> Stage {
     }
 }
 
-/// The rollout ends in the old release.
+/// The rollout ends in the old release; without one that could, what waits for the end of a freeze window is not tried.
 pub(crate) fn cancel(state: &ServiceState, now: Instant) -> Step {
     let mut pass = Pass::new(state, now);
-    let Some(rollout) = &state.rollout else {
-        return pass.refuse(state, "there is no rollout that could be cancelled".into(), STATUS);
-    };
-    if rollout.can_be_rejected() {
+    if state.rollout.as_ref().is_some_and(Rollout::can_be_rejected) {
         pass.reject(Rejection::Cancelled);
         return pass.step();
     }
-    if matches!(rollout.stage, Stage::Shift | Stage::Confirm | Stage::Bake { .. }) && rollout.kind == RolloutKind::Deploy {
+    let shifts = |rollout: &&Rollout| matches!(rollout.stage, Stage::Shift | Stage::Confirm | Stage::Bake { .. });
+    if let Some(rollout) = state.rollout.as_ref().filter(shifts).filter(|rollout| rollout.kind == RolloutKind::Deploy) {
         return request::roll_back(state, rollout.from.map(|from| from.release), false, now);
     }
+    if state.queued.is_some() && busy(state).is_none() {
+        pass.dequeue();
+        return pass.step();
+    }
+    let Some(rollout) = &state.rollout else {
+        return pass.refuse(state, "there is no rollout that could be cancelled".into(), STATUS);
+    };
     let reason = format!("rollout {} has come too far to be cancelled", rollout.number);
     pass.refuse(state, reason, "it ends by itself; `gapless rollback` begins one to an earlier release then")
 }
@@ -143,7 +148,7 @@ pub(crate) fn scale(state: &ServiceState, nodes: u32, now: Instant) -> Step {
         return pass.refuse(state, reason, "lower the floor in the declaration first");
     }
     let from = state.live_release().map_or(0, |live| state.size_of(live));
-    pass.state.scaled = (nodes != live.nodes).then_some(nodes);
+    pass.state.scaled = (nodes != live.nodes).then_some(Scaled { declared: live.nodes, nodes });
     if from != nodes {
         pass.state.healing = Healing::default();
         pass.notify(Notice::Scaled { from, to: nodes });

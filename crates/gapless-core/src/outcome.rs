@@ -3,12 +3,13 @@
 use crate::effect::{Effect, EffectId, EffectKind};
 use crate::event::Failure;
 use crate::limit::{CUT_GRACE, DESTROY_AGAIN, ENSURE_TRIES};
-use crate::node::GroupId;
+use crate::node::{GroupId, NodeId};
 use crate::notice::{Notice, Rejection};
 use crate::pass::Pass;
 use crate::rollout::Step;
-use crate::service::{Rollout, ServiceState, Stage};
+use crate::service::{Rollout, ServiceState, Stage, TaskState};
 use crate::time::Instant;
+use alloc::collections::BTreeSet;
 
 pub(crate) fn effect_ended(state: &ServiceState, id: EffectId, result: &Result<(), Failure>, now: Instant) -> Step {
     let mut pass = Pass::new(state, now);
@@ -40,6 +41,7 @@ impl Pass {
             }
             Effect::DestroyNodes { nodes } => {
                 let again = self.now.after(DESTROY_AGAIN);
+                self.settle(&nodes);
                 self.state.destroyed.extend(nodes.into_iter().map(|node| (node, again)));
             }
             // What counts is what the proxies acknowledge in the next observation.
@@ -48,6 +50,22 @@ impl Pass {
             Effect::Analyse { .. } | Effect::Notify(_) => {}
         }
         self.state.retries.remove(&kind);
+    }
+
+    /// Nodes that were destroyed are never made, also if an order to make them comes late; and the tasks of their group have ended.
+    fn settle(&mut self, nodes: &BTreeSet<NodeId>) {
+        for (group, known) in self.state.groups.iter_mut().filter(|(_, known)| known.nodes.is_empty()) {
+            let ordinals: BTreeSet<u32> = nodes.iter().filter(|node| node.group == *group).map(|node| node.ordinal).collect();
+            let Some(last) = ordinals.last().copied() else { continue };
+            if (known.made..known.size).any(|ordinal| !ordinals.contains(&ordinal)) {
+                continue;
+            }
+            known.size = known.size.max(last + 1);
+            known.made = known.size;
+            if let Some(rollout) = self.state.rollout.as_mut().filter(|rollout| rollout.to == *group && rollout.is_given_up()) {
+                rollout.tasks.values_mut().filter(|state| **state == TaskState::Begun).for_each(|state| *state = TaskState::Done);
+            }
+        }
     }
 
     fn failed(&mut self, effect: &Effect, failure: &Failure) {

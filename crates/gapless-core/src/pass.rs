@@ -3,7 +3,7 @@
 use crate::effect::{Effect, EffectId, EffectKind};
 use crate::limit::{RETRY_FIRST, RETRY_LONGEST, doubled};
 use crate::node::GroupId;
-use crate::notice::{Notice, Outcome, RolloutKind};
+use crate::notice::{Notice, Outcome, Rejection, RolloutKind};
 use crate::rollout::{Refusal, Step};
 use crate::service::{Retry, Rollout, ServiceState, Stage, TogetherEnd};
 use crate::time::Instant;
@@ -73,6 +73,15 @@ impl Pass {
         }
     }
 
+    /// What its command or its nodes with traffic took away stays away, also when the release is given up.
+    fn remember_what_it_took_away(&mut self, rollout: &Rollout) {
+        let breaks = self.state.declaration(rollout.to.release).is_some_and(|declaration| declaration.policy.breaks_the_way_back);
+        let exposed = self.state.groups.get(&rollout.to).is_some_and(|group| group.exposed);
+        if breaks && rollout.is_given_up() && (exposed || rollout.has_touched_the_old()) {
+            self.state.tried = self.state.tried.max(Some(rollout.to.release));
+        }
+    }
+
     /// Ends the rollout: everything of the other group is gone.
     pub fn end_rollout(&mut self) {
         self.close_rollout(true);
@@ -80,18 +89,26 @@ impl Pass {
 
     /// Closes the rollout, if there is one, in the way that its stage says. `settled`: everything of the other group is gone.
     pub fn close_rollout(&mut self, settled: bool) {
-        let Some(Rollout { number, kind, from, to, stage, together, .. }) = self.state.rollout.take() else { return };
+        let Some(rollout) = self.state.rollout.take() else { return };
+        self.remember_what_it_took_away(&rollout);
+        let Rollout { number, kind, from, to, stage, together, .. } = rollout;
         let outcome = match stage {
             Stage::Undo { reason } | Stage::Unroll { reason } | Stage::Restore { reason, .. } => {
-                self.state.served.extend(self.state.live_release());
-                if kind == RolloutKind::Eviction {
+                // One that failed after its shift was live until then, and is nothing to go back to; one that a person took back may be.
+                let failed = (reason != Rejection::TakenBack).then_some(to.release);
+                self.state.served.extend(self.state.live_release().filter(|live| Some(*live) != failed));
+                if kind == RolloutKind::Eviction && reason != Rejection::Superseded {
                     self.state.evicted_in_vain.insert(to.release);
                 }
                 Outcome::Rejected(reason)
             }
             _ => {
                 self.state.served.insert(to.release);
-                self.state.previous = from.map(|group| group.release).or(self.state.previous);
+                self.state.previous =
+                    from.map(|group| group.release).filter(|from| self.state.served.contains(from)).or(self.state.previous);
+                if settled && self.state.scaled.is_some_and(|scaled| !self.state.declares(to.release, scaled.declared)) {
+                    self.state.scaled = None;
+                }
                 Outcome::Live
             }
         };

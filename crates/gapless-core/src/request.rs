@@ -119,6 +119,10 @@ fn rollback_target(state: &ServiceState, to: Option<ReleaseNumber>) -> Result<Re
     if let Some(why) = busy(state) {
         return Err(why);
     }
+    if let (None, true, Some(live)) = (to, state.pinned, state.live_release()) {
+        let hint = "name another release (`gapless releases` lists them), or try the declared one again: `gapless retry`";
+        return Err((format!("{live} was gone back to by hand already"), hint));
+    }
     let release = to.or_else(|| before_the_present(state)).ok_or(("no release was live before the present one".to_string(), LIST))?;
     if state.live_release() == Some(release) {
         return Err((format!("{release} is live already"), "name another release: `gapless releases` lists what there is"));
@@ -149,8 +153,8 @@ fn no_way_back_to(state: &ServiceState, target: ReleaseNumber, forced: bool) -> 
 
 /// The latest release after this one that was given traffic, or is, and that takes away what earlier ones need.
 pub(crate) fn broken_by(state: &ServiceState, target: ReleaseNumber) -> Option<ReleaseNumber> {
-    let tried = state.rollout.as_ref().filter(|rollout| rollout.has_touched_the_old()).map(|rollout| rollout.to.release);
-    let ran = state.served.iter().copied().chain(state.live_release()).chain(tried);
+    let present = state.rollout.as_ref().filter(|rollout| rollout.has_touched_the_old()).map(|rollout| rollout.to.release);
+    let ran = state.served.iter().copied().chain(state.live_release()).chain(present).chain(state.tried);
     let breaks = |release: &ReleaseNumber| state.declaration(*release).is_some_and(|known| known.policy.breaks_the_way_back);
     ran.filter(|release| *release > target).filter(breaks).max()
 }
@@ -202,7 +206,7 @@ pub(crate) fn busy(state: &ServiceState) -> Option<Why> {
     let Rollout { number, from, to, stage, .. } = state.rollout.as_ref()?;
     let doing = match stage {
         // The old release does not start any more: another one has to be let in.
-        Stage::Unroll { .. } if state.healing.stopped => return None,
+        Stage::Unroll { .. } if state.healing.stopped || state.cannot_be_made_whole() => return None,
         Stage::Unroll { .. } if state.is_whole_again() => return None,
         Stage::Undo { .. } if state.is_single(to.release) => "going back from",
         Stage::Bake { .. } | Stage::Retire | Stage::Undo { .. } if !state.is_vacated() => return None,
@@ -252,10 +256,6 @@ pub(crate) fn warm_group(state: &ServiceState) -> Option<GroupId> {
 
 impl Pass {
     fn add_release(&mut self, declaration: &Declaration) -> ReleaseNumber {
-        let before = self.state.declared.and_then(|release| self.state.declaration(release)).map(|known| known.nodes);
-        if before != Some(declaration.nodes) {
-            self.state.scaled = None;
-        }
         self.state.next.releases += 1;
         let release = ReleaseNumber(self.state.next.releases);
         self.state.releases.insert(release, declaration.clone());

@@ -12,7 +12,7 @@ impl Pass {
         let keep = state.live_release().and_then(|live| state.declaration(live)).map_or(KEEP_DEFAULT, |live| live.policy.keep);
         let mut kept: BTreeSet<ReleaseNumber> = state.groups.keys().map(|group| group.release).collect();
         kept.extend(state.declared.into_iter().chain(state.live_release()).chain(state.previous));
-        kept.extend(state.queued.as_ref().map(|queued| queued.release));
+        kept.extend(state.queued.as_ref().map(|queued| queued.release).into_iter().chain(state.tried));
         kept.extend(state.rollout.iter().flat_map(|rollout| rollout.from.into_iter().chain([rollout.to])).map(|group| group.release));
         let earlier = state.served.iter().rev().filter(|release| Some(**release) != state.live_release());
         kept.extend(earlier.take(keep as usize).copied());

@@ -3,7 +3,7 @@
 use crate::notice::{Notice, Rejection, RolloutKind};
 use crate::pass::Pass;
 use crate::release::{ArtifactVersion, ReleaseNumber};
-use crate::request::{busy, warm_group};
+use crate::request::{broken_by, busy, warm_group};
 use crate::rollout::{Round, Step};
 use crate::service::{Rollout, ServiceState, Stage};
 use crate::time::Instant;
@@ -29,10 +29,23 @@ pub(crate) fn revoke(state: &ServiceState, artifacts: &BTreeSet<ArtifactVersion>
 
 /// The newest release that was live, is kept and may run.
 fn newest_good(state: &ServiceState) -> Option<ReleaseNumber> {
-    let good = |release: &&ReleaseNumber| {
-        state.releases.contains_key(release) && !state.is_revoked(**release) && !state.evicted_in_vain.contains(release)
-    };
-    state.served.iter().rev().find(good).copied()
+    state.served.iter().rev().copied().find(|release| may_be_evicted_to(state, *release))
+}
+
+/// Whether nodes of a revoked release may leave for this one by themselves. What a person rolled back from does not come back, and nothing goes back past a release that took away
+/// what earlier ones need.
+fn may_be_evicted_to(state: &ServiceState, release: ReleaseNumber) -> bool {
+    let failed_just_now = state
+        .rollout
+        .as_ref()
+        .is_some_and(|rollout| rollout.kind == RolloutKind::Eviction && rollout.is_given_up() && rollout.to.release == release);
+    let was_left_by_hand = state.pinned && state.live_release().is_some_and(|live| release > live);
+    state.releases.contains_key(&release)
+        && !state.is_revoked(release)
+        && !state.evicted_in_vain.contains(&release)
+        && !failed_just_now
+        && !was_left_by_hand
+        && broken_by(state, release).is_none()
 }
 
 impl Round<'_> {
@@ -40,10 +53,10 @@ impl Round<'_> {
     pub fn evict(&mut self) {
         let state = &self.pass.state;
         let Some(live) = state.live_release().filter(|live| state.is_revoked(*live)) else { return self.cool_down() };
-        if busy(state).is_some() || state.queued.is_some() {
+        if busy(state).is_some() {
             return;
         }
-        let warm = warm_group(state).filter(|group| !state.is_revoked(group.release) && !state.evicted_in_vain.contains(&group.release));
+        let warm = warm_group(state).filter(|group| may_be_evicted_to(state, group.release));
         if let Some(group) = warm {
             return self.pass.return_to(RolloutKind::Eviction, group);
         }

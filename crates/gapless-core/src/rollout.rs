@@ -8,7 +8,7 @@ use crate::observation::Observation;
 use crate::pass::Pass;
 use crate::policy::Strategy;
 use crate::route::{Generation, Weight};
-use crate::service::{Group, Healing, Rollout, ServiceState, Stage};
+use crate::service::{Group, Healing, Rollout, ServiceState, Stage, TaskState};
 use crate::time::Instant;
 use crate::{canary, gate::Trial, operation, outcome, request, revocation};
 use alloc::collections::BTreeMap;
@@ -100,6 +100,7 @@ impl<'a> Round<'a> {
         self.take_out_what_has_to_go();
         self.take_out_the_dead();
         self.take_out_the_hung();
+        self.let_go_of_what_helped_out();
         self.begin_what_waits();
         self.evict();
         match self.stage() {
@@ -291,6 +292,21 @@ impl<'a> Round<'a> {
         self.bake_or_retire();
     }
 
+    /// What an earlier rollout left at work, because the group that is live could not be made whole, is needed no more when that is.
+    fn let_go_of_what_helped_out(&mut self) {
+        let state = &self.pass.state;
+        let Some(live) = state.live.filter(|_| state.rollout.is_none() && state.joining.is_empty()) else { return };
+        if state.wanted_nodes(live).count() < state.size_of(live.release) as usize {
+            return;
+        }
+        let others: Vec<GroupId> =
+            state.groups.iter().filter(|(group, known)| **group != live && !known.nodes.is_empty()).map(|(group, _)| *group).collect();
+        if !others.is_empty() {
+            others.into_iter().for_each(|group| self.pass.give_up(group));
+            self.take_out_what_has_to_go();
+        }
+    }
+
     /// Nodes that an earlier rollout left at work, because nothing else could, are needed no more.
     fn give_up_what_is_neither(&mut self) {
         let Some(Rollout { from, to, .. }) = self.rollout().cloned() else { return };
@@ -372,13 +388,45 @@ impl<'a> Round<'a> {
 
     /// Nothing of the group exists and nothing is on its way to make some of it.
     pub fn is_gone(&self, group: GroupId) -> bool {
-        let runs_alone = self.rollout().is_some_and(|rollout| rollout.vacated);
-        let coming = |effect: &Effect| match effect {
-            Effect::EnsureGroup { group: made, .. } => *made == group,
-            Effect::RunTask { group: run, .. } => *run == group && runs_alone,
-            _ => false,
+        let coming = |effect: &Effect| matches!(effect, Effect::EnsureGroup { group: made, .. } if *made == group);
+        let comes = self.pass.state.pending.values().any(coming) || (self.runs_alone() && self.may_still_come(group));
+        !comes && self.seen.nodes_of(group).next().is_none()
+    }
+
+    /// Two groups of this rollout must never run beside each other.
+    fn runs_alone(&self) -> bool {
+        self.rollout().is_some_and(|rollout| rollout.vacated || self.pass.state.is_single(rollout.to.release))
+    }
+
+    /// Something of a group may run, or come to run, that nobody sees: a task of it that has not ended, or nodes whose making nobody reported and that were not destroyed since.
+    fn may_still_come(&self, group: GroupId) -> bool {
+        self.runs_a_task(group) || self.unsettled(group).next().is_some()
+    }
+
+    fn runs_a_task(&self, group: GroupId) -> bool {
+        let running = |effect: &Effect| matches!(effect, Effect::RunTask { group: run, .. } if *run == group);
+        let begun = |rollout: &Rollout| rollout.to == group && rollout.tasks.values().any(|state| *state == TaskState::Begun);
+        self.rollout().is_some_and(begun) || self.pass.state.pending.values().any(running)
+    }
+
+    /// Nodes of a group that has to go which were asked for and may still be made, as when an engine died and left the order behind. Of a group that runs a task, the first one at
+    /// least: its destruction ends the task.
+    fn unsettled(&self, group: GroupId) -> impl Iterator<Item = NodeId> + use<> {
+        let left = self.pass.state.groups.get(&group).filter(|known| known.nodes.is_empty());
+        let least = u32::from(self.runs_a_task(group));
+        left.map_or(0..0, |known| known.made..known.size.max(least)).map(move |ordinal| group.node(ordinal))
+    }
+
+    /// Nodes that nobody sees and that are destroyed all the same, so that they are never made: of groups that must not meet the next one, or whose task nobody wants any more.
+    pub fn never_to_be_made(&self) -> Vec<NodeId> {
+        let stays = |group: &GroupId| self.rollout().is_some_and(|rollout| rollout.to == *group && !rollout.is_given_up());
+        let coming = |group: &GroupId| {
+            let coming = |effect: &Effect| matches!(effect, Effect::EnsureGroup { group: made, .. } if made == group);
+            self.pass.state.pending.values().any(coming) || self.seen.nodes_of(*group).next().is_some()
         };
-        self.seen.nodes_of(group).next().is_none() && !self.pass.state.pending.values().any(coming)
+        let matters = |group: &GroupId| self.runs_alone() || self.runs_a_task(*group);
+        let left = self.pass.state.groups.keys().filter(|group| !stays(group) && matters(group) && !coming(group));
+        left.flat_map(|group| self.unsettled(*group)).collect()
     }
 
     pub fn expose(&mut self, group: GroupId) {

@@ -2,6 +2,7 @@
 
 use crate::digest::Digest;
 use crate::effect::{Effect, EffectId, EffectKind, Task};
+use crate::limit::ENSURE_TRIES;
 use crate::name::ServiceName;
 use crate::node::{GroupId, InstanceId, NodeId};
 use crate::notice::{Rejection, RolloutKind, RolloutNumber};
@@ -34,7 +35,9 @@ pub struct ServiceState {
     /// How the last rollout ended that was to move together with others.
     pub together: Option<TogetherEnd>,
     /// How many nodes somebody wanted, if that is not what the declaration says.
-    pub scaled: Option<u32>,
+    pub scaled: Option<Scaled>,
+    /// The newest release that was given up after it may have taken away what earlier ones need: its command was begun, or its nodes had traffic.
+    pub tried: Option<ReleaseNumber>,
     /// Versions of the artifact that may not run.
     pub revoked: BTreeSet<ArtifactVersion>,
     /// Releases to which an eviction was tried in vain.
@@ -59,6 +62,15 @@ pub struct ServiceState {
     pub retries: BTreeMap<EffectKind, Retry>,
     /// The next numbers; each is used once.
     pub next: NextNumbers,
+}
+
+/// Another number of nodes than is declared. It holds for every release that declares the number in place of which it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Scaled {
+    /// What is declared.
+    pub declared: u32,
+    /// What somebody wanted.
+    pub nodes: u32,
 }
 
 /// A group that may still have nodes.
@@ -328,10 +340,23 @@ impl ServiceState {
         whole && self.joining.is_empty() && self.wanted_nodes(to).next().is_none()
     }
 
+    /// Nodes that are wanted cannot be made, try after try: as when there is no room for them.
+    pub(crate) fn cannot_be_made_whole(&self) -> bool {
+        let tries = self.retries.get(&EffectKind::EnsureGroup).map_or(0, |retry| retry.tries);
+        let unmade = |node: &NodeId| self.groups.get(&node.group).is_some_and(|group| node.ordinal >= group.made);
+        tries >= ENSURE_TRIES && self.joining.keys().any(unmade)
+    }
+
+    /// Whether this release declares so many nodes.
+    pub(crate) fn declares(&self, release: ReleaseNumber, nodes: u32) -> bool {
+        self.declaration(release).is_some_and(|declaration| declaration.nodes == nodes)
+    }
+
     /// How many nodes a group of this release shall have.
     #[must_use]
     pub fn size_of(&self, release: ReleaseNumber) -> u32 {
-        self.scaled.or_else(|| self.declaration(release).map(|declaration| declaration.nodes)).unwrap_or_default()
+        let declared = self.declaration(release).map(|declaration| declaration.nodes).unwrap_or_default();
+        self.scaled.filter(|scaled| scaled.declared == declared).map_or(declared, |scaled| scaled.nodes)
     }
 
     /// Whether this release may not run.

@@ -1,5 +1,6 @@
 //! Declarations that no rollout could ever fulfil. The server says it better, with the place in the file; this is the last line of defence.
 
+use crate::effect::Task;
 use crate::policy::{CanaryStep, Policy, Strategy};
 use crate::release::Declaration;
 use alloc::format;
@@ -44,6 +45,10 @@ fn unsound_strategy(declaration: &Declaration, policy: &Policy) -> Option<Why> {
         Strategy::Rolling { .. } | Strategy::Recreate if !policy.bake.is_zero() => Some((
             "there is a bake window, but this strategy keeps no old group warm".into(),
             "leave the bake window out, or choose blue-green or canary",
+        )),
+        Strategy::Rolling { .. } | Strategy::Recreate if declaration.tasks.contains(&Task::AfterShift) => Some((
+            "there is a hook after the shift, but with this strategy no old node is left then that could take the traffic back".into(),
+            "leave the hook out, or choose blue-green or canary",
         )),
         Strategy::Rolling { surge: 0 } if policy.floor >= declaration.nodes => Some((
             format!("a rolling rollout without surge and with a floor of {} of {} nodes can never begin", policy.floor, declaration.nodes),

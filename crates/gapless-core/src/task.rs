@@ -43,6 +43,7 @@ impl Pass {
         self.state.retries.remove(&EffectKind::RunTask);
         let reason = Rejection::TaskFailed { task, reason: failure.reason.clone() };
         if rollout.can_be_rejected() {
+            self.set_task(task, TaskState::Done);
             return self.reject(reason);
         }
         match self.old_group().filter(|_| rollout.stage == Stage::Confirm) {

@@ -162,6 +162,7 @@ fn each_other_instant(state: &mut ServiceState, change: &mut dyn FnMut(&mut Inst
         served: _,
         together: _,
         scaled: _,
+        tried: _,
         revoked: _,
         evicted_in_vain: _,
         groups: _,

@@ -106,6 +106,17 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// Whether what comes of it depends on which nodes of this group there were.
+    fn is_of(&self, group: GroupId) -> bool {
+        match self {
+            Order::Ensure { group: of, .. } | Order::Task { group: of, .. } => *of == group,
+            Order::Destroy { nodes } => nodes.iter().any(|node| node.group == group),
+            Order::Route { .. } | Order::Drain { .. } | Order::Analyse { .. } => false,
+        }
+    }
+}
+
 /// What holds in the core while something reaches the world.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
@@ -256,7 +267,7 @@ impl World {
             Order::Drain { nodes, .. } => {
                 self.nodes.iter().all(|node| !nodes.contains(&node.id) || node.cut_at.len() == self.proxies.len())
             }
-            Order::Destroy { nodes } => nodes.iter().all(|node| self.node(*node).is_none()),
+            Order::Destroy { nodes } => nodes.iter().all(|node| self.node(*node).is_none() && self.was_made(*node)),
             Order::Task { group, task } => self.ran.contains(&(*group, *task)),
             Order::Analyse { .. } => false,
         }
@@ -304,6 +315,7 @@ impl World {
             Order::Destroy { nodes } => {
                 let next = nodes.iter().find(|node| self.node(**node).is_some());
                 next.map_or(Ok(()), |node| self.destroy(*node))?;
+                self.bury(nodes);
             }
             Order::Task { group, task } => self.run(*group, *task, rules)?,
             Order::Analyse { .. } => {}
@@ -312,13 +324,29 @@ impl World {
     }
 
     fn run(&mut self, group: GroupId, task: Task, rules: Rules) -> Result<(), Fault> {
-        if !self.ran.insert((group, task)) {
+        let gone = self.made.contains_key(&group) && !self.nodes.iter().any(|node| node.id.group == group);
+        if !self.ran.insert((group, task)) || gone {
             return Ok(());
         }
         if task == Task::ReleaseCommand && self.nodes.iter().any(|node| node.id.group == group) {
             return fault("command", format!("the release command of {group} runs beside nodes of it"));
         }
         self.is_alone(group, rules)
+    }
+
+    fn was_made(&self, node: NodeId) -> bool {
+        self.made.get(&node.group).is_some_and(|made| *made > node.ordinal)
+    }
+
+    /// What was destroyed is never made, also if the order to make it comes late.
+    fn bury(&mut self, nodes: &BTreeSet<NodeId>) {
+        if nodes.iter().any(|node| self.node(*node).is_some()) {
+            return;
+        }
+        for node in nodes {
+            let made = self.made.entry(node.group).or_default();
+            *made = (*made).max(node.ordinal + 1);
+        }
     }
 
     /// Nodes that may not run beside others do not.
@@ -478,8 +506,8 @@ impl World {
         let awaited: Vec<Order> = flights.iter().filter(|flight| flight.id.is_some()).map(|flight| flight.order.clone()).collect();
         flights.dedup();
         flights.retain(|flight| flight.id.is_some() || !awaited.contains(&flight.order));
-        let asked = |group: &GroupId| flights.iter().any(|flight| matches!(&flight.order, Order::Ensure { group: to, .. } if to == group));
-        self.made.retain(|group, _| core.groups.contains_key(group) || asked(group));
+        let named = |group: &GroupId| flights.iter().any(|flight| flight.order.is_of(*group));
+        self.made.retain(|group, _| core.groups.contains_key(group) || named(group));
         let runs = |group: &GroupId| flights.iter().any(|flight| matches!(&flight.order, Order::Task { group: of, .. } if of == group));
         self.ran.retain(|(group, _)| core.rollout.as_ref().is_some_and(|rollout| rollout.to == *group) || runs(group));
         self.flights = flights;

@@ -168,7 +168,9 @@ impl World {
 
     /// A receiver that is told again does not run it again.
     fn run_task(&mut self, group: GroupId, task: Task) {
-        let runs = self.tasks.insert((group, task));
+        let of_group = |node: &NodeId| node.group == group;
+        let gone = self.made.iter().any(of_group) && !self.nodes.keys().any(of_group);
+        let runs = self.tasks.insert((group, task)) && !gone;
         if runs && task == Task::ReleaseCommand && self.nodes.keys().any(|node| node.group == group) {
             self.violations.push(format!("the release command of {group} runs beside its nodes"));
         }
@@ -217,6 +219,8 @@ impl World {
     }
 
     fn destroy(&mut self, node: NodeId) {
+        // What was destroyed is never made, also if the order to make it comes late.
+        self.made.insert(node);
         let Some(gone) = self.nodes.remove(&node) else { return };
         for (name, proxy) in &self.proxies {
             if proxy.applied.as_ref().is_some_and(|route| route.members.contains_key(&node)) {

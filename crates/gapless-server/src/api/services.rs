@@ -181,9 +181,9 @@ fn strategy(state: &ServiceState) -> &'static str {
 }
 
 fn scaled(state: &ServiceState) -> Option<Scaled> {
-    let nodes = state.scaled?;
-    let declared = state.live_release().or(state.declared).and_then(|release| state.declaration(release))?.nodes;
-    Some(Scaled { declared, nodes })
+    let core::Scaled { declared, nodes } = state.scaled?;
+    let live = state.live_release().or(state.declared).and_then(|release| state.declaration(release))?;
+    (live.nodes == declared).then_some(Scaled { declared, nodes })
 }
 
 fn waiting(service: &ServiceName, state: &ServiceState, queued: &core::Queued) -> Queued {

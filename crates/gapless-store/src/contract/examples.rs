@@ -14,7 +14,7 @@ use gapless_core::policy::{CanaryPause, CanaryStep, Policy, Strategy, Supersede}
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::{Generation, Route, Weight};
 use gapless_core::service::{
-    Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, ServiceState, Stage, TaskState, Together, TogetherEnd,
+    Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, Scaled, ServiceState, Stage, TaskState, Together, TogetherEnd,
 };
 use gapless_core::time::{Instant, WeeklyWindow};
 use gapless_engine::declaration::{CheckKind, HealthCheck, Hook, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
@@ -370,7 +370,8 @@ fn a_state() -> ServiceState {
         rollout: None,
         queued: Some(Queued { release: ReleaseNumber(6), urgent: true, not_before: Some(Instant(4)), together: Some(together()) }),
         together: Some(TogetherEnd { id: Digest([5; 32]), live: true }),
-        scaled: Some(4),
+        scaled: Some(Scaled { declared: 3, nodes: 4 }),
+        tried: Some(ReleaseNumber(2)),
         revoked: BTreeSet::from([ArtifactVersion(2)]),
         evicted_in_vain: BTreeSet::from([ReleaseNumber(1)]),
         groups: BTreeMap::from([(GROUP, Group { size: 4, made: 3, nodes: BTreeSet::from([0, 2]), exposed: true })]),

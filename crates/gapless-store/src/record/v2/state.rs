@@ -9,7 +9,7 @@ use gapless_core::notice::{Rejection, RolloutKind, RolloutNumber};
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::{Generation, Route};
 use gapless_core::service::{
-    Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, ServiceState, Stage, TaskState, Together, TogetherEnd,
+    Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, Scaled, ServiceState, Stage, TaskState, Together, TogetherEnd,
 };
 use gapless_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,8 @@ form_of_struct!(ServiceState {
     rollout: Option<Rollout>,
     queued: Option<Queued>,
     together: Option<TogetherEnd>,
-    scaled: Option<u32>,
+    scaled: Option<Scaled>,
+    tried: Option<ReleaseNumber>,
     revoked: BTreeSet<ArtifactVersion>,
     evicted_in_vain: BTreeSet<ReleaseNumber>,
     groups: BTreeMap<GroupId, Group>,
@@ -46,6 +47,8 @@ form_of_struct!(ServiceState {
     retries: BTreeMap<EffectKind, Retry>,
     next: NextNumbers,
 });
+
+form_of_struct!(Scaled { declared: u32, nodes: u32 });
 
 form_of_struct!(Group { size: u32, made: u32, nodes: BTreeSet<u32>, exposed: bool });
 
