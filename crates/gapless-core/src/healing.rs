@@ -111,6 +111,8 @@ impl Round<'_> {
         }
         if !self.pass.state.is_rolling() {
             self.let_the_surplus_go(group);
+        }
+        if !self.pass.state.is_rolling() || self.is_paused() {
             self.ask_for_missing(group, &declaration);
         }
     }
@@ -174,8 +176,7 @@ impl Round<'_> {
     fn ask_for_missing(&mut self, group: GroupId, declaration: &Declaration) {
         let now = self.pass.now;
         let deadline = now.after(declaration.policy.progress_deadline);
-        let wanted = u32::try_from(self.pass.state.wanted_nodes(group).count()).unwrap_or(u32::MAX);
-        let missing = self.pass.state.size_of(group.release).saturating_sub(wanted);
+        let missing = self.missing(group);
         let missing = self.room_for_replacements(declaration, missing);
         if missing == 0 || self.pass.state.healing.stopped || now < self.pass.state.healing.not_before {
             return;
@@ -193,6 +194,14 @@ impl Round<'_> {
         self.pass.state.joining.extend(ordinals.map(|ordinal| (group.node(ordinal), deadline)));
         let not_before = now.after(doubled(REPLACE_FIRST, tries, REPLACE_LONGEST));
         self.pass.state.healing = Healing { tries: tries.saturating_add(1), not_before, stopped: false, blocked: false };
+    }
+
+    /// How many nodes of the group that serves are not there. While a rolling rollout is held, those that took some's place count for them.
+    fn missing(&self, group: GroupId) -> u32 {
+        let there = u32::try_from(self.pass.state.wanted_nodes(group).count()).unwrap_or(u32::MAX);
+        let rolling = self.rollout().filter(|_| self.pass.state.is_rolling());
+        let instead = rolling.map_or(0, |rollout| self.with_traffic(rollout.to));
+        self.pass.state.size_of(group.release).saturating_sub(there.saturating_add(instead))
     }
 
     /// How many of the missing nodes there may be now: on the way back from half way there is only so much room, and a node that runs alone waits for the last one to be gone.

@@ -158,12 +158,16 @@ impl Round<'_> {
         self.pass.state.size_of(group.release)
     }
 
-    /// The floor of the rollout's own policy, in both directions.
+    /// The floor of the rollout's own policy, in both directions. Where somebody wanted more nodes than are declared, no more of them may be missing than of those.
     fn floor(&self) -> u32 {
-        self.rollout().and_then(|rollout| self.policy_of(rollout.to, |policy| policy.floor)).unwrap_or_default()
+        let Some(to) = self.rollout().map(|rollout| rollout.to) else { return 0 };
+        let Some(declaration) = self.pass.state.declaration(to.release) else { return 0 };
+        let spare = declaration.nodes.saturating_sub(declaration.policy.floor);
+        self.size(to).saturating_sub(spare).max(declaration.policy.floor)
     }
 
-    fn with_traffic(&self, group: GroupId) -> u32 {
+    /// How many nodes of a group have traffic.
+    pub fn with_traffic(&self, group: GroupId) -> u32 {
         let count = self.members.iter().filter(|(node, weight)| node.group == group && weight.has_traffic()).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
