@@ -86,6 +86,12 @@ pub trait Host: Send + Sync {
     /// When nobody can tell.
     async fn has_image(&self, image: Digest) -> Result<bool, Error>;
 
+    /// Makes everything ready that nodes of this image need, which takes more time the less of it was there before.
+    ///
+    /// # Errors
+    /// When the image is not there, or is not what its digest says; or there is no room.
+    async fn make_ready(&self, image: Digest) -> Result<(), Error>;
+
     /// Frees every image and blob that is not kept and that no build would use again, or only counts them. Nothing is built or declared meanwhile.
     ///
     /// # Errors

@@ -431,6 +431,7 @@ async fn only_images_that_no_rollback_could_need_are_freed() {
         build(&scene).await;
     }
     live(&scene, &keep_one).await;
+    assert_eq!(scene.wishes.made_ready.lock().expect("whole").len(), 10, "what was built is ready before it is deployed");
     assert_eq!(prune(true).await.images, Vec::<String>::new(), "the one before may be gone back to");
     live(&scene, &keep_one).await;
     // The pass after the last rollout, or this one.

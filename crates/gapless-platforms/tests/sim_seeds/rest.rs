@@ -144,7 +144,8 @@ fn rests(scene: &Scene, engine: &Engine, service: &ServiceName) -> Result<(), St
     }
     world_is_so(scene, service, &state)?;
     let engine_state = engine.state(service).unwrap_or_default();
-    if *engine_state != state {
+    // The engine does not speak of a service that was never declared, though it may have been told what is revoked for it.
+    if *engine_state != state && !state.releases.is_empty() {
         return Err(format!("the engine believes {engine_state:?}, and its journal says {state:?}"));
     }
     sometimes!("a service rests without anything live", state.live.is_none());

@@ -109,6 +109,10 @@ async fn build_one(
     let took_ms = published.published.0.max(begun.0) - begun.0;
     server.builds.remember(&published, took_ms);
     feed.push(BuildLine::Published { build: number, artifact: wire(&published), took_ms });
+    // So that no rollout waits for it. What goes wrong here goes wrong again where it matters, and is told there.
+    if let Err(error) = server.parts.host.make_ready(published.image).await {
+        tracing::warn!(build = number, %error, "the image could not be made ready");
+    }
     Ok(())
 }
 

@@ -72,6 +72,8 @@ pub struct Wishes {
     pub ahead_ms: AtomicU64,
     /// The engine decides nothing as long as this is true.
     pub hold: watch::Sender<bool>,
+    /// Images that were made ready after their build.
+    pub made_ready: Mutex<BTreeSet<Digest>>,
     /// Images that were freed.
     pub freed: Mutex<BTreeSet<Digest>>,
     /// How many images were built.
@@ -241,6 +243,11 @@ impl Host for FakeHost {
 
     async fn has_image(&self, image: Digest) -> Result<bool, Error> {
         Ok(!self.wishes.freed.lock().expect("whole").contains(&image))
+    }
+
+    async fn make_ready(&self, image: Digest) -> Result<(), Error> {
+        self.wishes.made_ready.lock().expect("whole").insert(image);
+        Ok(())
     }
 
     async fn prune(&self, kept: Kept, dry_run: bool) -> Result<Freed, Error> {

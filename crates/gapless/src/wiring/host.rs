@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_engine::error::{Context, Error, ErrorKind};
+use gapless_engine::images::Images;
 use gapless_images::build::Builder;
 use gapless_images::unpack::ImageStore;
 use gapless_platforms::local::LocalPlatform;
@@ -48,6 +49,10 @@ impl Host for LocalHost {
 
     async fn has_image(&self, image: Digest) -> Result<bool, Error> {
         Ok(self.images.blobs.contains(image))
+    }
+
+    async fn make_ready(&self, image: Digest) -> Result<(), Error> {
+        self.images.unpacked(image).await.map(drop)
     }
 
     async fn prune(&self, kept: Kept, dry_run: bool) -> Result<Freed, Error> {
