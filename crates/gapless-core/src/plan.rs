@@ -195,7 +195,9 @@ impl fmt::Display for Planned {
                     (None, false) => "it begins when the rollout in progress is over",
                 })
             }
-            Planned::Hurried { release, at_once: true } => write!(f, "{release} waits for the end of the freeze window no more: it begins at once"),
+            Planned::Hurried { release, at_once: true } => {
+                write!(f, "{release} waits for the end of the freeze window no more: it begins at once")
+            }
             Planned::Hurried { release, at_once: false } => {
                 write!(f, "{release} begins when the rollout in progress is over, also in a freeze window")
             }

@@ -64,7 +64,8 @@ impl Round<'_> {
             Condition::Running if seen.health.failures > 0 => Some(Rejection::GateFailed { node, evidence: gate::evidence(seen) }),
             Condition::Starting | Condition::Running => None,
         });
-        let none = || Rejection::NodeExited { node: group.node(0), code: None, output: "no node of the group has traffic any more".to_string() };
+        let none =
+            || Rejection::NodeExited { node: group.node(0), code: None, output: "no node of the group has traffic any more".to_string() };
         reasons.min_by_key(gate::says_less).unwrap_or_else(none)
     }
 

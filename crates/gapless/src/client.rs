@@ -27,10 +27,12 @@ impl Connection {
 
 /// The full name of the service that is meant: as given, or the only one there is.
 pub async fn service(client: &UnixClient, given: Option<&str>) -> Result<String, Trouble> {
+    if let Some(full) = given.filter(|name| name.contains('/')) {
+        return Ok(full.to_string());
+    }
     let services: Vec<ServiceStatus> = client.get(path::SERVICES).await?;
     let names: Vec<&str> = services.iter().map(|status| status.service.as_str()).collect();
     match given {
-        Some(full) if full.contains('/') => Ok(full.to_string()),
         Some(short) => {
             let fits: Vec<&&str> = names.iter().filter(|name| name.split('/').nth(1) == Some(short)).collect();
             match fits.as_slice() {

@@ -34,7 +34,7 @@ pub(super) async fn list(call: &Call, service: &str) -> Result<Response<Answer>,
     let server = &call.server;
     let service = server.service(service)?;
     let mut found = Vec::new();
-    for account in Account::told(&server.stories.of(&service).await?) {
+    for account in Account::told(&server.stories.of(&service).await?.facts) {
         found.push(summary(server, &service, &account).await?);
     }
     json(&found)
@@ -43,6 +43,10 @@ pub(super) async fn list(call: &Call, service: &str) -> Result<Response<Answer>,
 pub(super) async fn show(call: Call, service: &str, number: &str, noun: &str) -> Result<Response<Answer>, Refused> {
     let server = call.server;
     let service = server.service(service)?;
+    // Its beginning may lie where the journal cannot be read, and what is yet to come can be told all the same.
+    if let (Some(rollout), "events") = (in_progress(&server, &service, number), noun) {
+        return Ok(events(server, service, rollout));
+    }
     let account = account(&server, &service, number).await?;
     match noun {
         "events" => Ok(events(server, service, account.rollout)),
@@ -56,16 +60,26 @@ pub(super) async fn show(call: Call, service: &str, number: &str, noun: &str) ->
     }
 }
 
+/// The rollout of this number, if it is the one in progress.
+fn in_progress(server: &Server, service: &ServiceName, number: &str) -> Option<RolloutNumber> {
+    let rollout = server.parts.engine.state(service)?.rollout.as_ref()?.number;
+    (number == "latest" || number.parse() == Ok(rollout.0)).then_some(rollout)
+}
+
 async fn replay(server: &Server, service: &ServiceName, rollout: RolloutNumber) -> Result<Replay, Error> {
     let records = server.parts.engine.journal(service).await?;
     Ok(replays::replay(service, rollout, (Sequence(0), ServiceState::default()), &records))
 }
 
 async fn account(server: &Server, service: &ServiceName, number: &str) -> Result<Account, Refused> {
-    let accounts = Account::told(&server.stories.of(service).await?);
+    let story = server.stories.of(service).await?;
+    let accounts = Account::told(&story.facts);
     let count = accounts.len();
     let wanted = if number == "latest" { accounts.last().map(|account| account.rollout.0) } else { number.parse().ok() };
     accounts.into_iter().find(|account| Some(account.rollout.0) == wanted).ok_or_else(|| {
+        if let Some(damage) = story.damage {
+            return damage.context(format!("looking for rollout {number}")).into();
+        }
         let hint =
             if count == 0 { "there was none yet: `gapless deploy`".into() } else { format!("its rollouts are numbered 1 to {count}") };
         Refused::not_found(format!("{service} has no rollout {number}"), hint)
@@ -149,12 +163,12 @@ impl Stream {
     /// Tells what the story has beyond what was told. `true`: the stream is over.
     async fn catch_up(&mut self) -> Result<bool, Error> {
         let story = self.server.stories.of(&self.service).await?;
-        for (at, notice) in story.iter().skip(self.seen) {
+        for (at, notice) in story.facts.iter().skip(self.seen) {
             if self.tell(*at, notice).await? {
                 return Ok(true);
             }
         }
-        self.seen = self.seen.max(story.len());
+        self.seen = self.seen.max(story.facts.len());
         Ok(false)
     }
 
