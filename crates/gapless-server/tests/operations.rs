@@ -449,3 +449,37 @@ async fn only_images_that_no_rollback_could_need_are_freed() {
         scene.client.send(Method::POST, &path::of_service(SERVICE, "rollback"), &RollbackRequest::default()).await.expect("the kept one");
     assert_eq!(end(&scene, SERVICE, back.rollout.expect("a rollout")).await.0, Outcome::Live);
 }
+
+/// The ends of bake windows that a stream tells, until it ends or has told one.
+async fn first_baking(scene: &Scene, rollout: u32) -> Option<u64> {
+    let mut stream = scene.client.lines(Method::GET, &path::of_rollout(SERVICE, rollout, "events"), &()).await.expect("stream");
+    let followed = async {
+        while let Some(line) = stream.next::<RolloutLine>().await.expect("a line") {
+            if let RolloutLine::Baking { until_ms, .. } = line {
+                return Some(until_ms);
+            }
+        }
+        None
+    };
+    tokio::time::timeout(PATIENCE, followed).await.expect("it ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_are_told_of_the_present_bake_window_and_of_none_that_is_over() {
+    let scene = Scene::new().await;
+    let bakes = project("    bake = \"2s\"");
+    live(&scene, &bakes).await;
+    deploy(&scene, &bakes).await;
+    let before = first_baking(&scene, 2).await.expect("it bakes");
+    operate(&scene, Operation::Pause).await.expect("paused");
+    let paused = until(&scene, |status| status.rollout.as_ref().is_some_and(|rollout| rollout.paused_since_ms.is_some())).await;
+    let since = paused.rollout.expect("in progress").paused_since_ms.expect("paused");
+    while now_ms() <= since + 50 {
+        tokio::task::yield_now().await;
+    }
+    operate(&scene, Operation::Resume).await.expect("resumed");
+    let after = first_baking(&scene, 2).await.expect("it bakes again");
+    assert!(after > before, "the pause made it later: {before} {after}");
+    assert_eq!(end(&scene, SERVICE, 2).await.0, Outcome::Live);
+    assert_eq!(first_baking(&scene, 2).await, None, "its end is what there is to tell");
+}

@@ -224,7 +224,7 @@ pub enum RolloutLine {
     Step(Step),
     /// What the proxies counted.
     Counts(Counts),
-    /// The traffic is on the new release, and the old one is kept warm: `gapless deploy` ends here.
+    /// The traffic is on the new release, and the old one is kept warm at present: `gapless deploy` ends here. It comes again when a pause made the bake window later.
     Baking {
         /// Until when the way back is one `Route`, in milliseconds since the Unix epoch.
         until_ms: u64,

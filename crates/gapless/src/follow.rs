@@ -213,10 +213,28 @@ impl End {
     }
 }
 
+/// Where following ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// All of the traffic is where it shall be; the old nodes may be kept warm.
+    Live,
+    /// Nothing is left to do.
+    Over,
+}
+
 /// Follows a rollout that was declared, to its end or to its bake window.
 pub async fn rollout(client: &UnixClient, declared: Declared) -> Followed {
+    follow(client, declared, Until::Live).await
+}
+
+/// Follows a rollout to its end, whatever its bake window.
+pub async fn to_the_end(client: &UnixClient, declared: Declared) -> Followed {
+    follow(client, declared, Until::Over).await
+}
+
+async fn follow(client: &UnixClient, declared: Declared, until: Until) -> Followed {
     let (end, trouble) = match declared.rollout {
-        Some(number) => match end(client, &declared.service, number).await {
+        Some(number) => match end(client, &declared.service, number, until).await {
             Ok(end) => (end, None),
             Err(trouble) => (End::default(), Some(trouble)),
         },
@@ -226,10 +244,10 @@ pub async fn rollout(client: &UnixClient, declared: Declared) -> Followed {
 }
 
 /// The end of a rollout; an empty one if the person went away.
-async fn end(client: &UnixClient, service: &str, number: u32) -> Result<End, Trouble> {
+async fn end(client: &UnixClient, service: &str, number: u32, until: Until) -> Result<End, Trouble> {
     let mut lines = client.lines(Method::GET, &path::of_rollout(service, number, "events"), &()).await?;
     let progress = Progress::new();
-    let mut seen = Seen::default();
+    let mut seen = Seen { until, ..Seen::default() };
     loop {
         let line = tokio::select! {
             line = lines.next::<RolloutLine>() => line?,
@@ -249,12 +267,18 @@ async fn end(client: &UnixClient, service: &str, number: u32) -> Result<End, Tro
 }
 
 /// What was seen of a rollout so far.
-#[derive(Default)]
 struct Seen {
+    until: Until,
     started_ms: u64,
     shifted_ms: Option<u64>,
     counts: Option<Counts>,
     touched: bool,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { until: Until::Live, started_ms: 0, shifted_ms: None, counts: None, touched: false }
+    }
 }
 
 impl Seen {
@@ -267,6 +291,10 @@ impl Seen {
             }
             RolloutLine::Counts(counts) => {
                 progress.now(live_line(&counts));
+                self.counts = Some(counts);
+                Ok(None)
+            }
+            RolloutLine::Baking { counts, .. } if self.until == Until::Over => {
                 self.counts = Some(counts);
                 Ok(None)
             }
@@ -333,7 +361,7 @@ mod tests {
 
     fn shifted() -> Seen {
         let counts = Counts { requests: 4_312, ..Counts::default() };
-        Seen { started_ms: 1_000, shifted_ms: Some(1_940), counts: Some(counts), touched: true }
+        Seen { started_ms: 1_000, shifted_ms: Some(1_940), counts: Some(counts), touched: true, ..Seen::default() }
     }
 
     fn rejected() -> RolloutLine {
@@ -361,6 +389,15 @@ mod tests {
         let baking = followed(shifted(), RolloutLine::Baking { until_ms: 60_000, counts: shifted().counts.unwrap_or_default() });
         let line = baking.line(false).unwrap_or_default();
         assert!(line.starts_with("live 0.9 s · 4,312 requests · 0 failed · undo until "), "{line}");
+    }
+
+    #[test]
+    fn who_stays_until_the_end_is_told_of_it_and_not_of_the_bake_window() {
+        let mut seen = Seen { until: Until::Over, ..shifted() };
+        let baking = RolloutLine::Baking { until_ms: 60_000, counts: Counts { requests: 5_000, ..Counts::default() } };
+        assert_eq!(seen.take(baking, &Progress { bar: None }), Ok(None));
+        let over = followed(seen, RolloutLine::End { outcome: Outcome::Live, reason: None, receipt: None });
+        assert_eq!(over.line(false).as_deref(), Some("live 0.9 s · 5,000 requests · 0 failed"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::server::Server;
 use crate::story::{self, release_name};
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutNumber};
-use gapless_core::service::ServiceState;
+use gapless_core::service::{ServiceState, Stage};
 use gapless_core::time::Instant;
 use gapless_engine::Told;
 use gapless_engine::error::Error;
@@ -116,11 +116,15 @@ struct Stream {
     started: Instant,
     /// How many notices of the service's story it has seen.
     seen: usize,
+    /// That the bake window began was told.
+    bakes: bool,
+    /// The end of the bake window that was told last: a pause makes it later.
+    baking: Option<Instant>,
 }
 
 fn events(server: Arc<Server>, service: ServiceName, rollout: RolloutNumber) -> Response<Answer> {
     let (teller, response) = lines();
-    let mut stream = Stream { server, service, rollout, teller, started: Instant(0), seen: 0 };
+    let mut stream = Stream { server, service, rollout, teller, started: Instant(0), seen: 0, bakes: false, baking: None };
     tokio::spawn(async move {
         if let Err(error) = stream.run().await {
             stream.teller.tell(&RolloutLine::Lost(problem(&error))).await;
@@ -160,7 +164,7 @@ impl Stream {
         }
     }
 
-    /// Tells what the story has beyond what was told. `true`: the stream is over.
+    /// Tells what the story has beyond what was told, and what is so at present. `true`: the stream is over.
     async fn catch_up(&mut self) -> Result<bool, Error> {
         let story = self.server.stories.of(&self.service).await?;
         for (at, notice) in story.facts.iter().skip(self.seen) {
@@ -169,7 +173,22 @@ impl Stream {
             }
         }
         self.seen = self.seen.max(story.facts.len());
-        Ok(false)
+        Ok(!self.tell_baking().await)
+    }
+
+    /// Tells until when the way back is one step, if it is one now: a bake window of the story may be over. While it is paused nobody knows. `false`: the reader is gone.
+    async fn tell_baking(&mut self) -> bool {
+        let state = self.server.parts.engine.state(&self.service);
+        let rollout = state.as_ref().and_then(|state| state.rollout.as_ref()).filter(|rollout| rollout.number == self.rollout);
+        let until = match rollout.map(|rollout| (&rollout.stage, rollout.paused)) {
+            Some((Stage::Bake { until }, None)) if self.bakes => *until,
+            _ => return true,
+        };
+        if self.baking.replace(until) == Some(until) {
+            return true;
+        }
+        let line = RolloutLine::Baking { until_ms: until.0, counts: self.counts().await };
+        self.teller.tell(&line).await
     }
 
     async fn news(&mut self, news: Result<Told, RecvError>) -> Result<bool, Error> {
@@ -193,12 +212,9 @@ impl Stream {
         if !mine {
             return Ok(false);
         }
-        let mut reads = self.teller.tell(&RolloutLine::Step(story::step(&self.service, at, notice))).await;
+        let reads = self.teller.tell(&RolloutLine::Step(story::step(&self.service, at, notice))).await;
         match notice {
-            Notice::BakeBegan { until, .. } => {
-                let line = RolloutLine::Baking { until_ms: until.0, counts: self.counts().await };
-                reads = self.teller.tell(&line).await;
-            }
+            Notice::BakeBegan { .. } => self.bakes = true,
             Notice::RolloutEnded { outcome, .. } => {
                 self.end(outcome).await?;
                 return Ok(true);

@@ -58,7 +58,7 @@ async fn follow(client: &UnixClient, arguments: &Arguments, services: &[ServiceS
     let Some(declared) = services.iter().find_map(in_progress) else {
         return if arguments.json { json(services, None).map(|()| ExitCode::SUCCESS) } else { Ok(ExitCode::SUCCESS) };
     };
-    let followed = follow::rollout(client, declared).await;
+    let followed = follow::to_the_end(client, declared).await;
     followed.tell(arguments.json, services.len() > 1);
     if arguments.json {
         match self::services(client, arguments).await {
