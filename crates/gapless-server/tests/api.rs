@@ -165,6 +165,9 @@ async fn lists_tell_what_was_done_and_a_rollback_goes_back() {
     assert!(log.text.contains("a line of output") && !log.running, "{}", log.text);
     let status: ServiceStatus = scene.client.get(&path::service(SERVICE)).await.expect("status");
     assert!(status.pinned);
+    let again = deploy(&scene).await;
+    assert_eq!((again.changed, again.rollout, again.release.as_str()), (false, None, "web-r1"));
+    assert_eq!(again.passed_over.as_deref(), Some("web-r2"), "what is declared is not what runs");
 }
 
 #[tokio::test(flavor = "multi_thread")]

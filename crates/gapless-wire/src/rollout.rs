@@ -54,6 +54,9 @@ pub struct Declared {
     /// The release is not tried yet, and what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// The declared release, which is not tried: the service was rolled back by hand to `release`, and stays there until its declaration changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<String>,
 }
 
 /// What a declared release waits for.

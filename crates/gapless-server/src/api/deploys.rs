@@ -85,9 +85,18 @@ async fn declare(server: Arc<Server>, request: DeployRequest) -> Result<Vec<wire
         if request.built_for_this && declared.changed {
             remember_build(&server, &service, &wanted.artifact, declared.release).await;
         }
-        answers.push(answer(&service, declared));
+        answers.push(pinned(&server, &service, answer(&service, declared)));
     }
     Ok(answers)
+}
+
+/// What a declaration does that was rolled back by hand: nothing, also while the rollback is on its way.
+fn pinned(server: &Server, service: &ServiceName, answer: wire::Declared) -> wire::Declared {
+    let state = server.parts.engine.state(service).filter(|state| state.pinned && !answer.changed);
+    match state.and_then(|state| state.declared) {
+        Some(release) => wire::Declared { rollout: None, passed_over: Some(release_name(service, release)), ..answer },
+        None => answer,
+    }
 }
 
 /// An artifact's record stays for ever; its image is freed when no kept release needs it.
@@ -168,6 +177,7 @@ pub(super) fn answer(service: &ServiceName, declared: engine::Declared) -> wire:
         rollout: rollout.map(|rollout| rollout.0),
         changed,
         waiting: waiting.map(wire_waiting),
+        passed_over: None,
     }
 }
 

@@ -85,7 +85,7 @@ fn shift(generation: Generation, way_back: bool) -> String {
 fn ended(outcome: &Outcome, settled: bool) -> &'static str {
     match (outcome, settled) {
         (Outcome::Live, true) => "the wanted release is live, and nothing else is left",
-        (Outcome::Rejected(_), true) => "rejected: what was live before is live, the new nodes are gone",
+        (Outcome::Rejected(_), true) => "rejected: the new nodes are gone, and all is as it was before the rollout",
         (Outcome::Live, false) => {
             "the wanted release went live; it gave way to the next rollout, and the nodes that are not wanted are still draining"
         }
