@@ -336,6 +336,14 @@ async fn a_canary_says_where_it_is_and_goes_on_with_a_persons_word() {
     let shares: Vec<u8> =
         told.iter().filter_map(|fact| if let Fact::CanaryStepBegan { percent, .. } = fact { Some(*percent) } else { None }).collect();
     assert_eq!(shares, [5, 25]);
+    let story: Explanation = scene.client.get(&path::of_rollout(SERVICE, rollout, "explain")).await.expect("a story");
+    let waits: Vec<bool> = story
+        .steps
+        .iter()
+        .filter(|step| matches!(step.fact, Fact::CanaryStepBegan { .. }))
+        .map(|step| step.text.contains("gapless promote"))
+        .collect();
+    assert_eq!(waits, [false, true]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

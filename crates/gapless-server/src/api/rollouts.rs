@@ -10,6 +10,8 @@ use crate::server::Server;
 use crate::story::{self, release_name};
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutNumber};
+use gapless_core::policy::Strategy;
+use gapless_core::release::ReleaseNumber;
 use gapless_core::service::{ServiceState, Stage};
 use gapless_core::time::Instant;
 use gapless_engine::Told;
@@ -51,7 +53,9 @@ pub(super) async fn show(call: Call, service: &str, number: &str, noun: &str) ->
     match noun {
         "events" => Ok(events(server, service, account.rollout)),
         "explain" => {
-            let steps = account.facts.iter().map(|(at, notice)| story::step(&service, *at, notice)).collect();
+            let state = server.parts.engine.state(&service).unwrap_or_default();
+            let strategy = strategy(&state, account.to);
+            let steps = account.facts.iter().map(|(at, notice)| story::step(&service, *at, notice, strategy)).collect();
             json(&Explanation { rollout: summary(&server, &service, &account).await?, steps })
         }
         "replay" => json(&replay(&server, &service, account.rollout).await?),
@@ -107,6 +111,11 @@ async fn summary(server: &Server, service: &ServiceName, account: &Account) -> R
     })
 }
 
+/// How a release takes the place of the one before it, if it is still kept.
+fn strategy(state: &ServiceState, release: ReleaseNumber) -> Option<&Strategy> {
+    state.declaration(release).map(|declaration| &declaration.policy.strategy)
+}
+
 /// The story of one rollout for one reader.
 struct Stream {
     server: Arc<Server>,
@@ -114,6 +123,8 @@ struct Stream {
     rollout: RolloutNumber,
     teller: Teller,
     started: Instant,
+    /// The release that should be live.
+    to: Option<ReleaseNumber>,
     /// How many notices of the service's story it has seen.
     seen: usize,
     /// That the bake window began was told.
@@ -124,7 +135,7 @@ struct Stream {
 
 fn events(server: Arc<Server>, service: ServiceName, rollout: RolloutNumber) -> Response<Answer> {
     let (teller, response) = lines();
-    let mut stream = Stream { server, service, rollout, teller, started: Instant(0), seen: 0, bakes: false, baking: None };
+    let mut stream = Stream { server, service, rollout, teller, started: Instant(0), to: None, seen: 0, bakes: false, baking: None };
     tokio::spawn(async move {
         if let Err(error) = stream.run().await {
             stream.teller.tell(&RolloutLine::Lost(problem(&error))).await;
@@ -203,16 +214,18 @@ impl Stream {
     /// Tells a notice, if it belongs to the rollout. `true`: the stream is over.
     async fn tell(&mut self, at: Instant, notice: &Notice) -> Result<bool, Error> {
         let of = notice.rollout();
-        if let Notice::RolloutStarted { rollout, .. } = notice
+        if let Notice::RolloutStarted { rollout, to, .. } = notice
             && *rollout == self.rollout
         {
-            self.started = at;
+            (self.started, self.to) = (at, Some(*to));
         }
         let mine = of == Some(self.rollout) || (of.is_none() && self.started > Instant(0));
         if !mine {
             return Ok(false);
         }
-        let reads = self.teller.tell(&RolloutLine::Step(story::step(&self.service, at, notice))).await;
+        let state = self.server.parts.engine.state(&self.service).unwrap_or_default();
+        let strategy = self.to.and_then(|to| strategy(&state, to));
+        let reads = self.teller.tell(&RolloutLine::Step(story::step(&self.service, at, notice, strategy))).await;
         match notice {
             Notice::BakeBegan { .. } => self.bakes = true,
             Notice::RolloutEnded { outcome, .. } => {

@@ -5,13 +5,14 @@ use gapless_core::analysis::{Judgement, Verdict};
 use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutKind};
+use gapless_core::policy::{CanaryPause, Strategy};
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_core::route::Generation;
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-pub(super) fn text(service: &ServiceName, notice: &Notice) -> String {
+pub(super) fn text(service: &ServiceName, notice: &Notice, strategy: Option<&Strategy>) -> String {
     let name = |release: &ReleaseNumber| release_name(service, *release);
     match notice {
         Notice::RolloutStarted { kind, from, to, .. } => started(*kind, from.as_ref().map(name), &name(to)),
@@ -32,7 +33,8 @@ pub(super) fn text(service: &ServiceName, notice: &Notice) -> String {
         Notice::TaskBegan { task, .. } => begun(*task).into(),
         Notice::TaskEnded { task, .. } => format!("{} ended well", task_words(*task)),
         Notice::CanaryStepBegan { step, percent, generation, .. } => {
-            format!("step {step} of the canary: the new nodes get {percent} % of the traffic with route {generation}")
+            let until = if waits_for_a_person(strategy, *step) { ", until somebody runs `gapless promote`" } else { "" };
+            format!("step {step} of the canary: the new nodes get {percent} % of the traffic with route {generation}{until}")
         }
         Notice::Analysed { judgement, .. } => analysed(judgement),
         Notice::Promoted { .. } => "somebody promoted the canary's step".into(),
@@ -75,6 +77,13 @@ fn started(kind: RolloutKind, from: Option<String>, to: &str) -> String {
         (RolloutKind::Rollback, None) => format!("go back to {to}; nothing is live"),
         (_, None) => format!("roll out {to}; nothing was live before"),
     }
+}
+
+/// Whether this step of a canary, from 1, ends with a person's word.
+fn waits_for_a_person(strategy: Option<&Strategy>, step: u32) -> bool {
+    let Some(Strategy::Canary { steps, .. }) = strategy else { return false };
+    let place = usize::try_from(step).ok().and_then(|step| step.checked_sub(1));
+    place.and_then(|place| steps.get(place)).is_some_and(|step| step.pause == CanaryPause::Person)
 }
 
 fn shift(generation: Generation, way_back: bool) -> String {
