@@ -13,7 +13,7 @@ pub use effect::effect;
 pub use event::event;
 pub use reason::reason;
 pub use state::{going_on, state_line};
-pub(crate) use text::analysed;
+pub(crate) use text::{analysed, queued};
 
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutKind};

@@ -455,6 +455,10 @@ async fn a_service_with_a_damaged_journal_says_so_and_the_others_are_as_they_are
     assert_eq!(troubled, BTreeMap::from([("hello/two".to_string(), true), (SERVICE.to_string(), false)]));
     let alone: ServiceStatus = scene.client.get(&path::service("hello/two")).await.expect("status");
     assert!(alone.trouble.expect("trouble").what.contains("damaged"));
+    let plans: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    let refused = |plan: &Plan| (plan.service.clone(), plan.refused && plan.lines[0].contains("damaged"));
+    let refused: BTreeMap<String, bool> = plans.iter().map(refused).collect();
+    assert_eq!(refused, BTreeMap::from([("hello/two".to_string(), true), (SERVICE.to_string(), false)]), "{plans:?}");
     let releases = scene.client.get::<Vec<Release>>(&path::of_service("hello/two", "releases")).await;
     assert!(refusal(releases.expect_err("refused")).1.what.contains("damaged"));
 }

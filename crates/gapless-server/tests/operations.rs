@@ -133,6 +133,8 @@ async fn a_rollout_is_paused_resumed_and_what_makes_no_sense_changes_nothing() {
     }
     slow(&scene, 2);
     assert_eq!(deploy(&scene, PROJECT).await.rollout, Some(2));
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    assert_eq!(plan[0].lines, ["nothing: rollout 2 to r2 is in progress already"], "it is not live yet");
     let paused = operate(&scene, Operation::Pause).await.expect("paused");
     assert_eq!((paused.rollout, paused.release.as_str(), paused.changed), (Some(2), "web-r2", true));
     assert!(operate(&scene, Operation::Pause).await.expect_err("again").1.what.contains("paused already"));
@@ -220,6 +222,8 @@ async fn in_a_freeze_window_only_what_is_urgent_begins() {
     let until = waits.waiting.expect("it waits").frozen_until_ms.expect("for the window's end");
     assert!(until > now_ms() + 60 * 60_000, "{until}");
     assert_eq!(status(&scene).await.queued.expect("queued").waiting.frozen_until_ms, Some(until));
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    assert!(!plan[0].changed && plan[0].lines[0].starts_with("nothing: r2 waits for the end of the freeze window"), "{plan:?}");
     // The same again, but now it cannot wait.
     let urgent = DeployRequest { urgent: true, ..request(&scene) };
     let declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &urgent).await.expect("declared");

@@ -86,6 +86,9 @@ pub struct Plan {
     pub service: String,
     /// Whether anything would change.
     pub changed: bool,
+    /// The declaration would be refused; the line says why.
+    #[serde(default)]
+    pub refused: bool,
     /// What would happen, in order, in plain words.
     pub lines: Vec<String>,
 }

@@ -136,7 +136,8 @@ pub fn analysed(judgement: &Judgement) -> String {
     format!("the new nodes' answers compared with the old ones' of the same time: {verdict} ({})", judgement.evidence)
 }
 
-fn queued(release: &str, frozen_until: Option<Instant>) -> String {
+/// What a release waits for, in words.
+pub fn queued(release: &str, frozen_until: Option<Instant>) -> String {
     match frozen_until {
         Some(until) => format!("{release} waits for the end of the freeze window, {}", time::of_week(until)),
         None => format!("{release} waits for the end of the rollout in progress"),
