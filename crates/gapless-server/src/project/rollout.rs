@@ -7,7 +7,6 @@ use super::units::{hundredths, percent, show_time, time};
 use super::window;
 use gapless_core::analysis::AnalysisPolicy;
 use gapless_core::policy::{CanaryPause, CanaryStep, KEEP_DEFAULT, Policy, Strategy, Supersede};
-use gapless_engine::declaration::CheckKind;
 use hcl_edit::expr::Expression;
 use std::time::Duration;
 
@@ -200,16 +199,10 @@ fn check_progress(service: &Section<'_>, progress: Duration, health: &Health) {
     if progress > least {
         return;
     }
-    let up = match &health.check.kind {
-        CheckKind::StayUp { span } => format!("{} to stay up + ", show_time(*span)),
-        CheckKind::Http { .. } | CheckKind::Command { .. } => String::new(),
-    };
     let what = format!(
-        "the new nodes may take {}, but no node can pass its gate so soon: {up}{} passes × {} = {}, and it has to start before",
+        "the new nodes may take {}, but no node can pass its gate so soon: {}, and it has to start before",
         show_time(progress),
-        health.passes,
-        show_time(health.check.interval),
-        show_time(least),
+        health.least_in_words(),
     );
     service.fault_inside(
         "rollout",

@@ -236,7 +236,7 @@ const MORE_BAD: &[(&str, &str)] = &[
     ("together = \"orders\"\n  rollout", "together = \"order\"\n  rollout"),
     ("together = \"orders\"\n  rollout", "together = \"Orders!\"\n  rollout"),
     ("  stop_signal     = \"WINCH\"\n", "  health {\n    stay_up = \"10s\"\n    command = [\"/bin/check\"]\n  }\n"),
-    ("  stop_signal     = \"WINCH\"\n", "  health {\n    interval = \"30s\"\n  }\n"),
+    ("  stop_signal     = \"WINCH\"\n", "  health {\n    interval = \"5m\"\n    passes = 3\n  }\n"),
 ];
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/project/faults.golden.txt");
@@ -327,6 +327,22 @@ fn the_defaults_of_a_strategy_are_its_own() {
         "project \"p\" {}\nimage \"i\" {}\nservice \"s\" {\n  image = \"i\"\n  command = [\"/bin/work\"]\n}\n",
     );
     assert_eq!(worker.expect("good").services["s"].health.kind, CheckKind::StayUp { span: Duration::from_secs(10) });
+}
+
+#[test]
+fn a_node_with_a_port_passes_its_gate_in_tenths_of_the_interval() {
+    let parsed = |interval: &str, passes: u32, progress: &str| {
+        let health = format!("health {{\n    interval = \"{interval}\"\n    passes = {passes}\n  }}");
+        let service = format!(
+            "image = \"i\"\n  port = 80\n  command = [\"/bin/serve\"]\n  {health}\n  rollout {{\n    progress = \"{progress}\"\n  }}"
+        );
+        Project::parse("gapless.hcl", &format!("project \"p\" {{}}\nimage \"i\" {{}}\nservice \"s\" {{\n  {service}\n}}\n"))
+    };
+    assert!(parsed("30s", 2, "60s").is_ok(), "the second pass comes after 3 s");
+    assert!(parsed("10s", 11, "11s").is_ok());
+    let faults = parsed("10s", 11, "10s").expect_err("ten more passes take 10 s").to_string();
+    assert!(faults.contains("10 more passes after the first × 1s (a tenth of the interval) = 10s"), "{faults}");
+    assert!(parsed("50ms", 51, "1s").is_err(), "never sooner than after 20 ms");
 }
 
 #[test]
