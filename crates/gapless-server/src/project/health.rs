@@ -45,7 +45,10 @@ impl Health {
         match &check.kind {
             CheckKind::Http { .. } => {
                 let more = passes.saturating_sub(1);
-                format!("{more} more passes after the first × {} (a tenth of the interval) = {least}", show_time(self.trial_interval()))
+                format!(
+                    "{more} passes after the first × {} (from check to check of a node on trial) = {least}",
+                    show_time(self.trial_interval())
+                )
             }
             CheckKind::Command { .. } => format!("{passes} passes × {interval} = {least}"),
             CheckKind::StayUp { span } => format!("{} to stay up + {passes} passes × {interval} = {least}", show_time(*span)),

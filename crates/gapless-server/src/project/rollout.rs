@@ -139,8 +139,17 @@ fn pause(value: &Expression) -> Result<CanaryPause, Complaint> {
 fn analysis(section: &Section<'_>) -> AnalysisPolicy {
     AnalysisPolicy {
         minimum_requests: number(section.or("minimum_requests", 500, whole(1, REQUESTS_LIMIT))),
-        error_margin: section.or("error_margin", 50, hundredths(0, 10_000)),
-        latency_margin: section.or("latency_margin", 20, percent(0, 1_000)),
+        error_margin: section.or("error_margin", 50, margin(hundredths(1, 10_000))),
+        latency_margin: section.or("latency_margin", 20, margin(percent(1, 1_000))),
+    }
+}
+
+/// A margin of nothing could never be shown to hold: its canary would never end.
+fn margin(read: impl Fn(&Expression) -> Result<u32, Complaint>) -> impl Fn(&Expression) -> Result<u32, Complaint> {
+    move |value| {
+        let is_nothing = value.as_str().is_some_and(|shown| shown.trim_matches(['0', '.', '%']).is_empty());
+        let reason = "that two equal releases differ by nothing, no number of requests shows";
+        read(value).map_err(|complaint| if is_nothing { complaint.because(reason) } else { complaint })
     }
 }
 

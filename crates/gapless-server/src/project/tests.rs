@@ -221,6 +221,8 @@ const MORE_BAD: &[(&str, &str)] = &[
     ("minimum_requests = 400", "minimum_requests = 0"),
     ("\"0.25%\"", "\"0.255%\""),
     ("\"0.25%\"", "0.25"),
+    ("\"0.25%\"", "\"0%\""),
+    ("\"15%\"", "\"0%\""),
     ("\"15%\"", "\"15.5%\""),
     ("\"15%\"", "\"1001%\""),
     ("  port     = 8081\n", ""),
@@ -341,7 +343,7 @@ fn a_node_with_a_port_passes_its_gate_in_tenths_of_the_interval() {
     assert!(parsed("30s", 2, "60s").is_ok(), "the second pass comes after 3 s");
     assert!(parsed("10s", 11, "11s").is_ok());
     let faults = parsed("10s", 11, "10s").expect_err("ten more passes take 10 s").to_string();
-    assert!(faults.contains("10 more passes after the first × 1s (a tenth of the interval) = 10s"), "{faults}");
+    assert!(faults.contains("10 passes after the first × 1s (from check to check of a node on trial) = 10s"), "{faults}");
     assert!(parsed("50ms", 51, "1s").is_err(), "never sooner than after 20 ms");
 }
 
