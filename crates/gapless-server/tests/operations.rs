@@ -353,7 +353,9 @@ async fn a_canary_says_where_it_is_and_goes_on_with_a_persons_word() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recreated_service_counts_its_outage_and_its_tasks() {
     let scene = Scene::new().await;
-    let recreate = project("    strategy = \"recreate\"").replace("  health {", "  release_command = [\"/bin/migrate\"]\n  health {");
+    let recreate = project("    strategy = \"recreate\"")
+        .replace("  nodes   = 2\n", "")
+        .replace("  health {", "  release_command = [\"/bin/migrate\"]\n  health {");
     let first = live(&scene, &recreate).await;
     assert_eq!(first.outage_ms, None, "there was nothing that could be out");
     assert!(first.phases.release_command.is_some(), "{:?}", first.phases);

@@ -7,6 +7,7 @@ use super::units::{hundredths, percent, show_time, time};
 use super::window;
 use gapless_core::analysis::AnalysisPolicy;
 use gapless_core::policy::{CanaryPause, CanaryStep, KEEP_DEFAULT, Policy, Strategy, Supersede};
+use gapless_engine::declaration::Tasks;
 use hcl_edit::expr::Expression;
 use std::time::Duration;
 
@@ -37,6 +38,40 @@ const STRATEGIES: &[(&str, Kind)] =
     &[("blue-green", Kind::BlueGreen), ("rolling", Kind::Rolling), ("canary", Kind::Canary), ("recreate", Kind::Recreate)];
 
 const SUPERSEDE: &[(&str, Supersede)] = &[("queue", Supersede::Queue), ("replace", Supersede::Replace)];
+
+/// Whether the service is written to be recreated. What is wrong with its strategy is told where it is read.
+pub(super) fn is_recreated(service: &Section<'_>) -> bool {
+    let rollouts = service.blocks("rollout");
+    let strategy = rollouts.first().and_then(|rollout| rollout.body.get_attribute("strategy"));
+    strategy.and_then(|strategy| strategy.value.as_str()) == Some("recreate")
+}
+
+/// What the other parts of a service ask for and its strategy cannot give.
+pub(super) fn check_strategy(service: &Section<'_>, strategy: &Strategy, nodes: u32, tasks: &Tasks) {
+    if *strategy == Strategy::Recreate && nodes > 1 {
+        let what = format!("`nodes` is {nodes}, but with `recreate` only one may use the state");
+        service.fault_at("nodes", what, "declare 1 node, or choose `rolling`");
+    }
+    let keeps_nothing = match strategy {
+        Strategy::Rolling { .. } => Some("a rolling rollout destroys old nodes as it goes"),
+        Strategy::Recreate => Some("`recreate` destroys the old node first"),
+        Strategy::BlueGreen | Strategy::Canary { .. } => None,
+    };
+    if let (Some(why), true) = (keeps_nothing, tasks.after_shift.is_some()) {
+        let what = format!("`after_shift` sends the traffic back when it fails, but {why}: there is nothing to go back to");
+        service.fault_inside("hooks", "after_shift", what, "use `before_shift`, or choose `blue-green` or `canary`");
+    }
+    let in_parts = match strategy {
+        Strategy::Rolling { .. } => Some("a rolling rollout"),
+        Strategy::Canary { .. } => Some("a canary"),
+        Strategy::BlueGreen | Strategy::Recreate => None,
+    };
+    if let (Some(who), true) = (in_parts, service.has("together")) {
+        let what =
+            format!("what moves `together` shifts at one moment, but {who} shifts in parts, which could not go back with the others");
+        service.fault_at("together", what, "leave it out, or choose `blue-green` or `recreate`");
+    }
+}
 
 /// `serves`: the service has a port.
 pub(super) fn read(service: &Section<'_>, nodes: u32, health: &Health, serves: bool) -> Policy {
