@@ -28,7 +28,7 @@ pub struct Arguments {
 
 #[derive(Clone, Debug, Args)]
 pub struct ScaleArguments {
-    /// How many nodes
+    /// How many nodes: at least the service's `floor`, which is the declared number of nodes unless gapless.hcl names a lower one
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     nodes: u32,
     #[command(flatten)]
