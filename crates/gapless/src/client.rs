@@ -51,3 +51,15 @@ pub async fn service(client: &UnixClient, given: Option<&str>) -> Result<String,
 fn known(names: &[&str]) -> String {
     if names.is_empty() { "nothing is deployed yet: `gapless deploy`".to_string() } else { format!("name one of: {}", names.join(", ")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_name_is_taken_as_it_is_and_a_short_one_is_asked_for() {
+        let nobody = UnixClient::new("/nowhere/server.sock");
+        assert_eq!(service(&nobody, Some("hello/web")).await, Ok("hello/web".to_string()));
+        assert!(service(&nobody, Some("web")).await.is_err(), "only the server knows whose");
+    }
+}
