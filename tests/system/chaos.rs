@@ -92,6 +92,8 @@ pub struct Stage {
     commits: [String; 2],
     broken: String,
     turn: usize,
+    /// How many nodes the service has when it is whole.
+    nodes: usize,
 }
 
 impl Stage {
@@ -102,7 +104,7 @@ impl Stage {
 
     pub async fn on(installation: Installation, way: &Way) -> Stage {
         let project = Project::copied("examples/hello", &installation.root.join("project"));
-        let mut stage = Stage { installation, project, commits: Default::default(), broken: String::new(), turn: 0 };
+        let mut stage = Stage { installation, project, commits: Default::default(), broken: String::new(), turn: 0, nodes: way.nodes() };
         stage.change(way).await;
         stage
     }
@@ -110,6 +112,7 @@ impl Stage {
     /// From now on this is how the service moves: both versions, and one that never passes its checks, are committed and built, and the next one goes live.
     pub async fn change(&mut self, way: &Way) {
         way.write(&self.project);
+        self.nodes = way.nodes();
         for (place, healthz) in ["status=500", "status=200", "status=200"].into_iter().enumerate() {
             std::fs::write(self.project.path.join("app/public/version"), format!("{place}\n")).expect("writing the version");
             let text = std::fs::read_to_string(self.project.path.join("app/cgi/healthz")).expect("reading the check");
@@ -189,7 +192,7 @@ impl Stage {
     pub async fn is_whole(&self, rollout: u32, outcome: Outcome, after: &str) {
         let ended = self.installation.ended(SERVICE, rollout).await;
         assert_eq!(ended.outcome, outcome, "{after}: {:?}", ended.reason);
-        serving(&self.installation, 3).await;
+        serving(&self.installation, self.nodes).await;
     }
 }
 

@@ -114,11 +114,18 @@ pub const WAYS: &[Way] = &[
 ];
 
 impl Way {
+    /// How many nodes serve: where only one may use the state, one.
+    pub fn nodes(&self) -> usize {
+        if self.outage { 1 } else { 3 }
+    }
+
     /// Writes it into the project's file.
     pub fn write(&self, project: &Project) {
         let path = project.path.join("gapless.hcl");
         let text = std::fs::read_to_string(&path).expect("reading the project's file");
         let (before, _) = text.split_once("  # chaos\n").or_else(|| text.split_once("  rollout {")).expect("a block `rollout`");
+        let before = before.replace("  nodes = 3\n", "").replace("  nodes = 1\n", "");
+        let before = before.replace("service \"web\" {\n", &format!("service \"web\" {{\n  nodes = {}\n", self.nodes()));
         let rollout = format!("{before}  # chaos\n{}\n  rollout {{\n {}\n  }}\n}}\n", self.service, self.rollout);
         std::fs::write(&path, rollout).expect("writing the project's file");
     }

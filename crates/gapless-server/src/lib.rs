@@ -9,6 +9,7 @@ mod api;
 mod build;
 pub mod git;
 mod hosts;
+pub mod journal;
 pub mod parts;
 mod problem;
 pub mod project;

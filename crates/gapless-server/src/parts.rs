@@ -7,7 +7,7 @@ use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_engine::error::Error;
 use gapless_engine::platform::Platform;
-use gapless_engine::store::{Artifact, Records};
+use gapless_engine::store::{Artifact, Journal, Records};
 use gapless_engine::{Engine, clock::Clock};
 use gapless_wire::backup::Backup;
 use gapless_wire::build::BuildLine;
@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub struct Parts {
     /// It moves nodes and traffic.
     pub engine: Engine,
+    /// The engine's journal, read for stories and receipts; only the engine writes to it.
+    pub journal: Arc<dyn Journal>,
     /// Artifacts, receipts and values.
     pub records: Arc<dyn Records>,
     /// Looked at for the status of nodes; never steered from here.

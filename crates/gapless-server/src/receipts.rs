@@ -1,5 +1,6 @@
 //! Receipts are made as rollouts end; those that a dead server owed are made at the next start.
 
+use crate::journal::readable;
 use crate::receipt::{Account, BuiltForThis, Made, measure, receipt};
 use crate::server::Server;
 use crate::story;
@@ -95,7 +96,7 @@ async fn make_missing(server: &Server, owed: &mut Owed) -> Option<Instant> {
 }
 
 async fn make_missing_of(server: &Server, service: &ServiceName, owed: &mut Owed) -> Result<(), Error> {
-    let accounts = Account::all(&server.parts.engine.journal(service).await?);
+    let accounts = Account::all(&readable(&server.parts.journal, service).await?.records);
     let mut made = Ok(());
     for account in &accounts {
         let name = (service.clone(), account.rollout);
@@ -131,8 +132,8 @@ pub(crate) async fn stored(server: &Server, service: &ServiceName, rollout: Roll
 
 /// Makes the receipt of a rollout that ended, once the records reach its end. What they do not tell in time makes it incomplete.
 async fn make(server: &Server, service: &ServiceName, rollout: RolloutNumber) -> Result<(), Error> {
-    let journal = server.parts.engine.journal(service).await?;
-    let Some(account) = Account::all(&journal).into_iter().find(|account| account.rollout == rollout) else { return Ok(()) };
+    let journal = readable(&server.parts.journal, service).await?;
+    let Some(account) = Account::all(&journal.records).into_iter().find(|account| account.rollout == rollout) else { return Ok(()) };
     let Some(window) = account.window() else { return Ok(()) };
     server.keeper.read_up_to(window.until_ms).await;
     write(server, service, &account).await

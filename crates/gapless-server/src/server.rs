@@ -67,7 +67,7 @@ impl Server {
         let keeper = parts.keeper.clone();
         let started_ms = parts.clock.now().0;
         let builds = Builds::new(parts.state.join("builds"));
-        let stories = Stories::new(parts.engine.clone());
+        let stories = Stories::new(&parts.engine, parts.journal.clone());
         Ok(Arc::new(Server {
             parts,
             key,

@@ -1,10 +1,11 @@
 //! The stories of all services, in memory: each is read from its journal once and then grows with what the engine tells.
 
+use crate::journal::{self, Readable};
 use gapless_core::name::ServiceName;
 use gapless_core::notice::Notice;
 use gapless_core::time::Instant;
 use gapless_engine::error::Error;
-use gapless_engine::store::Sequence;
+use gapless_engine::store::{Journal, Sequence};
 use gapless_engine::{Engine, Told, engine};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,11 +13,16 @@ use tokio::sync::Mutex;
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
 /// Everything that was told of a service, in order. It only grows at its end.
-pub(crate) type Story = Arc<Vec<(Instant, Notice)>>;
+#[derive(Clone, Default)]
+pub(crate) struct Story {
+    pub(crate) facts: Arc<Vec<(Instant, Notice)>>,
+    /// Why it begins late: what came before cannot be read.
+    pub(crate) damage: Option<Error>,
+}
 
 /// The stories of all services.
 pub(crate) struct Stories {
-    engine: Engine,
+    journal: Arc<dyn Journal>,
     kept: Mutex<Kept>,
 }
 
@@ -32,9 +38,9 @@ struct Known {
 }
 
 impl Stories {
-    pub(crate) fn new(engine: Engine) -> Self {
+    pub(crate) fn new(engine: &Engine, journal: Arc<dyn Journal>) -> Self {
         let kept = Kept { told: engine.watch(), by_service: BTreeMap::new() };
-        Self { engine, kept: Mutex::new(kept) }
+        Self { journal, kept: Mutex::new(kept) }
     }
 
     /// The story of a service up to now: whoever was told of something finds it here.
@@ -44,9 +50,10 @@ impl Stories {
         if let Some(known) = kept.by_service.get(service) {
             return Ok(known.story.clone());
         }
-        let journal = self.engine.journal(service).await?;
-        let story: Story = Arc::new(engine::story(&journal).into_iter().map(|(_, at, notice)| (at, notice)).collect());
-        let read_until = journal.last().map_or(Sequence(0), |(sequence, _)| *sequence);
+        let Readable { records, damage } = journal::readable(&self.journal, service).await?;
+        let facts = engine::story(&records).into_iter().map(|(_, at, notice)| (at, notice)).collect();
+        let story = Story { facts: Arc::new(facts), damage };
+        let read_until = records.last().map_or(Sequence(0), |(sequence, _)| *sequence);
         kept.by_service.insert(service.clone(), Known { story: story.clone(), read_until });
         Ok(story)
     }
@@ -69,7 +76,7 @@ impl Kept {
         let Some(known) = self.by_service.get_mut(&told.service) else { return };
         // What was told while the journal was being read stands in it already.
         if told.sequence > known.read_until {
-            Arc::make_mut(&mut known.story).push((told.at, told.notice));
+            Arc::make_mut(&mut known.story.facts).push((told.at, told.notice));
         }
     }
 }
@@ -98,7 +105,7 @@ mod tests {
         }
         kept.catch_up();
         let known = kept.by_service.values().next().expect("kept");
-        assert_eq!(known.story.iter().map(|(at, _)| at.0).collect::<Vec<_>>(), [5, 5]);
+        assert_eq!(known.story.facts.iter().map(|(at, _)| at.0).collect::<Vec<_>>(), [5, 5]);
     }
 
     #[test]

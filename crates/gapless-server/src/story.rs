@@ -13,10 +13,11 @@ pub use effect::effect;
 pub use event::event;
 pub use reason::reason;
 pub use state::{going_on, state_line};
-pub(crate) use text::analysed;
+pub(crate) use text::{analysed, queued};
 
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutKind};
+use gapless_core::policy::Strategy;
 use gapless_core::release::ReleaseNumber;
 use gapless_core::time::Instant;
 use gapless_wire::rollout::{self as wire, Step};
@@ -27,13 +28,13 @@ pub fn release_name(service: &ServiceName, release: ReleaseNumber) -> String {
     format!("{}-{release}", service.service())
 }
 
-/// A notice as the wire tells it.
+/// A notice as the wire tells it. `strategy`: that of the release that its rollout goes to, where it is known.
 #[must_use]
-pub fn step(service: &ServiceName, at: Instant, notice: &Notice) -> Step {
+pub fn step(service: &ServiceName, at: Instant, notice: &Notice, strategy: Option<&Strategy>) -> Step {
     Step {
         at_ms: at.0,
         rollout: notice.rollout().map(|rollout| rollout.0),
-        text: text::text(service, notice),
+        text: text::text(service, notice, strategy),
         rule: rule::rule(notice).to_string(),
         fact: fact::fact(service, notice),
     }

@@ -165,6 +165,9 @@ async fn lists_tell_what_was_done_and_a_rollback_goes_back() {
     assert!(log.text.contains("a line of output") && !log.running, "{}", log.text);
     let status: ServiceStatus = scene.client.get(&path::service(SERVICE)).await.expect("status");
     assert!(status.pinned);
+    let again = deploy(&scene).await;
+    assert_eq!((again.changed, again.rollout, again.release.as_str()), (false, None, "web-r1"));
+    assert_eq!(again.passed_over.as_deref(), Some("web-r2"), "what is declared is not what runs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -452,6 +455,10 @@ async fn a_service_with_a_damaged_journal_says_so_and_the_others_are_as_they_are
     assert_eq!(troubled, BTreeMap::from([("hello/two".to_string(), true), (SERVICE.to_string(), false)]));
     let alone: ServiceStatus = scene.client.get(&path::service("hello/two")).await.expect("status");
     assert!(alone.trouble.expect("trouble").what.contains("damaged"));
+    let plans: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    let refused = |plan: &Plan| (plan.service.clone(), plan.refused && plan.lines[0].contains("damaged"));
+    let refused: BTreeMap<String, bool> = plans.iter().map(refused).collect();
+    assert_eq!(refused, BTreeMap::from([("hello/two".to_string(), true), (SERVICE.to_string(), false)]), "{plans:?}");
     let releases = scene.client.get::<Vec<Release>>(&path::of_service("hello/two", "releases")).await;
     assert!(refusal(releases.expect_err("refused")).1.what.contains("damaged"));
 }

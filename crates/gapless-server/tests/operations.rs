@@ -133,6 +133,8 @@ async fn a_rollout_is_paused_resumed_and_what_makes_no_sense_changes_nothing() {
     }
     slow(&scene, 2);
     assert_eq!(deploy(&scene, PROJECT).await.rollout, Some(2));
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    assert_eq!(plan[0].lines, ["nothing: rollout 2 to r2 is in progress already"], "it is not live yet");
     let paused = operate(&scene, Operation::Pause).await.expect("paused");
     assert_eq!((paused.rollout, paused.release.as_str(), paused.changed), (Some(2), "web-r2", true));
     assert!(operate(&scene, Operation::Pause).await.expect_err("again").1.what.contains("paused already"));
@@ -220,6 +222,8 @@ async fn in_a_freeze_window_only_what_is_urgent_begins() {
     let until = waits.waiting.expect("it waits").frozen_until_ms.expect("for the window's end");
     assert!(until > now_ms() + 60 * 60_000, "{until}");
     assert_eq!(status(&scene).await.queued.expect("queued").waiting.frozen_until_ms, Some(until));
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    assert!(!plan[0].changed && plan[0].lines[0].starts_with("nothing: r2 waits for the end of the freeze window"), "{plan:?}");
     // The same again, but now it cannot wait.
     let urgent = DeployRequest { urgent: true, ..request(&scene) };
     let declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &urgent).await.expect("declared");
@@ -336,12 +340,22 @@ async fn a_canary_says_where_it_is_and_goes_on_with_a_persons_word() {
     let shares: Vec<u8> =
         told.iter().filter_map(|fact| if let Fact::CanaryStepBegan { percent, .. } = fact { Some(*percent) } else { None }).collect();
     assert_eq!(shares, [5, 25]);
+    let story: Explanation = scene.client.get(&path::of_rollout(SERVICE, rollout, "explain")).await.expect("a story");
+    let waits: Vec<bool> = story
+        .steps
+        .iter()
+        .filter(|step| matches!(step.fact, Fact::CanaryStepBegan { .. }))
+        .map(|step| step.text.contains("gapless promote"))
+        .collect();
+    assert_eq!(waits, [false, true]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recreated_service_counts_its_outage_and_its_tasks() {
     let scene = Scene::new().await;
-    let recreate = project("    strategy = \"recreate\"").replace("  health {", "  release_command = [\"/bin/migrate\"]\n  health {");
+    let recreate = project("    strategy = \"recreate\"")
+        .replace("  nodes   = 2\n", "")
+        .replace("  health {", "  release_command = [\"/bin/migrate\"]\n  health {");
     let first = live(&scene, &recreate).await;
     assert_eq!(first.outage_ms, None, "there was nothing that could be out");
     assert!(first.phases.release_command.is_some(), "{:?}", first.phases);
@@ -449,4 +463,38 @@ async fn only_images_that_no_rollback_could_need_are_freed() {
     let back: Declared =
         scene.client.send(Method::POST, &path::of_service(SERVICE, "rollback"), &RollbackRequest::default()).await.expect("the kept one");
     assert_eq!(end(&scene, SERVICE, back.rollout.expect("a rollout")).await.0, Outcome::Live);
+}
+
+/// The ends of bake windows that a stream tells, until it ends or has told one.
+async fn first_baking(scene: &Scene, rollout: u32) -> Option<u64> {
+    let mut stream = scene.client.lines(Method::GET, &path::of_rollout(SERVICE, rollout, "events"), &()).await.expect("stream");
+    let followed = async {
+        while let Some(line) = stream.next::<RolloutLine>().await.expect("a line") {
+            if let RolloutLine::Baking { until_ms, .. } = line {
+                return Some(until_ms);
+            }
+        }
+        None
+    };
+    tokio::time::timeout(PATIENCE, followed).await.expect("it ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_are_told_of_the_present_bake_window_and_of_none_that_is_over() {
+    let scene = Scene::new().await;
+    let bakes = project("    bake = \"2s\"");
+    live(&scene, &bakes).await;
+    deploy(&scene, &bakes).await;
+    let before = first_baking(&scene, 2).await.expect("it bakes");
+    operate(&scene, Operation::Pause).await.expect("paused");
+    let paused = until(&scene, |status| status.rollout.as_ref().is_some_and(|rollout| rollout.paused_since_ms.is_some())).await;
+    let since = paused.rollout.expect("in progress").paused_since_ms.expect("paused");
+    while now_ms() <= since + 50 {
+        tokio::task::yield_now().await;
+    }
+    operate(&scene, Operation::Resume).await.expect("resumed");
+    let after = first_baking(&scene, 2).await.expect("it bakes again");
+    assert!(after > before, "the pause made it later: {before} {after}");
+    assert_eq!(end(&scene, SERVICE, 2).await.0, Outcome::Live);
+    assert_eq!(first_baking(&scene, 2).await, None, "its end is what there is to tell");
 }

@@ -54,6 +54,9 @@ pub struct Declared {
     /// The release is not tried yet, and what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// The declared release, which is not tried: the service was rolled back by hand to `release`, and stays there until its declaration changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<String>,
 }
 
 /// What a declared release waits for.
@@ -83,6 +86,9 @@ pub struct Plan {
     pub service: String,
     /// Whether anything would change.
     pub changed: bool,
+    /// The declaration would be refused; the line says why.
+    #[serde(default)]
+    pub refused: bool,
     /// What would happen, in order, in plain words.
     pub lines: Vec<String>,
 }
@@ -224,7 +230,7 @@ pub enum RolloutLine {
     Step(Step),
     /// What the proxies counted.
     Counts(Counts),
-    /// The traffic is on the new release, and the old one is kept warm: `gapless deploy` ends here.
+    /// The traffic is on the new release, and the old one is kept warm at present: `gapless deploy` ends here. It comes again when a pause made the bake window later.
     Baking {
         /// Until when the way back is one `Route`, in milliseconds since the Unix epoch.
         until_ms: u64,

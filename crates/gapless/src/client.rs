@@ -27,10 +27,12 @@ impl Connection {
 
 /// The full name of the service that is meant: as given, or the only one there is.
 pub async fn service(client: &UnixClient, given: Option<&str>) -> Result<String, Trouble> {
+    if let Some(full) = given.filter(|name| name.contains('/')) {
+        return Ok(full.to_string());
+    }
     let services: Vec<ServiceStatus> = client.get(path::SERVICES).await?;
     let names: Vec<&str> = services.iter().map(|status| status.service.as_str()).collect();
     match given {
-        Some(full) if full.contains('/') => Ok(full.to_string()),
         Some(short) => {
             let fits: Vec<&&str> = names.iter().filter(|name| name.split('/').nth(1) == Some(short)).collect();
             match fits.as_slice() {
@@ -48,4 +50,16 @@ pub async fn service(client: &UnixClient, given: Option<&str>) -> Result<String,
 
 fn known(names: &[&str]) -> String {
     if names.is_empty() { "nothing is deployed yet: `gapless deploy`".to_string() } else { format!("name one of: {}", names.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_name_is_taken_as_it_is_and_a_short_one_is_asked_for() {
+        let nobody = UnixClient::new("/nowhere/server.sock");
+        assert_eq!(service(&nobody, Some("hello/web")).await, Ok("hello/web".to_string()));
+        assert!(service(&nobody, Some("web")).await.is_err(), "only the server knows whose");
+    }
 }

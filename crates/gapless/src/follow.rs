@@ -126,9 +126,31 @@ struct End {
     counts: Option<Counts>,
     /// The receipt. It is signed when the rollout is over, so there is none yet while `undo_until_ms` is there.
     receipt: Option<Box<SignedReceipt>>,
-    /// Old nodes lost traffic or left before it ended.
+    /// What became of what was live before, when it was rejected.
     #[serde(skip)]
-    touched: bool,
+    old: Old,
+}
+
+/// What a rollout did to what was live before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Old {
+    #[default]
+    Untouched,
+    /// Old nodes lost traffic or left.
+    Touched,
+    /// Nothing was live.
+    None,
+}
+
+impl Old {
+    /// What is so after a rejection.
+    fn words(self) -> &'static str {
+        match self {
+            Old::Untouched => "what was live is live, untouched",
+            Old::Touched => "what was live before is live",
+            Old::None => "nothing was live before, and nothing is",
+        }
+    }
 }
 
 impl Followed {
@@ -157,7 +179,12 @@ impl Followed {
     }
 
     fn line(&self, name_the_service: bool) -> Option<String> {
-        let Declared { service, release, rollout, waiting, .. } = &self.declared;
+        let Declared { service, release, rollout, waiting, passed_over, .. } = &self.declared;
+        if let Some(passed_over) = passed_over {
+            return Some(format!(
+                "{service}: nothing changed: rolled back by hand to {release}, which stays until the declaration changes; `gapless retry` tries {passed_over} again"
+            ));
+        }
         if let Some(waiting) = waiting {
             return Some(format!("{service}: {release} waits {}", show::waiting(waiting)));
         }
@@ -206,17 +233,34 @@ impl End {
             }
             Outcome::Rejected => {
                 let why = self.reason.as_ref().map_or("for an unknown reason", |reason| &reason.text);
-                let live = if self.touched { "what was live before is live" } else { "what was live is live, untouched" };
-                Some(format!("rejected: {why}\n{live} · {counted}"))
+                Some(format!("rejected: {why}\n{} · {counted}", self.old.words()))
             }
         }
     }
 }
 
+/// Where following ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// All of the traffic is where it shall be; the old nodes may be kept warm.
+    Live,
+    /// Nothing is left to do.
+    Over,
+}
+
 /// Follows a rollout that was declared, to its end or to its bake window.
 pub async fn rollout(client: &UnixClient, declared: Declared) -> Followed {
+    follow(client, declared, Until::Live).await
+}
+
+/// Follows a rollout to its end, whatever its bake window.
+pub async fn to_the_end(client: &UnixClient, declared: Declared) -> Followed {
+    follow(client, declared, Until::Over).await
+}
+
+async fn follow(client: &UnixClient, declared: Declared, until: Until) -> Followed {
     let (end, trouble) = match declared.rollout {
-        Some(number) => match end(client, &declared.service, number).await {
+        Some(number) => match end(client, &declared.service, number, until).await {
             Ok(end) => (end, None),
             Err(trouble) => (End::default(), Some(trouble)),
         },
@@ -226,10 +270,10 @@ pub async fn rollout(client: &UnixClient, declared: Declared) -> Followed {
 }
 
 /// The end of a rollout; an empty one if the person went away.
-async fn end(client: &UnixClient, service: &str, number: u32) -> Result<End, Trouble> {
+async fn end(client: &UnixClient, service: &str, number: u32, until: Until) -> Result<End, Trouble> {
     let mut lines = client.lines(Method::GET, &path::of_rollout(service, number, "events"), &()).await?;
     let progress = Progress::new();
-    let mut seen = Seen::default();
+    let mut seen = Seen { until, ..Seen::default() };
     loop {
         let line = tokio::select! {
             line = lines.next::<RolloutLine>() => line?,
@@ -249,12 +293,18 @@ async fn end(client: &UnixClient, service: &str, number: u32) -> Result<End, Tro
 }
 
 /// What was seen of a rollout so far.
-#[derive(Default)]
 struct Seen {
+    until: Until,
     started_ms: u64,
     shifted_ms: Option<u64>,
     counts: Option<Counts>,
-    touched: bool,
+    old: Old,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { until: Until::Live, started_ms: 0, shifted_ms: None, counts: None, old: Old::default() }
+    }
 }
 
 impl Seen {
@@ -267,6 +317,10 @@ impl Seen {
             }
             RolloutLine::Counts(counts) => {
                 progress.now(live_line(&counts));
+                self.counts = Some(counts);
+                Ok(None)
+            }
+            RolloutLine::Baking { counts, .. } if self.until == Until::Over => {
                 self.counts = Some(counts);
                 Ok(None)
             }
@@ -283,8 +337,8 @@ impl Seen {
                     Outcome::Rejected => None,
                 };
                 let counts = self.counts.take();
-                let touched = self.touched;
-                Ok(Some(End { outcome: Some(outcome), reason, live_after_ms, undo_until_ms: None, counts, receipt, touched }))
+                let old = self.old;
+                Ok(Some(End { outcome: Some(outcome), reason, live_after_ms, undo_until_ms: None, counts, receipt, old }))
             }
             RolloutLine::Lost(problem) => Err(problem.into()),
         }
@@ -295,10 +349,15 @@ impl Seen {
     }
 
     fn step(&mut self, step: &Step) {
-        match step.fact {
-            Fact::RolloutStarted { .. } => self.started_ms = step.at_ms,
+        match &step.fact {
+            Fact::RolloutStarted { from, .. } => {
+                self.started_ms = step.at_ms;
+                self.old = if from.is_some() { Old::Untouched } else { Old::None };
+            }
             Fact::Shifted { .. } => self.shifted_ms = Some(step.at_ms),
-            Fact::ShiftBegan { .. } | Fact::CanaryStepBegan { .. } | Fact::OutageBegan => self.touched = true,
+            Fact::ShiftBegan { .. } | Fact::CanaryStepBegan { .. } | Fact::OutageBegan if self.old != Old::None => {
+                self.old = Old::Touched;
+            }
             _ => {}
         }
     }
@@ -319,11 +378,18 @@ fn live_line(counts: &Counts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gapless_wire::rollout::Waiting;
+    use gapless_wire::rollout::{RolloutKind, Waiting};
     use serde_json::{Value, json};
 
     fn declared(rollout: Option<u32>) -> Declared {
-        Declared { service: "hello/web".into(), release: "web-r7".into(), rollout, changed: rollout.is_some(), waiting: None }
+        Declared {
+            service: "hello/web".into(),
+            release: "web-r7".into(),
+            rollout,
+            changed: rollout.is_some(),
+            waiting: None,
+            passed_over: None,
+        }
     }
 
     fn followed(mut seen: Seen, line: RolloutLine) -> Followed {
@@ -333,7 +399,7 @@ mod tests {
 
     fn shifted() -> Seen {
         let counts = Counts { requests: 4_312, ..Counts::default() };
-        Seen { started_ms: 1_000, shifted_ms: Some(1_940), counts: Some(counts), touched: true }
+        Seen { started_ms: 1_000, shifted_ms: Some(1_940), counts: Some(counts), old: Old::Touched, ..Seen::default() }
     }
 
     fn rejected() -> RolloutLine {
@@ -364,6 +430,15 @@ mod tests {
     }
 
     #[test]
+    fn who_stays_until_the_end_is_told_of_it_and_not_of_the_bake_window() {
+        let mut seen = Seen { until: Until::Over, ..shifted() };
+        let baking = RolloutLine::Baking { until_ms: 60_000, counts: Counts { requests: 5_000, ..Counts::default() } };
+        assert_eq!(seen.take(baking, &Progress { bar: None }), Ok(None));
+        let over = followed(seen, RolloutLine::End { outcome: Outcome::Live, reason: None, receipt: None });
+        assert_eq!(over.line(false).as_deref(), Some("live 0.9 s · 5,000 requests · 0 failed"));
+    }
+
+    #[test]
     fn a_rejection_ends_badly_and_says_why() {
         let rejected = followed(Seen::default(), rejected());
         assert_eq!(
@@ -375,6 +450,30 @@ mod tests {
         assert_eq!(rejected.result(), Ok(ExitCode::FAILURE));
         let touched = followed(shifted(), self::rejected());
         assert!(touched.line(false).unwrap_or_default().contains("\nwhat was live before is live · "), "old nodes had lost traffic");
+    }
+
+    #[test]
+    fn a_first_release_that_is_rejected_leaves_nothing_live() {
+        let mut seen = Seen::default();
+        let fact = Fact::RolloutStarted { kind: RolloutKind::Deploy, from: None, to: "web-r1".into() };
+        let begun = Step { at_ms: 1, rollout: Some(1), fact, text: String::new(), rule: String::new() };
+        seen.step(&begun);
+        seen.step(&Step { fact: Fact::ShiftBegan { generation: 1, way_back: false }, ..begun });
+        let line = followed(seen, rejected()).line(false).unwrap_or_default();
+        assert!(line.contains("\nnothing was live before, and nothing is · "), "{line}");
+    }
+
+    #[test]
+    fn a_declaration_that_was_rolled_back_says_what_stays_and_how_to_try_again() {
+        let pinned = Declared { release: "web-r1".into(), passed_over: Some("web-r2".into()), ..declared(None) };
+        let pinned = Followed::not_waited_for(pinned);
+        assert!(!pinned.is_open());
+        assert_eq!(
+            pinned.line(false).as_deref(),
+            Some(
+                "hello/web: nothing changed: rolled back by hand to web-r1, which stays until the declaration changes; `gapless retry` tries web-r2 again"
+            )
+        );
     }
 
     #[test]

@@ -108,6 +108,26 @@ pub fn day_and_time(at_ms: u64) -> String {
     format!("{} {}", ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][day], time_of_day(at_ms))
 }
 
+/// `2026-01-05 14:32` in the machine's own time zone.
+pub fn date_and_time(at_ms: u64) -> String {
+    let local = i64::try_from(at_ms).unwrap_or(0).saturating_add(offset_ms(at_ms));
+    let (year, month, day) = date(local.div_euclid(86_400_000));
+    format!("{year:04}-{month:02}-{day:02} {}", time_of_day(at_ms))
+}
+
+/// Year, month and day of a number of days after the Unix epoch, in the Gregorian calendar. The year is counted from March on, so that the leap day comes last.
+fn date(days: i64) -> (i64, i64, i64) {
+    // 400 years of the calendar have 146,097 days; the epoch is 719,468 days after 1 March of the year 0.
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year + i64::from(month <= 2), month, day)
+}
+
 /// `14:32:07.250` in the machine's own time zone.
 pub fn exact_time(at_ms: u64) -> String {
     clock(at_ms, true)
@@ -193,6 +213,14 @@ mod tests {
         assert_eq!([latency(950), latency(12_340)], ["0.9 ms", "12.3 ms"]);
         assert_eq!(day_and_time(1_767_600_000_000).split(' ').next(), Some("Mon"));
         assert_eq!([short("sha256:0123456789abcdef"), short("c0ffee")], ["0123456789ab", "c0ffee"]);
+    }
+
+    #[test]
+    fn days_have_their_dates() {
+        let dates = [-1, 0, 59, 11_016, 11_017, 20_458, 47_540, 47_541].map(date);
+        let known = [(1969, 12, 31), (1970, 1, 1), (1970, 3, 1), (2000, 2, 29), (2000, 3, 1), (2026, 1, 5), (2100, 2, 28), (2100, 3, 1)];
+        assert_eq!(dates, known);
+        assert!(date_and_time(1_767_614_400_000).starts_with("2026-01-0"), "{}", date_and_time(1_767_614_400_000));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::project::{Project, ServiceSettings};
 use crate::receipt::BuiltForThis;
 use crate::receipts::built_name;
 use crate::server::Server;
-use crate::story::release_name;
+use crate::story::{self, release_name};
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::plan::{Planned, plan as core_plan};
@@ -48,15 +48,44 @@ pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
     let (server, request): (_, DeployRequest) = call.read().await?;
     let mut plans = Vec::new();
     for wanted in wanted(&server, &request, Unbuilt::Suppose).await? {
-        let service = &wanted.declaration.service;
-        let state = server.parts.engine.state(service).map_or_else(ServiceState::default, |state| (*state).clone());
-        let planned = core_plan(&state, &wanted.declaration.to_core(), request.urgent, server.parts.clock.now());
-        let changed = makes_a_release(&planned) || matches!(planned.first(), Some(Planned::Hurried { .. }));
-        let build = wanted.unbuilt.then(|| format!("build {}: this commit has no artifact yet", wanted.artifact.name));
-        let lines = build.into_iter().chain(planned.iter().map(ToString::to_string)).collect();
-        plans.push(Plan { service: service.to_string(), changed, lines });
+        plans.push(plan_of(&server, &wanted, request.urgent));
     }
     json(&plans)
+}
+
+fn plan_of(server: &Server, wanted: &Wanted, urgent: bool) -> Plan {
+    let service = &wanted.declaration.service;
+    let planned = planned(server, &wanted.declaration, urgent);
+    let changed = makes_a_release(&planned) || matches!(planned.first(), Some(Planned::Hurried { .. }));
+    let refused = matches!(planned.first(), Some(Planned::Refused(_)));
+    let build = wanted.unbuilt.then(|| format!("build {}: this commit has no artifact yet", wanted.artifact.name));
+    let state = server.parts.engine.state(service).unwrap_or_default();
+    let in_words = |planned: &Planned| match planned {
+        Planned::Nothing { pinned: false, .. } => on_its_way(&state, &wanted.declaration).unwrap_or_else(|| planned.to_string()),
+        planned => planned.to_string(),
+    };
+    let lines = build.into_iter().chain(planned.iter().map(in_words)).collect();
+    Plan { service: service.to_string(), changed, refused, lines }
+}
+
+/// What declaring this would do. Of a service whose journal cannot be used nobody knows what is live, and the engine refuses.
+fn planned(server: &Server, declaration: &ServiceDeclaration, urgent: bool) -> Vec<Planned> {
+    let engine = &server.parts.engine;
+    if server.lost(&declaration.service.to_string()).is_some() {
+        return engine.plan(declaration);
+    }
+    core_plan(&engine.state(&declaration.service).unwrap_or_default(), &declaration.to_core(), urgent, server.parts.clock.now())
+}
+
+/// Why nothing would happen for a declaration that is not live yet.
+fn on_its_way(state: &ServiceState, declaration: &ServiceDeclaration) -> Option<String> {
+    let content = declaration.content();
+    let is_it = |release: ReleaseNumber| state.declaration(release).is_some_and(|known| known.content == content);
+    if let Some(queued) = state.queued.as_ref().filter(|queued| is_it(queued.release)) {
+        return Some(format!("nothing: {}", story::queued(&queued.release.to_string(), queued.not_before)));
+    }
+    let rollout = state.rollout.as_ref().filter(|rollout| is_it(rollout.to.release))?;
+    Some(format!("nothing: rollout {} to {} is in progress already", rollout.number, rollout.to.release))
 }
 
 pub(super) async fn deploy(call: Call) -> Result<Response<Answer>, Refused> {
@@ -85,9 +114,18 @@ async fn declare(server: Arc<Server>, request: DeployRequest) -> Result<Vec<wire
         if request.built_for_this && declared.changed {
             remember_build(&server, &service, &wanted.artifact, declared.release).await;
         }
-        answers.push(answer(&service, declared));
+        answers.push(pinned(&server, &service, answer(&service, declared)));
     }
     Ok(answers)
+}
+
+/// What a declaration does that was rolled back by hand: nothing, also while the rollback is on its way.
+fn pinned(server: &Server, service: &ServiceName, answer: wire::Declared) -> wire::Declared {
+    let state = server.parts.engine.state(service).filter(|state| state.pinned && !answer.changed);
+    match state.and_then(|state| state.declared) {
+        Some(release) => wire::Declared { rollout: None, passed_over: Some(release_name(service, release)), ..answer },
+        None => answer,
+    }
 }
 
 /// An artifact's record stays for ever; its image is freed when no kept release needs it.
@@ -109,8 +147,7 @@ fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<
     let mut moving: BTreeMap<&str, BTreeSet<ServiceName>> = BTreeMap::new();
     for Wanted { declaration, together, .. } in all {
         let Some(name) = together else { continue };
-        let state = server.parts.engine.state(&declaration.service).unwrap_or_default();
-        let planned = core_plan(&state, &declaration.to_core(), urgent, server.parts.clock.now());
+        let planned = planned(server, declaration, urgent);
         if let Some(Planned::Refused(refusal)) = planned.first() {
             let what = format!("{}: {} (it moves together with others, so none of them was declared)", declaration.service, refusal.reason);
             return Err(Refused::new(StatusCode::CONFLICT, what, refusal.hint.clone()));
@@ -168,6 +205,7 @@ pub(super) fn answer(service: &ServiceName, declared: engine::Declared) -> wire:
         rollout: rollout.map(|rollout| rollout.0),
         changed,
         waiting: waiting.map(wire_waiting),
+        passed_over: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::answer::{Answer, json};
 use super::{Call, to_its_end};
+use crate::journal::damage;
 use crate::problem::Refused;
 use crate::server::Server;
 use crate::story;
@@ -28,6 +29,7 @@ async fn examination(server: &Server, removed: Vec<String>) -> Result<Examinatio
     let mut restart = Vec::new();
     for diagnosis in server.parts.engine.doctor().await? {
         findings.extend(findings_of(server, &diagnosis));
+        findings.extend(behind(server, &diagnosis).await);
         restart.push(restart_of(&diagnosis));
     }
     findings.extend(server.parts.host.examine().await?);
@@ -39,6 +41,14 @@ fn findings_of(server: &Server, diagnosis: &Diagnosis) -> Vec<Finding> {
     let unseen = diagnosis.unseen.as_ref().map(|error| finding("world", diagnosis, error));
     let trouble = server.parts.engine.trouble(&diagnosis.service).map(|error| finding("service", diagnosis, &error));
     broken.into_iter().chain(unseen).chain(trouble).collect()
+}
+
+/// What is damaged behind the state that a restart would begin at.
+async fn behind(server: &Server, diagnosis: &Diagnosis) -> Option<Finding> {
+    let (journal, service) = (server.parts.journal.clone(), diagnosis.service.clone());
+    let looked = tokio::task::spawn_blocking(move || damage(&*journal, &service)).await;
+    let error = looked.unwrap_or_else(|error| Some(Error::new(format!("a call to the store did not end: {error}"))))?;
+    Some(finding("journal", diagnosis, &error))
 }
 
 fn finding(kind: &str, diagnosis: &Diagnosis, error: &Error) -> Finding {

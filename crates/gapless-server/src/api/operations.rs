@@ -143,6 +143,7 @@ async fn running(server: &Server, artifact: &str, version: ArtifactVersion) -> R
             rollout: Some(rollout.number.0),
             changed: true,
             waiting: None,
+            passed_over: None,
         });
         found.push(Eviction { service: service.to_string(), release: release_name(&service, live), to });
     }

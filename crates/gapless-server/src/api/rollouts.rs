@@ -10,7 +10,9 @@ use crate::server::Server;
 use crate::story::{self, release_name};
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutNumber};
-use gapless_core::service::ServiceState;
+use gapless_core::policy::Strategy;
+use gapless_core::release::ReleaseNumber;
+use gapless_core::service::{ServiceState, Stage};
 use gapless_core::time::Instant;
 use gapless_engine::Told;
 use gapless_engine::error::Error;
@@ -34,7 +36,7 @@ pub(super) async fn list(call: &Call, service: &str) -> Result<Response<Answer>,
     let server = &call.server;
     let service = server.service(service)?;
     let mut found = Vec::new();
-    for account in Account::told(&server.stories.of(&service).await?) {
+    for account in Account::told(&server.stories.of(&service).await?.facts) {
         found.push(summary(server, &service, &account).await?);
     }
     json(&found)
@@ -43,11 +45,17 @@ pub(super) async fn list(call: &Call, service: &str) -> Result<Response<Answer>,
 pub(super) async fn show(call: Call, service: &str, number: &str, noun: &str) -> Result<Response<Answer>, Refused> {
     let server = call.server;
     let service = server.service(service)?;
+    // Its beginning may lie where the journal cannot be read, and what is yet to come can be told all the same.
+    if let (Some(rollout), "events") = (in_progress(&server, &service, number), noun) {
+        return Ok(events(server, service, rollout));
+    }
     let account = account(&server, &service, number).await?;
     match noun {
         "events" => Ok(events(server, service, account.rollout)),
         "explain" => {
-            let steps = account.facts.iter().map(|(at, notice)| story::step(&service, *at, notice)).collect();
+            let state = server.parts.engine.state(&service).unwrap_or_default();
+            let strategy = strategy(&state, account.to);
+            let steps = account.facts.iter().map(|(at, notice)| story::step(&service, *at, notice, strategy)).collect();
             json(&Explanation { rollout: summary(&server, &service, &account).await?, steps })
         }
         "replay" => json(&replay(&server, &service, account.rollout).await?),
@@ -56,16 +64,26 @@ pub(super) async fn show(call: Call, service: &str, number: &str, noun: &str) ->
     }
 }
 
+/// The rollout of this number, if it is the one in progress.
+fn in_progress(server: &Server, service: &ServiceName, number: &str) -> Option<RolloutNumber> {
+    let rollout = server.parts.engine.state(service)?.rollout.as_ref()?.number;
+    (number == "latest" || number.parse() == Ok(rollout.0)).then_some(rollout)
+}
+
 async fn replay(server: &Server, service: &ServiceName, rollout: RolloutNumber) -> Result<Replay, Error> {
     let records = server.parts.engine.journal(service).await?;
     Ok(replays::replay(service, rollout, (Sequence(0), ServiceState::default()), &records))
 }
 
 async fn account(server: &Server, service: &ServiceName, number: &str) -> Result<Account, Refused> {
-    let accounts = Account::told(&server.stories.of(service).await?);
+    let story = server.stories.of(service).await?;
+    let accounts = Account::told(&story.facts);
     let count = accounts.len();
     let wanted = if number == "latest" { accounts.last().map(|account| account.rollout.0) } else { number.parse().ok() };
     accounts.into_iter().find(|account| Some(account.rollout.0) == wanted).ok_or_else(|| {
+        if let Some(damage) = story.damage {
+            return damage.context(format!("looking for rollout {number}")).into();
+        }
         let hint =
             if count == 0 { "there was none yet: `gapless deploy`".into() } else { format!("its rollouts are numbered 1 to {count}") };
         Refused::not_found(format!("{service} has no rollout {number}"), hint)
@@ -93,6 +111,11 @@ async fn summary(server: &Server, service: &ServiceName, account: &Account) -> R
     })
 }
 
+/// How a release takes the place of the one before it, if it is still kept.
+fn strategy(state: &ServiceState, release: ReleaseNumber) -> Option<&Strategy> {
+    state.declaration(release).map(|declaration| &declaration.policy.strategy)
+}
+
 /// The story of one rollout for one reader.
 struct Stream {
     server: Arc<Server>,
@@ -100,13 +123,19 @@ struct Stream {
     rollout: RolloutNumber,
     teller: Teller,
     started: Instant,
+    /// The release that should be live.
+    to: Option<ReleaseNumber>,
     /// How many notices of the service's story it has seen.
     seen: usize,
+    /// That the bake window began was told.
+    bakes: bool,
+    /// The end of the bake window that was told last: a pause makes it later.
+    baking: Option<Instant>,
 }
 
 fn events(server: Arc<Server>, service: ServiceName, rollout: RolloutNumber) -> Response<Answer> {
     let (teller, response) = lines();
-    let mut stream = Stream { server, service, rollout, teller, started: Instant(0), seen: 0 };
+    let mut stream = Stream { server, service, rollout, teller, started: Instant(0), to: None, seen: 0, bakes: false, baking: None };
     tokio::spawn(async move {
         if let Err(error) = stream.run().await {
             stream.teller.tell(&RolloutLine::Lost(problem(&error))).await;
@@ -146,16 +175,31 @@ impl Stream {
         }
     }
 
-    /// Tells what the story has beyond what was told. `true`: the stream is over.
+    /// Tells what the story has beyond what was told, and what is so at present. `true`: the stream is over.
     async fn catch_up(&mut self) -> Result<bool, Error> {
         let story = self.server.stories.of(&self.service).await?;
-        for (at, notice) in story.iter().skip(self.seen) {
+        for (at, notice) in story.facts.iter().skip(self.seen) {
             if self.tell(*at, notice).await? {
                 return Ok(true);
             }
         }
-        self.seen = self.seen.max(story.len());
-        Ok(false)
+        self.seen = self.seen.max(story.facts.len());
+        Ok(!self.tell_baking().await)
+    }
+
+    /// Tells until when the way back is one step, if it is one now: a bake window of the story may be over. While it is paused nobody knows. `false`: the reader is gone.
+    async fn tell_baking(&mut self) -> bool {
+        let state = self.server.parts.engine.state(&self.service);
+        let rollout = state.as_ref().and_then(|state| state.rollout.as_ref()).filter(|rollout| rollout.number == self.rollout);
+        let until = match rollout.map(|rollout| (&rollout.stage, rollout.paused)) {
+            Some((Stage::Bake { until }, None)) if self.bakes => *until,
+            _ => return true,
+        };
+        if self.baking.replace(until) == Some(until) {
+            return true;
+        }
+        let line = RolloutLine::Baking { until_ms: until.0, counts: self.counts().await };
+        self.teller.tell(&line).await
     }
 
     async fn news(&mut self, news: Result<Told, RecvError>) -> Result<bool, Error> {
@@ -170,21 +214,20 @@ impl Stream {
     /// Tells a notice, if it belongs to the rollout. `true`: the stream is over.
     async fn tell(&mut self, at: Instant, notice: &Notice) -> Result<bool, Error> {
         let of = notice.rollout();
-        if let Notice::RolloutStarted { rollout, .. } = notice
+        if let Notice::RolloutStarted { rollout, to, .. } = notice
             && *rollout == self.rollout
         {
-            self.started = at;
+            (self.started, self.to) = (at, Some(*to));
         }
         let mine = of == Some(self.rollout) || (of.is_none() && self.started > Instant(0));
         if !mine {
             return Ok(false);
         }
-        let mut reads = self.teller.tell(&RolloutLine::Step(story::step(&self.service, at, notice))).await;
+        let state = self.server.parts.engine.state(&self.service).unwrap_or_default();
+        let strategy = self.to.and_then(|to| strategy(&state, to));
+        let reads = self.teller.tell(&RolloutLine::Step(story::step(&self.service, at, notice, strategy))).await;
         match notice {
-            Notice::BakeBegan { until, .. } => {
-                let line = RolloutLine::Baking { until_ms: until.0, counts: self.counts().await };
-                reads = self.teller.tell(&line).await;
-            }
+            Notice::BakeBegan { .. } => self.bakes = true,
             Notice::RolloutEnded { outcome, .. } => {
                 self.end(outcome).await?;
                 return Ok(true);

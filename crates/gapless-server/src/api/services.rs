@@ -6,6 +6,7 @@ use crate::problem::{Refused, problem};
 use crate::receipt::Account;
 use crate::receipts::ran;
 use crate::server::Server;
+use crate::stories::Story;
 use crate::story::{self, release_name};
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
@@ -26,7 +27,8 @@ use std::collections::BTreeMap;
 pub(super) async fn list(call: &Call) -> Result<Response<Answer>, Refused> {
     let mut found = Vec::new();
     for service in call.server.parts.engine.services() {
-        found.push(status(&call.server, &service).await?);
+        // What cannot be told of one service holds up no other.
+        found.push(status(&call.server, &service).await.unwrap_or_else(|error| lost(&service, &error)));
     }
     found.extend(call.server.parts.engine.lost_services().iter().map(|(service, error)| lost(service, error)));
     json(&found)
@@ -76,7 +78,7 @@ pub(super) async fn releases(call: &Call, service: &str) -> Result<Response<Answ
     let server = &call.server;
     let service = server.service(service)?;
     let Some(state) = server.parts.engine.state(&service) else { return json(&Vec::<Release>::new()) };
-    let accounts = Account::told(&server.stories.of(&service).await?);
+    let accounts = Account::told(&server.stories.of(&service).await?.facts);
     let mut found = Vec::new();
     for number in state.releases.keys() {
         found.push(release(server, &service, &state, *number, &accounts).await?);
@@ -119,9 +121,13 @@ async fn release(
 pub(crate) async fn status(server: &Server, service: &ServiceName) -> Result<ServiceStatus, Error> {
     let engine = &server.parts.engine;
     let state = engine.state(service).map(|state| (*state).clone()).unwrap_or_default();
-    let seen = server.parts.platform.peek(service).await?;
-    let story = server.stories.of(service).await?;
+    let (seen, unseen) = match server.parts.platform.peek(service).await {
+        Ok(seen) => (seen, None),
+        Err(error) => (Observation::default(), Some(error)),
+    };
+    let Story { facts: story, damage } = server.stories.of(service).await?;
     let accounts = Account::told(&story);
+    let failing = || failing(&state, &story).or_else(|| unseen.or(damage).map(|error| problem(&error)));
     let live = match state.live {
         Some(group) => Some(release(server, service, &state, group.release, &accounts).await?),
         None => None,
@@ -147,7 +153,7 @@ pub(crate) async fn status(server: &Server, service: &ServiceName) -> Result<Ser
         queued: state.queued.as_ref().map(|queued| waiting(service, &state, queued)),
         crash_loop: state.healing.stopped,
         revoked: state.live_release().is_some_and(|live| state.is_revoked(live)),
-        trouble: engine.trouble(service).map(|error| problem(&error)).or_else(|| failing(&state, &story)),
+        trouble: engine.trouble(service).map(|error| problem(&error)).or_else(failing),
     })
 }
 

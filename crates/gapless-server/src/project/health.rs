@@ -2,7 +2,7 @@
 
 use super::reader::{Complaint, Section, text, whole};
 use super::task::command;
-use super::units::time;
+use super::units::{show_time, time};
 use gapless_engine::declaration::{CheckKind, HealthCheck};
 use hcl_edit::expr::Expression;
 use std::time::Duration;
@@ -20,11 +20,44 @@ pub(super) struct Health {
     pub failures: u32,
 }
 
+/// The part of the interval after which the proxy checks a node again that has passed and still needs passes: see `docs/decisions/0010-a-node-on-trial-is-checked-sooner.md`.
+const TRIAL_PART: u32 = 10;
+
+/// The shortest time between two such checks.
+const TRIAL_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
 impl Health {
     /// The least time that a node needs to pass, from its first answer on.
     pub fn least(&self) -> Duration {
-        let up = if let CheckKind::StayUp { span } = &self.check.kind { *span } else { Duration::ZERO };
-        up.saturating_add(self.check.interval.saturating_mul(self.passes))
+        let Health { check, passes, .. } = self;
+        match &check.kind {
+            CheckKind::Http { .. } => self.trial_interval().saturating_mul(passes.saturating_sub(1)),
+            CheckKind::Command { .. } => check.interval.saturating_mul(*passes),
+            CheckKind::StayUp { span } => span.saturating_add(check.interval.saturating_mul(*passes)),
+        }
+    }
+
+    /// How that time is made up, in words.
+    pub fn least_in_words(&self) -> String {
+        let Health { check, passes, .. } = self;
+        let interval = show_time(check.interval);
+        let least = show_time(self.least());
+        match &check.kind {
+            CheckKind::Http { .. } => {
+                let more = passes.saturating_sub(1);
+                format!(
+                    "{more} passes after the first × {} (from check to check of a node on trial) = {least}",
+                    show_time(self.trial_interval())
+                )
+            }
+            CheckKind::Command { .. } => format!("{passes} passes × {interval} = {least}"),
+            CheckKind::StayUp { span } => format!("{} to stay up + {passes} passes × {interval} = {least}", show_time(*span)),
+        }
+    }
+
+    /// From one check to the next of a node with a port that has passed and still needs passes.
+    fn trial_interval(&self) -> Duration {
+        (self.check.interval / TRIAL_PART).max(TRIAL_INTERVAL_MIN).min(self.check.interval)
     }
 }
 

@@ -19,6 +19,12 @@ impl Complaint {
         Self { what: what.into(), hint: hint.into() }
     }
 
+    /// The same, with the reason for the bounds.
+    pub(super) fn because(mut self, reason: &str) -> Self {
+        self.hint = format!("{}: {reason}", self.hint);
+        self
+    }
+
     /// The same, where something else may stand, too.
     pub(super) fn or(mut self, other: &str) -> Self {
         self.hint = format!("{}; or {other}", self.hint);

@@ -7,7 +7,7 @@ use super::units::{hundredths, percent, show_time, time};
 use super::window;
 use gapless_core::analysis::AnalysisPolicy;
 use gapless_core::policy::{CanaryPause, CanaryStep, KEEP_DEFAULT, Policy, Strategy, Supersede};
-use gapless_engine::declaration::CheckKind;
+use gapless_engine::declaration::Tasks;
 use hcl_edit::expr::Expression;
 use std::time::Duration;
 
@@ -38,6 +38,40 @@ const STRATEGIES: &[(&str, Kind)] =
     &[("blue-green", Kind::BlueGreen), ("rolling", Kind::Rolling), ("canary", Kind::Canary), ("recreate", Kind::Recreate)];
 
 const SUPERSEDE: &[(&str, Supersede)] = &[("queue", Supersede::Queue), ("replace", Supersede::Replace)];
+
+/// Whether the service is written to be recreated. What is wrong with its strategy is told where it is read.
+pub(super) fn is_recreated(service: &Section<'_>) -> bool {
+    let rollouts = service.blocks("rollout");
+    let strategy = rollouts.first().and_then(|rollout| rollout.body.get_attribute("strategy"));
+    strategy.and_then(|strategy| strategy.value.as_str()) == Some("recreate")
+}
+
+/// What the other parts of a service ask for and its strategy cannot give.
+pub(super) fn check_strategy(service: &Section<'_>, strategy: &Strategy, nodes: u32, tasks: &Tasks) {
+    if *strategy == Strategy::Recreate && nodes > 1 {
+        let what = format!("`nodes` is {nodes}, but with `recreate` only one may use the state");
+        service.fault_at("nodes", what, "declare 1 node, or choose `rolling`");
+    }
+    let keeps_nothing = match strategy {
+        Strategy::Rolling { .. } => Some("a rolling rollout destroys old nodes as it goes"),
+        Strategy::Recreate => Some("`recreate` destroys the old node first"),
+        Strategy::BlueGreen | Strategy::Canary { .. } => None,
+    };
+    if let (Some(why), true) = (keeps_nothing, tasks.after_shift.is_some()) {
+        let what = format!("`after_shift` sends the traffic back when it fails, but {why}: there is nothing to go back to");
+        service.fault_inside("hooks", "after_shift", what, "use `before_shift`, or choose `blue-green` or `canary`");
+    }
+    let in_parts = match strategy {
+        Strategy::Rolling { .. } => Some("a rolling rollout"),
+        Strategy::Canary { .. } => Some("a canary"),
+        Strategy::BlueGreen | Strategy::Recreate => None,
+    };
+    if let (Some(who), true) = (in_parts, service.has("together")) {
+        let what =
+            format!("what moves `together` shifts at one moment, but {who} shifts in parts, which could not go back with the others");
+        service.fault_at("together", what, "leave it out, or choose `blue-green` or `recreate`");
+    }
+}
 
 /// `serves`: the service has a port.
 pub(super) fn read(service: &Section<'_>, nodes: u32, health: &Health, serves: bool) -> Policy {
@@ -140,8 +174,17 @@ fn pause(value: &Expression) -> Result<CanaryPause, Complaint> {
 fn analysis(section: &Section<'_>) -> AnalysisPolicy {
     AnalysisPolicy {
         minimum_requests: number(section.or("minimum_requests", 500, whole(1, REQUESTS_LIMIT))),
-        error_margin: section.or("error_margin", 50, hundredths(0, 10_000)),
-        latency_margin: section.or("latency_margin", 20, percent(0, 1_000)),
+        error_margin: section.or("error_margin", 50, margin(hundredths(1, 10_000))),
+        latency_margin: section.or("latency_margin", 20, margin(percent(1, 1_000))),
+    }
+}
+
+/// A margin of nothing could never be shown to hold: its canary would never end.
+fn margin(read: impl Fn(&Expression) -> Result<u32, Complaint>) -> impl Fn(&Expression) -> Result<u32, Complaint> {
+    move |value| {
+        let is_nothing = value.as_str().is_some_and(|shown| shown.trim_matches(['0', '.', '%']).is_empty());
+        let reason = "that two equal releases differ by nothing, no number of requests shows";
+        read(value).map_err(|complaint| if is_nothing { complaint.because(reason) } else { complaint })
     }
 }
 
@@ -200,16 +243,10 @@ fn check_progress(service: &Section<'_>, progress: Duration, health: &Health) {
     if progress > least {
         return;
     }
-    let up = match &health.check.kind {
-        CheckKind::StayUp { span } => format!("{} to stay up + ", show_time(*span)),
-        CheckKind::Http { .. } | CheckKind::Command { .. } => String::new(),
-    };
     let what = format!(
-        "the new nodes may take {}, but no node can pass its gate so soon: {up}{} passes × {} = {}, and it has to start before",
+        "the new nodes may take {}, but no node can pass its gate so soon: {}, and it has to start before",
         show_time(progress),
-        health.passes,
-        show_time(health.check.interval),
-        show_time(least),
+        health.least_in_words(),
     );
     service.fault_inside(
         "rollout",

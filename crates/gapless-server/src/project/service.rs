@@ -80,7 +80,8 @@ struct Resources {
 }
 
 pub(super) fn read(section: &Section<'_>) -> ServiceSettings {
-    let nodes = number(section.or("nodes", 2, whole(1, NODES_LIMIT)));
+    let usual = if rollout::is_recreated(section) { 1 } else { 2 };
+    let nodes = number(section.or("nodes", usual, whole(1, NODES_LIMIT)));
     let image = section.required("image", "add `image = \"NAME\"`, the name of an image of this file", text);
     let port = section.optional("port", whole(1, 65_535)).and_then(|port| u16::try_from(port).ok());
     let serves = section.has("port");
@@ -90,6 +91,7 @@ pub(super) fn read(section: &Section<'_>) -> ServiceSettings {
     let together = section.optional("together", together);
     let health = health::read(section, serves);
     let policy = rollout::read(section, nodes, &health, serves);
+    rollout::check_strategy(section, &policy.strategy, nodes, &tasks);
     ServiceSettings { image, host, nodes, node, health: health.check, policy, tasks, together }
 }
 

@@ -126,7 +126,6 @@ service "web" {
   release_command = ["/bin/migrate", "--up"]
   hooks {
     before_shift = ["/bin/smoke-test"]
-    after_shift  = "http://127.0.0.1:9000/shifted"
   }
   rollout {
     strategy            = "rolling"
@@ -146,7 +145,9 @@ service "api" {
   host     = "api.test"
   port     = 8081
   command  = ["/bin/api"]
-  together = "orders"
+  hooks {
+    after_shift = "http://127.0.0.1:9000/shifted"
+  }
   rollout {
     strategy = "canary"
     step {
@@ -165,9 +166,14 @@ service "api" {
   }
 }
 
+service "mail" {
+  image    = "app"
+  command  = ["/bin/mail"]
+  together = "orders"
+}
+
 service "worker" {
   image    = "app"
-  nodes    = 1
   command  = ["/bin/work"]
   together = "orders"
   health {
@@ -204,7 +210,7 @@ const MORE_BAD: &[(&str, &str)] = &[
     ("\"http://127.0.0.1:9000/shifted\"", "\"https://hooks.test/shifted\""),
     ("\"http://127.0.0.1:9000/shifted\"", "\"/bin/notify\""),
     ("\"http://127.0.0.1:9000/shifted\"", "true"),
-    ("after_shift  =", "on_shift     ="),
+    ("after_shift =", "on_shift    ="),
     ("percent = 5\n", "percent = 25\n"),
     ("percent = 5\n", "percent = 30\n"),
     ("percent = 5\n", "percent = 0\n"),
@@ -221,6 +227,8 @@ const MORE_BAD: &[(&str, &str)] = &[
     ("minimum_requests = 400", "minimum_requests = 0"),
     ("\"0.25%\"", "\"0.255%\""),
     ("\"0.25%\"", "0.25"),
+    ("\"0.25%\"", "\"0%\""),
+    ("\"15%\"", "\"0%\""),
     ("\"15%\"", "\"15.5%\""),
     ("\"15%\"", "\"1001%\""),
     ("  port     = 8081\n", ""),
@@ -229,14 +237,19 @@ const MORE_BAD: &[(&str, &str)] = &[
     ("stay_up = \"20s\"", "stay_up = \"20s\"\n    command = [\"/bin/check\"]"),
     ("stay_up = \"20s\"", "command = \"check\""),
     ("stay_up = \"20s\"", "stay_up = \"20s\"\n    passes = 75\n    interval = \"1s\""),
+    ("  command  = [\"/bin/work\"]\n", "  command  = [\"/bin/work\"]\n  nodes    = 2\n"),
+    ("before_shift = [\"/bin/smoke-test\"]", "after_shift = [\"/bin/smoke-test\"]"),
+    ("    stay_up = \"20s\"\n  }\n", "    stay_up = \"20s\"\n  }\n  hooks {\n    after_shift = [\"/bin/smoke-test\"]\n  }\n"),
+    ("  command  = [\"/bin/mail\"]\n", "  command  = [\"/bin/mail\"]\n  rollout {\n    strategy = \"rolling\"\n  }\n"),
+    ("  command  = [\"/bin/api\"]\n", "  command  = [\"/bin/api\"]\n  together = \"orders\"\n"),
     ("progress = \"90s\"", "progress = \"22s\""),
     ("progress = \"90s\"", "floor    = 1"),
     ("progress = \"90s\"", "bake     = \"5m\""),
     ("strategy = \"recreate\"\n    progress = \"90s\"", "bake     = \"5m\""),
-    ("together = \"orders\"\n  rollout", "together = \"order\"\n  rollout"),
-    ("together = \"orders\"\n  rollout", "together = \"Orders!\"\n  rollout"),
+    ("together = \"orders\"\n  health", "together = \"order\"\n  health"),
+    ("together = \"orders\"\n  health", "together = \"Orders!\"\n  health"),
     ("  stop_signal     = \"WINCH\"\n", "  health {\n    stay_up = \"10s\"\n    command = [\"/bin/check\"]\n  }\n"),
-    ("  stop_signal     = \"WINCH\"\n", "  health {\n    interval = \"30s\"\n  }\n"),
+    ("  stop_signal     = \"WINCH\"\n", "  health {\n    interval = \"5m\"\n    passes = 3\n  }\n"),
 ];
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/project/faults.golden.txt");
@@ -284,7 +297,7 @@ fn what_is_left_out_has_its_default() {
 #[test]
 fn every_strategy_is_read_whole() {
     let project = Project::parse("gapless.hcl", MORE).expect("good");
-    let [web, api, worker] = ["web", "api", "worker"].map(|name| &project.services[name]);
+    let [web, api, mail, worker] = ["web", "api", "mail", "worker"].map(|name| &project.services[name]);
     assert_eq!(web.policy.strategy, Strategy::Rolling { surge: 0 });
     assert_eq!((web.policy.floor, web.policy.bake, web.policy.task_deadline), (3, Duration::ZERO, Duration::from_secs(300)));
     assert_eq!((web.policy.supersede, web.policy.breaks_the_way_back, web.policy.keep), (Supersede::Replace, true, 3));
@@ -292,7 +305,7 @@ fn every_strategy_is_read_whole() {
     assert_eq!(web.node.stop_signal, StopSignal::Winch);
     assert_eq!(web.tasks.release_command.as_deref(), Some(&["/bin/migrate".to_string(), "--up".to_string()][..]));
     assert_eq!(web.tasks.before_shift, Some(Hook::Command(vec!["/bin/smoke-test".into()])));
-    assert_eq!(web.tasks.after_shift, Some(Hook::Http { url: "http://127.0.0.1:9000/shifted".into() }));
+    assert_eq!(api.tasks.after_shift, Some(Hook::Http { url: "http://127.0.0.1:9000/shifted".into() }));
     let steps = vec![
         CanaryStep { percent: 5, pause: CanaryPause::For(Duration::from_secs(120)) },
         CanaryStep { percent: 25, pause: CanaryPause::Person },
@@ -301,32 +314,48 @@ fn every_strategy_is_read_whole() {
     assert_eq!(api.policy.strategy, Strategy::Canary { steps, analysis });
     assert_eq!((api.policy.floor, api.policy.bake, api.policy.keep), (2, Duration::from_secs(300), KEEP_DEFAULT));
     assert_eq!((worker.node.port, worker.host.as_str(), &worker.policy.strategy), (None, "", &Strategy::Recreate));
-    assert_eq!((worker.policy.floor, worker.policy.bake), (0, Duration::ZERO));
+    assert_eq!((worker.nodes, worker.policy.floor, worker.policy.bake), (1, 0, Duration::ZERO));
     assert_eq!(worker.health.kind, CheckKind::StayUp { span: Duration::from_secs(20) });
-    assert_eq!((api.together.as_deref(), worker.together.as_deref(), &web.together), (Some("orders"), Some("orders"), &None));
+    assert_eq!((mail.together.as_deref(), worker.together.as_deref(), &web.together), (Some("orders"), Some("orders"), &None));
 }
 
 #[test]
 fn the_defaults_of_a_strategy_are_its_own() {
     let policy = |rollout: &str, port: &str| {
         let text = format!(
-            "project \"p\" {{}}\nimage \"i\" {{}}\nservice \"s\" {{\n  image = \"i\"\n  nodes = 3\n{port}  command = [\"/bin/serve\"]\n{rollout}}}\n"
+            "project \"p\" {{}}\nimage \"i\" {{}}\nservice \"s\" {{\n  image = \"i\"\n{port}  command = [\"/bin/serve\"]\n{rollout}}}\n"
         );
         Project::parse("gapless.hcl", &text).expect(rollout).services["s"].policy.clone()
     };
-    let of = |strategy: &str| policy(&format!("  rollout {{\n    {strategy}\n  }}\n"), "  port = 80\n");
+    let of = |strategy: &str| policy(&format!("  rollout {{\n    {strategy}\n  }}\n"), "  port = 80\n  nodes = 3\n");
     let rolling = of("strategy = \"rolling\"");
     assert_eq!((rolling.strategy, rolling.floor, rolling.bake), (Strategy::Rolling { surge: 1 }, 3, Duration::ZERO));
     assert_eq!(of("strategy = \"rolling\"\n    surge = 0").floor, 2);
-    assert_eq!(of("strategy = \"recreate\"").floor, 0);
+    assert_eq!(policy("  rollout {\n    strategy = \"recreate\"\n  }\n", "").floor, 0);
     let plain = of("strategy = \"blue-green\"");
     assert_eq!((plain.floor, plain.bake), (3, Duration::from_secs(300)));
-    assert_eq!(plain, policy("", "  port = 80\n"), "an empty block says nothing");
+    assert_eq!(plain, policy("", "  port = 80\n  nodes = 3\n"), "an empty block says nothing");
     let worker = Project::parse(
         "gapless.hcl",
         "project \"p\" {}\nimage \"i\" {}\nservice \"s\" {\n  image = \"i\"\n  command = [\"/bin/work\"]\n}\n",
     );
     assert_eq!(worker.expect("good").services["s"].health.kind, CheckKind::StayUp { span: Duration::from_secs(10) });
+}
+
+#[test]
+fn a_node_with_a_port_passes_its_gate_in_tenths_of_the_interval() {
+    let parsed = |interval: &str, passes: u32, progress: &str| {
+        let health = format!("health {{\n    interval = \"{interval}\"\n    passes = {passes}\n  }}");
+        let service = format!(
+            "image = \"i\"\n  port = 80\n  command = [\"/bin/serve\"]\n  {health}\n  rollout {{\n    progress = \"{progress}\"\n  }}"
+        );
+        Project::parse("gapless.hcl", &format!("project \"p\" {{}}\nimage \"i\" {{}}\nservice \"s\" {{\n  {service}\n}}\n"))
+    };
+    assert!(parsed("30s", 2, "60s").is_ok(), "the second pass comes after 3 s");
+    assert!(parsed("10s", 11, "11s").is_ok());
+    let faults = parsed("10s", 11, "10s").expect_err("ten more passes take 10 s").to_string();
+    assert!(faults.contains("10 passes after the first × 1s (from check to check of a node on trial) = 10s"), "{faults}");
+    assert!(parsed("50ms", 51, "1s").is_err(), "never sooner than after 20 ms");
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub(super) fn read(value: &Expression) -> Result<Vec<WeeklyWindow>, Complaint> {
     if leaves_time(&windows) {
         return Ok(windows);
     }
-    Err(Complaint::new("leaves no minute of the week in which a deployment may begin", "leave some time free, or deploy with `--urgent`"))
+    Err(Complaint::new("leaves no minute of the week in which a deployment may begin", "leave some time free"))
 }
 
 fn window(value: &Expression) -> Result<WeeklyWindow, Complaint> {

@@ -221,7 +221,7 @@ pub fn receipt(made: Made<'_>) -> Option<Receipt> {
         to,
         started_ms: account.started.0,
         ended_ms: ended.0,
-        steps: account.facts.iter().map(|(at, notice)| story::step(service, *at, notice)).collect(),
+        steps: account.facts.iter().map(|(at, notice)| story::step(service, *at, notice, None)).collect(),
         measured,
         switch_ms: shifted.map(|at| at.saturating_sub(ready)),
         gone_ms: gone,

@@ -22,7 +22,7 @@ pub fn effect(service: &ServiceName, effect: &Effect) -> String {
             format!("RunTask: {} for {group} has ended well, at most {}", task_words(*task), time::span(*deadline))
         }
         Effect::Analyse { old, new, .. } => format!("Analyse: the answers of {new} are compared with those of {old}"),
-        Effect::Notify(notice) => format!("tell: {}", super::text::text(service, notice)),
+        Effect::Notify(notice) => format!("tell: {}", super::text::text(service, notice, None)),
     }
 }
 

@@ -8,6 +8,7 @@ use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, InstanceId, NodeId};
 use gapless_core::notice::{Notice, Outcome, Rejection, RolloutKind, RolloutNumber};
 use gapless_core::observation::{Condition, Evidence, Health, NodeSeen, Observation};
+use gapless_core::policy::{CanaryPause, CanaryStep, Strategy};
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_core::route::{Generation, Route, Weight};
 use gapless_core::service::{Queued, Rollout, ServiceState, Stage, Together};
@@ -213,7 +214,7 @@ fn every_fact_effect_event_and_stage_reads_as_reviewed() {
     let mut told = String::new();
     let service = web();
     for notice in of_rollouts().iter().chain(&of_services()) {
-        let step = step(&service, MONDAY, notice);
+        let step = step(&service, MONDAY, notice, None);
         let _ = writeln!(told, "{}\n  why: {}", step.text, step.rule);
     }
     told += "\n";
@@ -239,10 +240,26 @@ fn every_fact_effect_event_and_stage_reads_as_reviewed() {
 }
 
 #[test]
+fn a_step_that_waits_for_a_person_says_so() {
+    let step_of = |percent, pause| CanaryStep { percent, pause };
+    let steps = vec![step_of(5, CanaryPause::For(Duration::from_secs(60))), step_of(25, CanaryPause::Person)];
+    let canary = Strategy::Canary { steps, analysis: None };
+    let text = |number, percent| {
+        let began = Notice::CanaryStepBegan { rollout: ROLLOUT, step: number, percent, generation: GENERATION };
+        step(&web(), MONDAY, &began, Some(&canary)).text
+    };
+    assert_eq!(text(1, 5), "step 1 of the canary: the new nodes get 5 % of the traffic with route g12");
+    assert_eq!(
+        text(2, 25),
+        "step 2 of the canary: the new nodes get 25 % of the traffic with route g12, until somebody runs `gapless promote`"
+    );
+}
+
+#[test]
 fn every_fact_has_a_rule_and_its_own_word_for_machines() {
     let mut words = BTreeSet::new();
     for notice in of_rollouts().iter().chain(&of_services()) {
-        let step = step(&web(), MONDAY, notice);
+        let step = step(&web(), MONDAY, notice, None);
         assert!(!step.text.is_empty() && !step.rule.is_empty(), "{step:?}");
         for code in ["{", "}", "Some(", "None"] {
             assert!(!step.text.contains(code), "this is for people: {}", step.text);

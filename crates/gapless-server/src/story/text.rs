@@ -5,13 +5,14 @@ use gapless_core::analysis::{Judgement, Verdict};
 use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutKind};
+use gapless_core::policy::{CanaryPause, Strategy};
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_core::route::Generation;
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-pub(super) fn text(service: &ServiceName, notice: &Notice) -> String {
+pub(super) fn text(service: &ServiceName, notice: &Notice, strategy: Option<&Strategy>) -> String {
     let name = |release: &ReleaseNumber| release_name(service, *release);
     match notice {
         Notice::RolloutStarted { kind, from, to, .. } => started(*kind, from.as_ref().map(name), &name(to)),
@@ -32,7 +33,8 @@ pub(super) fn text(service: &ServiceName, notice: &Notice) -> String {
         Notice::TaskBegan { task, .. } => begun(*task).into(),
         Notice::TaskEnded { task, .. } => format!("{} ended well", task_words(*task)),
         Notice::CanaryStepBegan { step, percent, generation, .. } => {
-            format!("step {step} of the canary: the new nodes get {percent} % of the traffic with route {generation}")
+            let until = if waits_for_a_person(strategy, *step) { ", until somebody runs `gapless promote`" } else { "" };
+            format!("step {step} of the canary: the new nodes get {percent} % of the traffic with route {generation}{until}")
         }
         Notice::Analysed { judgement, .. } => analysed(judgement),
         Notice::Promoted { .. } => "somebody promoted the canary's step".into(),
@@ -77,6 +79,13 @@ fn started(kind: RolloutKind, from: Option<String>, to: &str) -> String {
     }
 }
 
+/// Whether this step of a canary, from 1, ends with a person's word.
+fn waits_for_a_person(strategy: Option<&Strategy>, step: u32) -> bool {
+    let Some(Strategy::Canary { steps, .. }) = strategy else { return false };
+    let place = usize::try_from(step).ok().and_then(|step| step.checked_sub(1));
+    place.and_then(|place| steps.get(place)).is_some_and(|step| step.pause == CanaryPause::Person)
+}
+
 fn shift(generation: Generation, way_back: bool) -> String {
     let back = if way_back { "the way back is there: the old nodes are healthy" } else { "there is no way back: no healthy old nodes" };
     format!("the traffic goes over with route {generation}; {back}")
@@ -85,7 +94,7 @@ fn shift(generation: Generation, way_back: bool) -> String {
 fn ended(outcome: &Outcome, settled: bool) -> &'static str {
     match (outcome, settled) {
         (Outcome::Live, true) => "the wanted release is live, and nothing else is left",
-        (Outcome::Rejected(_), true) => "rejected: what was live before is live, the new nodes are gone",
+        (Outcome::Rejected(_), true) => "rejected: the new nodes are gone, and all is as it was before the rollout",
         (Outcome::Live, false) => {
             "the wanted release went live; it gave way to the next rollout, and the nodes that are not wanted are still draining"
         }
@@ -127,7 +136,8 @@ pub fn analysed(judgement: &Judgement) -> String {
     format!("the new nodes' answers compared with the old ones' of the same time: {verdict} ({})", judgement.evidence)
 }
 
-fn queued(release: &str, frozen_until: Option<Instant>) -> String {
+/// What a release waits for, in words.
+pub fn queued(release: &str, frozen_until: Option<Instant>) -> String {
     match frozen_until {
         Some(until) => format!("{release} waits for the end of the freeze window, {}", time::of_week(until)),
         None => format!("{release} waits for the end of the rollout in progress"),

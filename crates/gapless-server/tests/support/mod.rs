@@ -167,6 +167,7 @@ impl Scene {
         };
         let parts = Parts {
             engine: Engine::start(engine).await.expect("engine"),
+            journal: self.store.clone(),
             records: self.store.clone(),
             platform,
             clock: clock.clone(),

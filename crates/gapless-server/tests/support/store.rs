@@ -4,6 +4,8 @@ use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::RolloutNumber;
 use gapless_core::release::ArtifactVersion;
+use gapless_core::service::ServiceState;
+use gapless_core::time::Instant;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::store::{Artifact, Journal, JournalRecord, NewArtifact, Records, Revocation, Sequence};
@@ -19,8 +21,24 @@ pub struct TestStore {
     pub refuse_receipts: AtomicBool,
     /// The journal of this service is damaged.
     pub damaged: Mutex<Option<ServiceName>>,
+    /// This record of this service's journal is damaged.
+    pub damaged_record: Mutex<Option<(ServiceName, Sequence)>>,
     /// How often a journal was read.
     pub journal_reads: AtomicU32,
+}
+
+impl TestStore {
+    /// Everything after this record can be read.
+    fn sound_after(&self, service: &ServiceName, after: Sequence) -> Result<(), Error> {
+        let damaged = |number: u64| Err(Error::new(format!("record {number} is damaged")).kind(ErrorKind::Corrupt));
+        if self.damaged.lock().expect("whole").as_ref() == Some(service) {
+            return damaged(3);
+        }
+        match &*self.damaged_record.lock().expect("whole") {
+            Some((of, record)) if of == service && *record > after => damaged(record.0),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Journal for TestStore {
@@ -30,10 +48,21 @@ impl Journal for TestStore {
 
     fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
         self.journal_reads.fetch_add(1, Ordering::SeqCst);
-        if self.damaged.lock().expect("whole").as_ref() == Some(service) {
-            return Err(Error::new("record 3 is damaged").kind(ErrorKind::Corrupt));
-        }
+        self.sound_after(service, Sequence(0))?;
         self.kept.read(service)
+    }
+
+    fn read_after(&self, service: &ServiceName, after: Sequence) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
+        self.sound_after(service, after)?;
+        self.kept.read_after(service, after)
+    }
+
+    fn keep(&self, service: &ServiceName, sequence: Sequence, at: Instant, state: &ServiceState) -> Result<(), Error> {
+        self.kept.keep(service, sequence, at, state)
+    }
+
+    fn kept(&self, service: &ServiceName) -> Result<Option<(Sequence, Instant, ServiceState)>, Error> {
+        self.kept.kept(service)
     }
 
     fn services(&self) -> Result<Vec<ServiceName>, Error> {

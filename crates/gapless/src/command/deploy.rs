@@ -153,13 +153,32 @@ async fn plan(client: &UnixClient, request: &DeployRequest, json: bool) -> Resul
     let plans: Vec<Plan> = client.send(Method::POST, path::PLAN, request).await?;
     if json {
         show::json(&plans)?;
-        return Ok(ExitCode::SUCCESS);
+    } else {
+        plans.iter().for_each(|plan| print!("{}", words(plan)));
     }
-    for plan in plans {
-        println!("{}{}", plan.service, if plan.changed { "" } else { " (unchanged)" });
-        for line in plan.lines {
-            println!("  {line}");
-        }
+    Ok(if plans.iter().any(|plan| plan.refused) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A plan for people.
+fn words(plan: &Plan) -> String {
+    let short = match plan {
+        Plan { refused: true, .. } => " (refused)",
+        Plan { changed: false, .. } => " (unchanged)",
+        Plan { .. } => "",
+    };
+    let lines: String = plan.lines.iter().map(|line| format!("  {line}\n")).collect();
+    format!("{}{short}\n{lines}", plan.service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_says_first_whether_anything_would_come_of_it() {
+        let plan = |changed, refused| Plan { service: "hello/web".into(), changed, refused, lines: vec!["the line".into()] };
+        assert_eq!(words(&plan(true, false)), "hello/web\n  the line\n");
+        assert_eq!(words(&plan(false, false)), "hello/web (unchanged)\n  the line\n");
+        assert_eq!(words(&plan(false, true)), "hello/web (refused)\n  the line\n");
     }
-    Ok(ExitCode::SUCCESS)
 }

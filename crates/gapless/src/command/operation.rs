@@ -28,7 +28,7 @@ pub struct Arguments {
 
 #[derive(Clone, Debug, Args)]
 pub struct ScaleArguments {
-    /// How many nodes
+    /// How many nodes: at least the service's `floor`, which is the declared number of nodes unless gapless.hcl names a lower one
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     nodes: u32,
     #[command(flatten)]
@@ -70,7 +70,7 @@ fn line(operation: Operation, declared: &Declared) -> String {
     match operation {
         Operation::Pause => format!("{service}: {rollout} is paused; `gapless resume` lets it go on, `gapless cancel` gives it up"),
         Operation::Resume => format!("{service}: {rollout} goes on"),
-        Operation::Cancel => format!("{service}: cancelled; {rollout} brings back what was live"),
+        Operation::Cancel => format!("{service}: {rollout} is cancelled; all becomes as it was before it"),
         Operation::Promote => format!("{service}: {rollout} is promoted to its next step"),
         Operation::Retry if declared.rollout.is_some() => format!("{service}: {rollout} tries again"),
         Operation::Retry => format!("{service}: nodes of {release} are made again"),
@@ -87,8 +87,14 @@ mod tests {
 
     #[test]
     fn each_operation_says_what_it_did() {
-        let declared =
-            |rollout, changed| Declared { service: "hello/web".into(), release: "web-r5".into(), rollout, changed, waiting: None };
+        let declared = |rollout, changed| Declared {
+            service: "hello/web".into(),
+            release: "web-r5".into(),
+            rollout,
+            changed,
+            waiting: None,
+            passed_over: None,
+        };
         let told = |operation, rollout| line(operation, &declared(rollout, true));
         assert_eq!(
             told(Operation::Pause, Some(4)),

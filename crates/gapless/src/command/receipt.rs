@@ -8,6 +8,7 @@ use gapless_server::receipt::{named_phases, verify};
 use gapless_wire::api::path;
 use gapless_wire::receipt::{Measured, Quantiles, Receipt, SignedReceipt};
 use gapless_wire::rollout::{Outcome, RolloutKind, RolloutSummary};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,14 +27,26 @@ pub struct Arguments {
     /// The public key that it must be signed with, 64 hexadecimal digits
     #[arg(long, requires = "verify")]
     key: Option<String>,
-    /// Print the signed receipt as JSON
+    /// Print the signed receipt as JSON; with --verify, what was found
     #[arg(long)]
     json: bool,
 }
 
+/// A genuine receipt: `--verify --json`. Of any other there is no JSON, as of nothing that failed.
+#[derive(Serialize)]
+struct Verified<'a> {
+    genuine: bool,
+    service: &'a str,
+    rollout: u32,
+    /// The public key that it is signed with, 64 hexadecimal digits.
+    key: &'a str,
+    /// The key is the one that was given with `--key`; else it is to be compared with the installation's.
+    is_given_key: bool,
+}
+
 pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
     if let Some(file) = &arguments.verify {
-        return check(file, arguments.key.as_deref());
+        return check(file, arguments.key.as_deref(), arguments.json);
     }
     let client = arguments.connection.client();
     let service = service(&client, arguments.service.as_deref()).await?;
@@ -55,12 +68,17 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(file: &Path, key: Option<&str>) -> Result<ExitCode, Trouble> {
+fn check(file: &Path, key: Option<&str>, json: bool) -> Result<ExitCode, Trouble> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Trouble::new(format!("{} cannot be read: {error}", file.display()), "`gapless receipt --json` writes one"))?;
     let signed = verify(&text, key).map_err(|error| {
         Trouble::new(format!("{}: {error}", file.display()), "ask the installation for the receipt again: `gapless receipt --json`")
     })?;
+    if json {
+        let Receipt { service, rollout, .. } = &signed.receipt;
+        show::json(&Verified { genuine: true, service, rollout: *rollout, key: &signed.key, is_given_key: key.is_some() })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     println!("genuine: rollout {} of {}, signed with {}", signed.receipt.rollout, signed.receipt.service, signed.key);
     if key.is_none() {
         println!("compare this key with the installation's (keys/receipt.pub in its state folder), or give it with --key");

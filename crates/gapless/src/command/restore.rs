@@ -25,7 +25,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
         show::json(&restored)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} is installation {} as it was on {}", arguments.state.display(), restored.installation, show::exact_time(restored.made_ms));
+    println!(
+        "{} is installation {} as it was on {}",
+        arguments.state.display(),
+        restored.installation,
+        show::date_and_time(restored.made_ms)
+    );
     println!("start `gapless proxy` and `gapless server`: the server makes the nodes again that should be there");
     Ok(ExitCode::SUCCESS)
 }

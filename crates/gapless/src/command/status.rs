@@ -58,7 +58,7 @@ async fn follow(client: &UnixClient, arguments: &Arguments, services: &[ServiceS
     let Some(declared) = services.iter().find_map(in_progress) else {
         return if arguments.json { json(services, None).map(|()| ExitCode::SUCCESS) } else { Ok(ExitCode::SUCCESS) };
     };
-    let followed = follow::rollout(client, declared).await;
+    let followed = follow::to_the_end(client, declared).await;
     followed.tell(arguments.json, services.len() > 1);
     if arguments.json {
         match self::services(client, arguments).await {
@@ -73,7 +73,7 @@ async fn follow(client: &UnixClient, arguments: &Arguments, services: &[ServiceS
 fn in_progress(status: &ServiceStatus) -> Option<Declared> {
     let rollout = status.rollout.as_ref()?;
     let (service, release) = (status.service.clone(), rollout.to.clone());
-    Some(Declared { service, release, rollout: Some(rollout.number), changed: true, waiting: None })
+    Some(Declared { service, release, rollout: Some(rollout.number), changed: true, waiting: None, passed_over: None })
 }
 
 fn json(services: &[ServiceStatus], followed: Option<&Followed>) -> Result<(), Trouble> {

@@ -9,6 +9,7 @@ use gapless_engine::store::Journal;
 use gapless_images::unpack::ImageStore;
 use gapless_platforms::local::leftovers::{Leftover, Leftovers};
 use gapless_platforms::local::requirements;
+use gapless_server::journal::damage;
 use gapless_server::story;
 use gapless_store::{DATABASE_FILE, SqliteStore, StateLock};
 use gapless_wire::client::UnixClient;
@@ -67,7 +68,10 @@ fn read_journal(state: &Path, found: &mut Examination) -> Result<(), Error> {
     let store = SqliteStore::open(StateLock::acquire(state)?)?;
     for service in store.services()? {
         match recover(&store, &service) {
-            Ok(replayed) => found.restart.push(restart(&service, &replayed.state)),
+            Ok(replayed) => {
+                found.restart.push(restart(&service, &replayed.state));
+                found.findings.extend(damage(&store, &service).map(|error| unreadable(service.to_string(), &error)));
+            }
             Err(error) => found.findings.push(unreadable(service.to_string(), &error)),
         }
     }

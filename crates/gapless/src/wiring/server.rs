@@ -76,6 +76,7 @@ async fn serve(arguments: &ServerArguments, state: PathBuf, lock: StateLock) -> 
     };
     let server = Server::new(Parts {
         engine,
+        journal: store.clone(),
         records: store.clone(),
         platform: Arc::new(platform),
         clock: clock.clone(),

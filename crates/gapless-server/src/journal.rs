@@ -1,0 +1,120 @@
+//! Journals as far as they can be read: damage in what lies behind a service holds up nothing that lies before it.
+
+use gapless_core::name::ServiceName;
+use gapless_engine::error::{Context, Error, ErrorKind};
+use gapless_engine::recovery::{recover, replay};
+use gapless_engine::store::{Journal, JournalRecord, Sequence};
+use std::sync::Arc;
+
+/// The records of a service that can be read, in order.
+#[derive(Debug)]
+pub(crate) struct Readable {
+    pub(crate) records: Vec<(Sequence, JournalRecord)>,
+    /// Why these are only the last ones: from the state on that a start would begin at.
+    pub(crate) damage: Option<Error>,
+}
+
+/// A service's journal, or what of it can be read.
+pub(crate) async fn readable(journal: &Arc<dyn Journal>, service: &ServiceName) -> Result<Readable, Error> {
+    let (journal, name) = (journal.clone(), service.clone());
+    let read = tokio::task::spawn_blocking(move || read(&*journal, &name)).await;
+    read.unwrap_or_else(|error| Err(Error::new(format!("a call to the store did not end: {error}"))))
+        .context(|| format!("reading the journal of {service}"))
+}
+
+fn read(journal: &dyn Journal, service: &ServiceName) -> Result<Readable, Error> {
+    let damage = match journal.read(service) {
+        Ok(records) => return Ok(Readable { records, damage: None }),
+        Err(error) if matches!(error.error_kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => error,
+        Err(error) => return Err(error),
+    };
+    let Some((kept, _, _)) = journal.kept(service)? else { return Err(damage) };
+    let records = journal.read_after(service, Sequence(kept.0.saturating_sub(1)))?;
+    Ok(Readable { records, damage: Some(damage.context(BEHIND)) })
+}
+
+/// What damage behind a kept state means.
+const BEHIND: &str = "what this service did long ago cannot be told, and it goes on all the same";
+
+/// What is wrong with a journal although a start could go on from it: a record that cannot be read or is missing, or a kept state that is not what the records amount to.
+///
+/// That this version would have decided an older record differently is no fault: that is what kept states are for.
+#[must_use]
+pub fn damage(journal: &dyn Journal, service: &ServiceName) -> Option<Error> {
+    // Without a state to go on from, the damage is told where that is needed.
+    let recovered = recover(journal, service).ok()?;
+    let whole = match journal.read(service) {
+        Ok(records) => replay(service, &records),
+        Err(error) => Err(error),
+    };
+    match whole {
+        // A record that came between the two readings is in one of them only.
+        Ok(whole) if whole.last == recovered.last && whole.state != recovered.state => Some(
+            Error::new(format!("the state that was kept after record {} is not what the records before it amount to", recovered.kept.0))
+                .kind(ErrorKind::Corrupt)
+                .hint("give the server a state folder from a backup: `gapless restore FILE`"),
+        ),
+        Ok(_) => None,
+        Err(error) if error.error_kind() == ErrorKind::Corrupt => Some(error.context(BEHIND)),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gapless_core::event::Event;
+    use gapless_core::service::ServiceState;
+    use gapless_core::time::Instant;
+    use gapless_store::{MemoryStore, SqliteStore, StateLock};
+
+    fn web() -> ServiceName {
+        "hello/web".parse().expect("a name")
+    }
+
+    fn restarted(at: u64) -> JournalRecord {
+        JournalRecord { at: Instant(at), event: Event::Restarted, effects: Vec::new() }
+    }
+
+    /// Four records, with a state kept after the third.
+    fn fill(store: &dyn Journal) {
+        for at in 1..=3 {
+            store.append(&web(), &restarted(at)).expect("appended");
+        }
+        let replayed = recover(store, &web()).expect("it recovers");
+        store.keep(&web(), replayed.last, replayed.at, &replayed.state).expect("kept");
+        store.append(&web(), &restarted(4)).expect("appended");
+    }
+
+    #[test]
+    fn a_damaged_record_behind_a_kept_state_is_told_and_the_rest_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || SqliteStore::open(StateLock::acquire(folder.path()).expect("the lock")).expect("a store");
+        let store = open();
+        fill(&store);
+        assert!(damage(&store, &web()).is_none());
+        assert_eq!(read(&store, &web()).expect("readable").records.len(), 4);
+        drop(store);
+        let statement = "UPDATE journal SET body = body || ' ' WHERE sequence = 2";
+        let changed = std::process::Command::new("sqlite3").arg(folder.path().join("gapless.db")).arg(statement).status();
+        assert!(changed.expect("sqlite3 runs").success());
+        let store = open();
+        let found = damage(&store, &web()).expect("damage");
+        assert!(found.to_string().contains("record 2 of the journal of hello/web is damaged"), "{found}");
+        assert!(found.hint_text().is_some(), "{found:?}");
+        let readable = read(&store, &web()).expect("readable");
+        assert_eq!(readable.records.iter().map(|(sequence, _)| sequence.0).collect::<Vec<_>>(), [3, 4]);
+        assert!(readable.damage.expect("damage").to_string().contains("record 2"));
+    }
+
+    #[test]
+    fn a_kept_state_that_is_not_what_the_records_say_is_told() {
+        let store = MemoryStore::new();
+        fill(&store);
+        let replayed = recover(&store, &web()).expect("it recovers");
+        let other = ServiceState { scaled: Some(7), ..replayed.state };
+        store.keep(&web(), replayed.last, replayed.at, &other).expect("kept");
+        let found = damage(&store, &web()).expect("damage");
+        assert!(found.to_string().contains("kept after record 4"), "{found}");
+    }
+}
