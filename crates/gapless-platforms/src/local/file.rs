@@ -83,6 +83,11 @@ pub fn remove_folder(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Whether there is something of this name. What cannot be looked at is not taken for gone.
+pub fn exists(path: &Path) -> Result<bool, Error> {
+    path.try_exists().context(|| format!("looking for {}", path.display()))
+}
+
 /// The names in a folder; none if it is not there.
 pub fn names(path: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(path) {
