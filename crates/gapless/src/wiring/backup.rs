@@ -68,12 +68,13 @@ pub fn make_without_server(state: &Path, file: &Path) -> Result<Backup, Error> {
 /// # Errors
 /// As [`archive::restore`].
 pub fn restore(file: &Path, state: &Path) -> Result<Backup, Error> {
-    let contents = archive::restore(file, state)?;
-    let found = installation::existing_id(state)?;
-    if found.as_ref() != Some(&contents.about.installation) {
-        return Err(Error::new("the backup holds another installation than it says").kind(ErrorKind::Corrupt).hint("use another backup"));
-    }
-    Ok(told(file, contents))
+    let check = |contents: &Contents| {
+        if installation::existing_id(state)?.as_ref() == Some(&contents.about.installation) {
+            return Ok(());
+        }
+        Err(Error::new("the backup holds another installation than it says").kind(ErrorKind::Corrupt).hint("use another backup"))
+    };
+    Ok(told(file, archive::restore(file, state, check)?))
 }
 
 fn told(file: &Path, contents: Contents) -> Backup {
