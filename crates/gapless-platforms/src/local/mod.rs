@@ -28,6 +28,8 @@ mod seccomp;
 mod task;
 mod workbench;
 
+pub use self::task::{RESULTS_FOLDER, begun_tasks, copy_results};
+
 use self::blueprint::Blueprint;
 use self::capacity::{Room, Wanted};
 use self::cgroup::Cgroups;

@@ -1,7 +1,7 @@
 //! A backup of an installation: all that an empty machine needs to go on with it.
 //!
-//! The database (journal, declarations, artifacts, receipts), the installation's id, its keys, and the blobs of its artifacts: images and lists of packages. Unpacked trees, cached
-//! layers and base systems are made again; volumes are the applications' own data, and only they know when theirs is whole.
+//! The database (journal, declarations, artifacts, receipts), the installation's id, its keys, what came of tasks, so that none is run twice, and the blobs of its artifacts: images
+//! and lists of packages. Unpacked trees, cached layers and base systems are made again; volumes are the applications' own data, and only they know when theirs is whole.
 
 use super::installation;
 use gapless_core::digest::Digest;
@@ -12,6 +12,7 @@ use gapless_images::artifact::OCI_IMAGE;
 use gapless_images::blob::BlobStore;
 use gapless_images::manifest::Manifest;
 use gapless_images::unpack::ImageStore;
+use gapless_platforms::local::{RESULTS_FOLDER, begun_tasks, copy_results};
 use gapless_store::archive::{self, About, Contents, Source};
 use gapless_store::{DATABASE_FILE, SqliteStore, StateLock};
 use gapless_wire::backup::Backup;
@@ -31,6 +32,9 @@ const KEYS: &str = "keys";
 /// What is made for a backup alone, in the state folder, until that is there: a copy of the database.
 const UNFINISHED: &str = "backup.unfinished";
 
+/// How often the database is copied until no task begins meanwhile: a copy takes a second, and a task begins once in a rollout.
+const COPY_TRIES: u32 = 5;
+
 /// Where earlier versions had the copy, with the number of their process.
 const EARLIER_COPY: &str = "backup.db.";
 
@@ -44,9 +48,12 @@ pub fn make(store: &SqliteStore, images: &ImageStore, state: &Path, file: &Path)
     remove_unfinished(state)?;
     let unfinished = Unfinished::make(state)?;
     let copy = unfinished.0.join(DATABASE_FILE);
-    store.copy_to(&copy)?;
+    let begun = copy_database(store, state, &copy)?;
     let mut sources = vec![Source { path: DATABASE_FILE.into(), from: copy, digest: None }];
     sources.extend(files_of(state)?);
+    copy_results(state, &begun, &unfinished.0)?;
+    let result = |name: &String| Source { path: format!("{RESULTS_FOLDER}/{name}"), from: unfinished.0.join(name), digest: None };
+    sources.extend(begun.iter().map(result).filter(|source| source.from.exists()));
     // Read after the copy: no artifact of the copy is missed.
     let artifacts = store.artifacts(None)?;
     let (blobs, without_image) = blobs_of(&images.blobs, &artifacts)?;
@@ -59,6 +66,23 @@ pub fn make(store: &SqliteStore, images: &ImageStore, state: &Path, file: &Path)
     let made = SystemClock::default().now();
     let contents = archive::write(file, &About { installation: id, made }, &sources)?;
     Ok(Backup { without_image, ..told(file, contents) })
+}
+
+/// Copies the database, and gives the tasks that have begun, as both are at one moment. A task that the copy does not know of must not be taken for begun where it is restored: the
+/// number of its group is given again there. One that the copy knows of must not be run again.
+fn copy_database(store: &SqliteStore, state: &Path, copy: &Path) -> Result<BTreeSet<String>, Error> {
+    let mut before = begun_tasks(state)?;
+    for _ in 0..COPY_TRIES {
+        store.copy_to(copy)?;
+        let after = begun_tasks(state)?;
+        if after == before {
+            return Ok(after);
+        }
+        fs::remove_file(copy).context(|| format!("removing {}", copy.display()))?;
+        before = after;
+    }
+    Err(Error::new(format!("in each of {COPY_TRIES} copies of the database, a release command or a hook began meanwhile"))
+        .hint("make the backup again when fewer rollouts are in progress"))
 }
 
 /// As [`make`], when no server runs.
@@ -250,5 +274,25 @@ mod tests {
         assert_eq!(made.without_image, ["hello/web v1"]);
         let blobs = BlobStore::open(scratch.restored("backup.tar").join("images/blobs")).expect("blobs");
         assert_eq!(blobs.read(list).expect("the list"), b"apache2 2.4");
+    }
+
+    #[test]
+    fn a_task_that_has_begun_is_not_forgotten() {
+        let scratch = Scratch::new();
+        let (ended, running) = ("hello.web.r1-i1-task-release-command", "hello.web.r2-i2-task-release-command");
+        let platform = scratch.state().join("platform");
+        fs::create_dir_all(platform.join("results")).expect("a folder");
+        fs::create_dir_all(platform.join("tasks").join(running)).expect("a folder");
+        let result = r#"{"end":{"exited":0},"what":"migrate","output":"","deadline_ms":1000}"#;
+        fs::write(platform.join("results").join(ended), result).expect("written");
+        let record = r#"{"address":"10.0.0.2","command":["migrate"],"deadline_ms":1000,"stop_signal":"TERM"}"#;
+        for (name, text) in [("task.json", record), ("begun.json", r#"{"boot":"this one"}"#)] {
+            fs::write(platform.join("tasks").join(running).join(name), text).expect("written");
+        }
+        scratch.make("backup.tar").expect("a backup");
+        let results = scratch.restored("backup.tar").join(RESULTS_FOLDER);
+        assert_eq!(fs::read_to_string(results.join(ended)).expect("its result"), result);
+        let unknown = fs::read_to_string(results.join(running)).expect("what stands for its result");
+        assert!(unknown.contains(r#""end":"unknown""#), "{unknown}");
     }
 }

@@ -3,10 +3,12 @@
 //! A command runs in a node of its own, set up as the group's nodes are. Its keeper outlives the server and writes its status down. A task that was begun is never begun again: whoever
 //! asks for it, this server or the next, waits for the one that runs, or is told what came of it.
 
+mod backup;
 mod hook;
 mod keeper;
 mod record;
 
+pub use backup::{RESULTS_FOLDER, begun_tasks, copy_results};
 pub use record::{Tasks, over};
 
 use self::hook::Call;

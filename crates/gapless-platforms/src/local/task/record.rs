@@ -174,12 +174,17 @@ pub struct Tasks {
 }
 
 impl Tasks {
+    /// The tasks of the platform whose folder this is, to look at.
+    pub fn of_platform(platform: &Path) -> Self {
+        Self { folder: platform.join("tasks"), results: platform.join("results"), ..Self::default() }
+    }
+
     /// The tasks of the platform whose folder this is.
     ///
     /// # Errors
     /// When the folders cannot be made.
     pub fn open(platform: &Path) -> Result<Self, Error> {
-        let tasks = Self { folder: platform.join("tasks"), results: platform.join("results"), ..Self::default() };
+        let tasks = Self::of_platform(platform);
         [&tasks.folder, &tasks.results].into_iter().try_for_each(|folder| file::make_folder(folder, 0o700))?;
         Ok(tasks)
     }
@@ -251,24 +256,26 @@ impl Tasks {
         file::exists(&self.place(key, "begun.json"))
     }
 
+    /// Every task that has begun, or has ended.
+    pub fn begun(&self) -> Result<Vec<Key>, Error> {
+        let mut begun = Vec::new();
+        for key in self.standing()? {
+            if file::exists(&self.place(&key, "begun.json"))? {
+                begun.push(key);
+            }
+        }
+        // After those that stand: who ends one writes down what came of it first.
+        begun.extend(file::names(&self.results)?.iter().filter_map(|name| Key::parse(name)));
+        Ok(begun)
+    }
+
     /// A task of a later group of the service that has begun, or has ended.
     pub fn begun_later(&self, service: &ServiceName, group: GroupId) -> Result<Option<(GroupId, Task)>, Error> {
         let later = |key: &Key| match key.names() {
             Some(Named::Task(other, later, task)) if other == *service && later.instance > group.instance => Some((later, task)),
             _ => None,
         };
-        let ended = file::names(&self.results)?.iter().filter_map(|name| Key::parse(name)).find_map(|key| later(&key));
-        if ended.is_some() {
-            return Ok(ended);
-        }
-        for key in self.standing()? {
-            if let Some(later) = later(&key)
-                && file::exists(&self.place(&key, "begun.json"))?
-            {
-                return Ok(Some(later));
-            }
-        }
-        Ok(None)
+        Ok(self.begun()?.iter().find_map(later))
     }
 
     /// Writes down who keeps the command.
