@@ -38,6 +38,10 @@ const WISH_LIMIT: usize = 64;
 /// How long [`Engine::stop`] waits for effects that are being carried out. What has not ended by then is carried out again at the next start.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// After how long services that move together are told again what they have to know of each other: about as often as a service looks at the world. What could not be written
+/// down, as on a full disk, has changed nothing that somebody would be told of.
+const SAY_AGAIN: Duration = Duration::from_secs(5);
+
 /// What the engine is made of.
 #[derive(Clone)]
 pub struct Parts {
@@ -481,11 +485,12 @@ fn operated(before: &ServiceState, state: &ServiceState, declared: Declared) -> 
     Declared { release, rollout: rollout.map(|rollout| rollout.number), waiting: None, ..declared }
 }
 
-/// Tells services that move together of each other, whenever something was told of any of them.
+/// Tells services that move together of each other, whenever something was told of any of them, and again after a while.
 async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, mut stopping: watch::Receiver<bool>) {
     loop {
         let Some(inner) = inner.upgrade() else { return };
-        for (service, event) in together::messages(&inner.states()) {
+        let states = inner.states();
+        for (service, event) in together::messages(&states) {
             // The answer is of no use: what came of it is in the next state.
             let (reply, _) = oneshot::channel();
             if let Ok(wishes) = inner.wishes(&service) {
@@ -497,6 +502,7 @@ async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, 
             biased;
             stopped = stopping.wait_for(|stopping| *stopping) => { drop(stopped); return }
             news = told.recv() => if matches!(news, Err(broadcast::error::RecvError::Closed)) { return },
+            () = tokio::time::sleep(SAY_AGAIN), if together::is_any(&states) => {}
         }
     }
 }
@@ -528,6 +534,7 @@ pub fn story(records: &[(Sequence, JournalRecord)]) -> Vec<(Sequence, Instant, N
 mod tests {
     use super::*;
     use crate::fake::{self, Fake};
+    use gapless_core::service::Stage;
 
     #[tokio::test]
     async fn a_refused_first_declaration_leaves_nothing_that_looks() {
@@ -569,6 +576,27 @@ mod tests {
         let parts = Parts { clock: Arc::new(crate::clock::SystemClock::default()), ..fake.parts() };
         let engine = Engine::start(parts.clone()).await.expect("it starts");
         assert!(parts.clock.now() >= far);
+        engine.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_down_is_said_again() {
+        let fake = Arc::new(Fake::default());
+        let engine = Engine::start(fake.parts()).await.expect("it starts");
+        let worker = ServiceName::new("hello", "worker").expect("a name");
+        for (service, other) in [(fake::web(), worker.clone()), (worker.clone(), fake::web())] {
+            let together = Together { id: Digest([7; 32]), with: [other].into() };
+            let declaration = ServiceDeclaration { service, ..fake::declaration(1) };
+            engine.declare_with(declaration, false, Some(together)).await.expect("it is sound");
+        }
+        fake.refuse_to_write(Some(|event| matches!(event, Event::PartnersFailed { .. })));
+        engine.operate(&worker, Operation::Cancel).await.expect("it is cancelled");
+        let stage = || engine.state(&fake::web()).and_then(|state| Some(state.rollout.as_ref()?.stage.clone()));
+        tokio::time::sleep(SAY_AGAIN * 3).await;
+        assert!(matches!(stage(), Some(Stage::Prepare { .. })), "{:?}", stage());
+        fake.refuse_to_write(None);
+        tokio::time::sleep(SAY_AGAIN * 2).await;
+        assert!(matches!(stage(), None | Some(Stage::Undo { .. })), "nobody told it that its partner was rejected: {:?}", stage());
         engine.stop().await;
     }
 }
