@@ -9,6 +9,7 @@ use crate::lost;
 use crate::operation::Operation;
 use crate::platform::Platform;
 use crate::recovery::{self, Diagnosis, blocking};
+use crate::revocation;
 use crate::service::{Service, Taken, Wish};
 use crate::store::{Journal, JournalRecord, Records, Sequence};
 use crate::together;
@@ -119,6 +120,17 @@ impl fmt::Display for DeclareError {
 
 impl std::error::Error for DeclareError {}
 
+/// Begins the reason of a refusal because of a full disk.
+const NOT_WRITTEN: &str = "nothing was changed, because it could not be written down: ";
+
+impl DeclareError {
+    /// Why one of several services could not be told something: that nothing was changed would not be said of all.
+    pub(crate) fn cause(&self) -> String {
+        let text = self.to_string();
+        text.strip_prefix(NOT_WRITTEN).map_or(text.clone(), |cause| format!("it could not be written down: {cause}"))
+    }
+}
+
 impl From<Refusal> for DeclareError {
     fn from(refusal: Refusal) -> Self {
         DeclareError::Refused { reason: refusal.reason, hint: refusal.hint }
@@ -131,7 +143,7 @@ impl From<Error> for DeclareError {
             return DeclareError::Failed(error);
         }
         DeclareError::Refused {
-            reason: format!("nothing was changed, because it could not be written down: {error}"),
+            reason: format!("{NOT_WRITTEN}{error}"),
             hint: "make room on the disk of the server's state folder; what is live goes on serving, and the server goes on by itself when there is room".to_string(),
         }
     }
@@ -150,6 +162,8 @@ pub(crate) struct Inner {
     stopping: watch::Sender<bool>,
     /// Held for writing while something is revoked: a declaration that knows nothing of it yet would bring it back.
     revoking: RwLock<()>,
+    /// Whether some service could not be told what is revoked.
+    untold: watch::Sender<bool>,
 }
 
 /// One service's task, from outside.
@@ -190,6 +204,7 @@ impl Engine {
             told: broadcast::Sender::new(TOLD_LIMIT),
             stopping: watch::Sender::new(false),
             revoking: RwLock::default(),
+            untold: watch::Sender::new(false),
         };
         let mut services = BTreeMap::new();
         for (service, replayed) in recovered {
@@ -205,11 +220,12 @@ impl Engine {
         *inner.lock() = services;
         let inner = Arc::new(inner);
         tokio::spawn(keep_together(Arc::downgrade(&inner), inner.told.subscribe(), inner.stopping.subscribe()));
+        tokio::spawn(revocation::keep_told(Arc::downgrade(&inner), inner.untold.subscribe(), inner.stopping.subscribe()));
         if !inner.lost_that(|_| true).is_empty() {
             tokio::spawn(lost::find(Arc::downgrade(&inner), inner.stopping.subscribe()));
         }
         let engine = Engine { inner };
-        // What the last engine wrote down and had not told everybody. Who cannot be told now was logged, and holds nothing else up.
+        // What the last engine wrote down and had not told everybody. Who cannot be told now was logged, is told later, and holds nothing else up.
         let _ = engine.tell_all().await;
         Ok(engine)
     }
@@ -293,6 +309,10 @@ impl Engine {
 
     pub(crate) fn revoking(&self) -> &RwLock<()> {
         &self.inner.revoking
+    }
+
+    pub(crate) fn untold(&self) -> &watch::Sender<bool> {
+        &self.inner.untold
     }
 
     pub(crate) async fn wish(&self, service: &ServiceName, event: Event) -> Result<Declared, DeclareError> {
