@@ -323,8 +323,13 @@ async fn a_hook_over_http_is_posted_until_it_is_answered_and_then_never_again() 
     assert_eq!(asked.len(), 2, "{asked:?}");
     for request in asked {
         assert!(request.starts_with("POST /hook?x=1 HTTP/1.1\r\n"), "{request}");
-        assert!(request.contains("idempotency-key: hello/web-r1-i1-before-shift\r\n"), "{request}");
-        assert!(request.ends_with(r#"{"group":"r1-i1","release":"web-r1","service":"hello/web","task":"before-shift"}"#), "{request}");
+        let (id, content) = (&installation.id, declaration.content());
+        let key = format!("idempotency-key: {id}-hello/web-r1-i1-before-shift-{}\r\n", content.hex());
+        assert!(request.contains(&key), "{request}");
+        let body = format!(
+            r#"{{"content":"{content}","group":"r1-i1","installation":"{id}","release":"web-r1","service":"hello/web","task":"before-shift"}}"#
+        );
+        assert!(request.ends_with(&body), "{request}");
     }
 }
 

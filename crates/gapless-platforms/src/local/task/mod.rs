@@ -101,7 +101,13 @@ impl LocalPlatform {
             }
             Some(Work::Post(url)) => {
                 self.shared.assert_may_begin(asked)?;
-                let call = Call { service: &asked.declaration.service, group: asked.group, task: asked.task };
+                let call = Call {
+                    installation: self.shared.ground.marks.installation(),
+                    content: asked.declaration.content(),
+                    service: &asked.declaration.service,
+                    group: asked.group,
+                    task: asked.task,
+                };
                 let result = hook::post(&call, url, asked.deadline).await?;
                 tasks.write_result(&key, &result)?;
                 result.outcome(&asked.name())
