@@ -244,7 +244,7 @@ impl LocalPlatform {
             let settled = Arc::clone(&shared);
             let settle = move || {
                 settled.checks.forget(&key);
-                if settled.nodes.is_buried(&key) { Ok(()) } else { settled.nodes.settle(&key, &process).map(drop) }
+                if settled.nodes.is_buried(&key)? { Ok(()) } else { settled.nodes.settle(&key, &process).map(drop) }
             };
             if let Err(error) = blocking(settle).await {
                 tracing::warn!(%error, "the end of a node could not be written down");
@@ -458,7 +458,12 @@ impl Shared {
     /// Ends these nodes, removes everything of them and writes their tombstones.
     fn destroy(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<(), Error> {
         let keys: Vec<Key> = nodes.iter().map(|node| Key::node(service, *node)).collect();
-        let standing: Vec<Key> = keys.iter().filter(|key| self.nodes.folder(key).exists()).cloned().collect();
+        let mut standing = Vec::new();
+        for key in &keys {
+            if file::exists(&self.nodes.folder(key))? {
+                standing.push(key.clone());
+            }
+        }
         let remains: Vec<MachineRemains> = standing.iter().map(|key| self.remains(key)).collect();
         let removed = self.ground.remove(&remains);
         let removed: Vec<(&Key, Result<(), Error>)> = standing.iter().zip(removed).collect();
