@@ -39,8 +39,8 @@ const WISH_LIMIT: usize = 64;
 /// How long [`Engine::stop`] waits for effects that are being carried out. What has not ended by then is carried out again at the next start.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// After how long services that move together are told again what they have to know of each other: about as often as a service looks at the world. What could not be written
-/// down, as on a full disk, has changed nothing that somebody would be told of.
+/// After how long services that move together are told again what they have to know of each other: soon for whoever waits for a rollout, and seldom for a disk that is full. What
+/// could not be written down has changed nothing that somebody would be told of.
 const SAY_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the engine is made of.

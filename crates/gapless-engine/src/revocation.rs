@@ -14,7 +14,7 @@ use std::sync::Weak;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// After how long a service is told again that could not be told: about as often as it looks at the world. A disk tells nobody that it has room again.
+/// After how long a service is told again that could not be told: what is revoked must not run for long, and a full disk is not pressed. It tells nobody that it has room again.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// What is revoked, by the artifact's name.
