@@ -9,6 +9,7 @@ use crate::lost;
 use crate::operation::Operation;
 use crate::platform::Platform;
 use crate::recovery::{self, Diagnosis, blocking};
+use crate::revocation;
 use crate::service::{Service, Taken, Wish};
 use crate::store::{Journal, JournalRecord, Records, Sequence};
 use crate::together;
@@ -37,6 +38,10 @@ const WISH_LIMIT: usize = 64;
 
 /// How long [`Engine::stop`] waits for effects that are being carried out. What has not ended by then is carried out again at the next start.
 pub const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// After how long services that move together are told again what they have to know of each other: soon for whoever waits for a rollout, and seldom for a disk that is full. What
+/// could not be written down has changed nothing that somebody would be told of.
+const SAY_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the engine is made of.
 #[derive(Clone)]
@@ -115,6 +120,17 @@ impl fmt::Display for DeclareError {
 
 impl std::error::Error for DeclareError {}
 
+/// Begins the reason of a refusal because of a full disk.
+const NOT_WRITTEN: &str = "nothing was changed, because it could not be written down: ";
+
+impl DeclareError {
+    /// Why one of several services could not be told something: that nothing was changed would not be said of all.
+    pub(crate) fn cause(&self) -> String {
+        let text = self.to_string();
+        text.strip_prefix(NOT_WRITTEN).map_or(text.clone(), |cause| format!("it could not be written down: {cause}"))
+    }
+}
+
 impl From<Refusal> for DeclareError {
     fn from(refusal: Refusal) -> Self {
         DeclareError::Refused { reason: refusal.reason, hint: refusal.hint }
@@ -127,7 +143,7 @@ impl From<Error> for DeclareError {
             return DeclareError::Failed(error);
         }
         DeclareError::Refused {
-            reason: format!("nothing was changed, because it could not be written down: {error}"),
+            reason: format!("{NOT_WRITTEN}{error}"),
             hint: "make room on the disk of the server's state folder; what is live goes on serving, and the server goes on by itself when there is room".to_string(),
         }
     }
@@ -146,6 +162,8 @@ pub(crate) struct Inner {
     stopping: watch::Sender<bool>,
     /// Held for writing while something is revoked: a declaration that knows nothing of it yet would bring it back.
     revoking: RwLock<()>,
+    /// Whether some service could not be told what is revoked.
+    untold: watch::Sender<bool>,
 }
 
 /// One service's task, from outside.
@@ -186,6 +204,7 @@ impl Engine {
             told: broadcast::Sender::new(TOLD_LIMIT),
             stopping: watch::Sender::new(false),
             revoking: RwLock::default(),
+            untold: watch::Sender::new(false),
         };
         let mut services = BTreeMap::new();
         for (service, replayed) in recovered {
@@ -201,11 +220,12 @@ impl Engine {
         *inner.lock() = services;
         let inner = Arc::new(inner);
         tokio::spawn(keep_together(Arc::downgrade(&inner), inner.told.subscribe(), inner.stopping.subscribe()));
+        tokio::spawn(revocation::keep_told(Arc::downgrade(&inner), inner.untold.subscribe(), inner.stopping.subscribe()));
         if !inner.lost_that(|_| true).is_empty() {
             tokio::spawn(lost::find(Arc::downgrade(&inner), inner.stopping.subscribe()));
         }
         let engine = Engine { inner };
-        // What the last engine wrote down and had not told everybody. Who cannot be told now was logged, and holds nothing else up.
+        // What the last engine wrote down and had not told everybody. Who cannot be told now was logged, is told later, and holds nothing else up.
         let _ = engine.tell_all().await;
         Ok(engine)
     }
@@ -289,6 +309,10 @@ impl Engine {
 
     pub(crate) fn revoking(&self) -> &RwLock<()> {
         &self.inner.revoking
+    }
+
+    pub(crate) fn untold(&self) -> &watch::Sender<bool> {
+        &self.inner.untold
     }
 
     pub(crate) async fn wish(&self, service: &ServiceName, event: Event) -> Result<Declared, DeclareError> {
@@ -481,11 +505,12 @@ fn operated(before: &ServiceState, state: &ServiceState, declared: Declared) -> 
     Declared { release, rollout: rollout.map(|rollout| rollout.number), waiting: None, ..declared }
 }
 
-/// Tells services that move together of each other, whenever something was told of any of them.
+/// Tells services that move together of each other, whenever something was told of any of them, and again after a while.
 async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, mut stopping: watch::Receiver<bool>) {
     loop {
         let Some(inner) = inner.upgrade() else { return };
-        for (service, event) in together::messages(&inner.states()) {
+        let states = inner.states();
+        for (service, event) in together::messages(&states) {
             // The answer is of no use: what came of it is in the next state.
             let (reply, _) = oneshot::channel();
             if let Ok(wishes) = inner.wishes(&service) {
@@ -497,6 +522,7 @@ async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, 
             biased;
             stopped = stopping.wait_for(|stopping| *stopping) => { drop(stopped); return }
             news = told.recv() => if matches!(news, Err(broadcast::error::RecvError::Closed)) { return },
+            () = tokio::time::sleep(SAY_AGAIN), if together::is_any(&states) => {}
         }
     }
 }
@@ -528,6 +554,7 @@ pub fn story(records: &[(Sequence, JournalRecord)]) -> Vec<(Sequence, Instant, N
 mod tests {
     use super::*;
     use crate::fake::{self, Fake};
+    use gapless_core::service::Stage;
 
     #[tokio::test]
     async fn a_refused_first_declaration_leaves_nothing_that_looks() {
@@ -569,6 +596,27 @@ mod tests {
         let parts = Parts { clock: Arc::new(crate::clock::SystemClock::default()), ..fake.parts() };
         let engine = Engine::start(parts.clone()).await.expect("it starts");
         assert!(parts.clock.now() >= far);
+        engine.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_down_is_said_again() {
+        let fake = Arc::new(Fake::default());
+        let engine = Engine::start(fake.parts()).await.expect("it starts");
+        let worker = ServiceName::new("hello", "worker").expect("a name");
+        for (service, other) in [(fake::web(), worker.clone()), (worker.clone(), fake::web())] {
+            let together = Together { id: Digest([7; 32]), with: [other].into() };
+            let declaration = ServiceDeclaration { service, ..fake::declaration(1) };
+            engine.declare_with(declaration, false, Some(together)).await.expect("it is sound");
+        }
+        fake.refuse_to_write(Some(|event| matches!(event, Event::PartnersFailed { .. })));
+        engine.operate(&worker, Operation::Cancel).await.expect("it is cancelled");
+        let stage = || engine.state(&fake::web()).and_then(|state| Some(state.rollout.as_ref()?.stage.clone()));
+        tokio::time::sleep(SAY_AGAIN * 3).await;
+        assert!(matches!(stage(), Some(Stage::Prepare { .. })), "{:?}", stage());
+        fake.refuse_to_write(None);
+        tokio::time::sleep(SAY_AGAIN * 2).await;
+        assert!(matches!(stage(), None | Some(Stage::Undo { .. })), "nobody told it that its partner was rejected: {:?}", stage());
         engine.stop().await;
     }
 }

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use gapless_core::analysis::{Judgement, Verdict};
 use gapless_core::digest::Digest;
 use gapless_core::effect::Task;
+use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
 use gapless_core::notice::RolloutNumber;
@@ -83,6 +84,8 @@ struct Kept {
     revocations: BTreeMap<ArtifactVersion, Revocation>,
     /// How many more readings of the journal fail.
     unreadable: u32,
+    /// There is no room for records of events like this one.
+    no_room_for: Option<fn(&Event) -> bool>,
 }
 
 impl Fake {
@@ -119,6 +122,10 @@ impl Fake {
 
     pub(crate) fn refuse_to_read(&self, times: u32) {
         self.inside().unreadable = times;
+    }
+
+    pub(crate) fn refuse_to_write(&self, such: Option<fn(&Event) -> bool>) {
+        self.inside().no_room_for = such;
     }
 
     pub(crate) fn show(&self, seen: Observation) {
@@ -208,6 +215,9 @@ impl Platform for Fake {
 impl Journal for Fake {
     fn append(&self, _service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
         let mut kept = self.inside();
+        if kept.no_room_for.is_some_and(|such| such(&record.event)) {
+            return Err(Error::new("the disk is full").kind(ErrorKind::NoRoom));
+        }
         kept.journal.push(record.clone());
         Ok(Sequence(kept.journal.len() as u64))
     }

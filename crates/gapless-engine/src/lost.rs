@@ -41,8 +41,7 @@ async fn find_one(inner: &Arc<Inner>, service: &ServiceName) {
             inner.parts().clock.go_on_from(replayed.at);
             inner.found(service, replayed);
             tracing::info!(%service, "the journal can be read again");
-            // Who cannot be told what is revoked is told at the next start, as everybody is.
-            let _ = Engine::of(inner.clone()).tell(service, None).await;
+            Engine::of(inner.clone()).tell_soon(service).await;
         }
         Err(error) => inner.lost(service, error),
     }

@@ -1,7 +1,7 @@
 //! Revoked artifacts: what may not run, and who has to be told.
 
 use crate::declaration::ServiceDeclaration;
-use crate::engine::{DeclareError, Declared, Engine};
+use crate::engine::{DeclareError, Declared, Engine, Inner};
 use crate::error::{Context, Error};
 use crate::recovery::blocking;
 use crate::store::Revocation;
@@ -10,6 +10,12 @@ use gapless_core::name::ServiceName;
 use gapless_core::release::ArtifactVersion;
 use gapless_core::service::ServiceState;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Weak;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// After how long a service is told again that could not be told: what is revoked must not run for long, and a full disk is not pressed. It tells nobody that it has room again.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// What is revoked, by the artifact's name.
 type Revoked = BTreeMap<String, BTreeSet<ArtifactVersion>>;
@@ -19,7 +25,7 @@ impl Engine {
     /// rollout in each answer is the eviction, if one began. Revoking again with another reason keeps the new one.
     ///
     /// # Errors
-    /// When it cannot be written down. Once it is, it holds, also for a service that could not be told: that is named in the error, and told again at the next start.
+    /// When it cannot be written down. Once it is, it holds, also for services that could not be told: the error says so and names them. They are told as soon as they can be.
     pub async fn revoke(
         &self,
         artifact: &str,
@@ -32,7 +38,7 @@ impl Engine {
         blocking(records.may_wait(), move || records.put_revocation(&name, version, &revocation))
             .await
             .context(|| format!("revoking {artifact} {version}"))?;
-        self.tell_all().await
+        self.tell_all().await.map_err(|untold| not_all_told(&format!("the revocation of {artifact} {version}"), &untold))
     }
 
     /// Gives a revoked version free again. What was evicted stays where it is: it is declared or rolled back to like any other.
@@ -45,24 +51,40 @@ impl Engine {
         blocking(records.may_wait(), move || records.remove_revocation(&name, version))
             .await
             .context(|| format!("lifting the revocation of {artifact} {version}"))?;
-        self.tell_all().await
+        self.tell_all().await.map_err(|untold| not_all_told(&format!("the end of the revocation of {artifact} {version}"), &untold))
     }
 
-    /// Tells every service what is revoked of its artifacts, where it does not know. One that cannot be told holds no other up.
-    pub(crate) async fn tell_all(&self) -> Result<Vec<(ServiceName, Declared)>, DeclareError> {
+    /// Tells every service what is revoked of its artifacts, where it does not know. One that cannot be told holds no other up, and is told later.
+    ///
+    /// # Errors
+    /// Those that could not be told, and why: lost ones are told when they are found, the others again from time to time.
+    pub(crate) async fn tell_all(&self) -> Result<Vec<(ServiceName, Declared)>, Vec<(ServiceName, String)>> {
         let mut changed = Vec::new();
-        let mut failed = None;
+        let mut untold = Vec::new();
         for service in self.services() {
             match self.tell(&service, None).await {
                 Ok(Some(declared)) => changed.push((service, declared)),
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(%service, %error, "a service could not be told what is revoked");
-                    failed.get_or_insert(error);
+                    tracing::warn!(%service, %error, "a service could not be told what is revoked; it is told again");
+                    untold.push((service, error.cause()));
                 }
             }
         }
-        failed.map_or(Ok(changed), Err)
+        if !untold.is_empty() {
+            self.untold().send_replace(true);
+        }
+        untold.extend(self.lost_services().into_iter().map(|(service, error)| (service, error.to_string())));
+        if untold.is_empty() { Ok(changed) } else { Err(untold) }
+    }
+
+    /// Tells one service, now or from time to time until it can be told.
+    pub(crate) async fn tell_soon(&self, service: &ServiceName) {
+        let _nothing_is_revoked_meanwhile = self.revoking().read().await;
+        if let Err(error) = self.tell(service, None).await {
+            tracing::warn!(%service, %error, "a service could not be told what is revoked; it is told again");
+            self.untold().send_replace(true);
+        }
     }
 
     /// Tells a service what is revoked of its artifacts, and of the one that it is about to be declared with, if it does not know.
@@ -99,6 +121,35 @@ impl Engine {
     }
 }
 
+/// Tells services again what is revoked that could not be told before, until all were.
+pub(crate) async fn keep_told(inner: Weak<Inner>, mut untold: watch::Receiver<bool>, mut stopping: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            biased;
+            stopped = stopping.wait_for(|stopping| *stopping) => { drop(stopped); return }
+            waits = untold.wait_for(|untold| *untold) => if waits.is_err() { return },
+        }
+        tokio::select! {
+            biased;
+            stopped = stopping.wait_for(|stopping| *stopping) => { drop(stopped); return }
+            () = tokio::time::sleep(TELL_AGAIN) => {}
+        }
+        let Some(inner) = inner.upgrade() else { return };
+        let engine = Engine::of(inner);
+        let _nothing_is_revoked_meanwhile = engine.revoking().read().await;
+        engine.untold().send_replace(false);
+        // Who still cannot be told is told again.
+        let _ = engine.tell_all().await;
+    }
+}
+
+/// What was written down, and who does not know of it.
+fn not_all_told(what: &str, untold: &[(ServiceName, String)]) -> DeclareError {
+    let untold: Vec<String> = untold.iter().map(|(service, why)| format!("{service} could not be told yet: {why}")).collect();
+    let hint = "it holds, and need not be said again: who was not told is told as soon as that is possible; `gapless status` tells what runs until then";
+    DeclareError::Failed(Error::new(format!("{what} is written down; {}", untold.join("; "))).hint(hint))
+}
+
 type Names = BTreeMap<gapless_core::release::ReleaseNumber, String>;
 
 /// The versions that a service has to be told: all that are revoked of the artifact that it is declared with, and those of its other releases. The core knows versions without names,
@@ -125,8 +176,9 @@ fn knows(state: &ServiceState, concerned: &BTreeSet<ArtifactVersion>, next: Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake;
+    use crate::fake::{self, Fake};
     use gapless_core::release::ReleaseNumber;
+    use std::sync::Arc;
 
     #[test]
     fn what_stops_nothing_any_more_is_not_told_again() {
@@ -156,5 +208,55 @@ mod tests {
         assert_eq!(told(&revoked(&[1, 2], &[])), versions(&[1]), "of an earlier artifact only what a release is made from");
         assert_eq!(concerned(&state, &names, Some("hello/old"), &revoked(&[2, 9], &[])), versions(&[2, 9]), "what comes next is present");
         assert_eq!(told(&revoked(&[], &[])), versions(&[]));
+    }
+
+    fn is_revoked(engine: &Engine) -> bool {
+        engine.state(&fake::web()).is_some_and(|state| state.revoked.contains(&ArtifactVersion(1)))
+    }
+
+    fn is_revocation(event: &Event) -> bool {
+        matches!(event, Event::Revoked { .. })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_could_not_be_told_is_named_and_told_later() {
+        let fake = Arc::new(Fake::default());
+        let engine = Engine::start(fake.parts()).await.expect("it starts");
+        engine.declare(fake::declaration(1)).await.expect("it is sound");
+        fake.refuse_to_write(Some(is_revocation));
+        let error = engine.revoke("hello/web", ArtifactVersion(1), "it leaks").await.expect_err("hello/web was not told");
+        let text = error.to_string();
+        assert!(text.starts_with("the revocation of hello/web v1 is written down; hello/web could not be told yet: "), "{text}");
+        assert!(text.contains("the disk is full") && !text.contains("nothing was changed"), "{text}");
+        assert!(matches!(&error, DeclareError::Failed(error) if error.hint_text().is_some()), "{error:?}");
+        tokio::time::sleep(TELL_AGAIN * 3).await;
+        assert!(!is_revoked(&engine));
+        fake.refuse_to_write(None);
+        tokio::time::sleep(TELL_AGAIN * 2).await;
+        assert!(is_revoked(&engine), "it was not told again");
+        engine.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_service_is_named_and_told_when_it_is_found() {
+        let fake = Arc::new(Fake::default());
+        let engine = Engine::start(fake.parts()).await.expect("it starts");
+        engine.declare(fake::declaration(1)).await.expect("it is sound");
+        engine.stop().await;
+        fake.refuse_to_read(u32::MAX);
+        let engine = Engine::start(fake.parts()).await.expect("it starts");
+        let error = engine.revoke("hello/web", ArtifactVersion(1), "it leaks").await.expect_err("hello/web is lost");
+        assert!(error.to_string().contains("hello/web could not be told yet: "), "{error}");
+        assert!(error.to_string().contains("the disk cannot be read"), "{error}");
+        fake.refuse_to_read(0);
+        fake.refuse_to_write(Some(is_revocation));
+        while !engine.lost_services().is_empty() {
+            tokio::time::sleep(TELL_AGAIN).await;
+        }
+        assert!(!is_revoked(&engine));
+        fake.refuse_to_write(None);
+        tokio::time::sleep(TELL_AGAIN * 2).await;
+        assert!(is_revoked(&engine), "it was not told");
+        engine.stop().await;
     }
 }

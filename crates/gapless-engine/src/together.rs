@@ -11,12 +11,17 @@ use std::sync::Arc;
 
 /// How a partner stands.
 enum Standing {
-    /// It has not passed its gate, or has not even been declared.
+    /// It has not passed its gate, or is held there, or has not even been declared.
     OnItsWay,
     /// It passed its gate, or went further.
     Ready,
     /// It was rejected.
     Failed,
+}
+
+/// Whether any service moves together with another one just now.
+pub(crate) fn is_any(states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> bool {
+    states.values().any(|state| state.rollout.as_ref().is_some_and(|rollout| rollout.together.is_some()))
 }
 
 /// What the services have to be told of each other now.
@@ -35,7 +40,8 @@ fn message(rollout: &Rollout, states: &BTreeMap<ServiceName, Arc<ServiceState>>)
     if let Some((partner, _)) = partners.iter().find(|(_, standing)| matches!(standing, Standing::Failed)) {
         return Some(Event::PartnersFailed { reason: format!("{partner}, which moves together with it, was rejected") });
     }
-    let waits = matches!(rollout.stage, Stage::Await { .. }) && !rollout.partners_ready;
+    // What is paused is not told: while it is, the others may turn out not to be ready after all.
+    let waits = matches!(rollout.stage, Stage::Await { .. }) && !rollout.partners_ready && rollout.paused.is_none();
     let all_ready = partners.iter().all(|(_, standing)| matches!(standing, Standing::Ready));
     (waits && all_ready).then_some(Event::PartnersReady)
 }
@@ -46,6 +52,8 @@ fn standing(together: &Together, partner: Option<&Arc<ServiceState>>) -> Standin
         return match rollout.stage {
             Stage::Vacate | Stage::Command | Stage::Prepare { .. } => Standing::OnItsWay,
             Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } => Standing::Failed,
+            // It would not follow at once, and whoever paused it may cancel it yet.
+            Stage::Await { .. } if rollout.paused.is_some() => Standing::OnItsWay,
             Stage::Await { .. }
             | Stage::Canary(_)
             | Stage::Roll { .. }
@@ -103,6 +111,19 @@ mod tests {
         assert_eq!(told(waiting("worker"), None), []);
         assert_eq!(told(waiting("worker"), Some(preparing)), []);
         assert_eq!(told(waiting("worker"), Some(waiting("web"))), [("web".to_string(), "ready"), ("worker".to_string(), "ready")]);
+    }
+
+    #[test]
+    fn nobody_shifts_while_one_is_paused() {
+        let paused = |mut state: ServiceState| {
+            state.rollout.iter_mut().for_each(|rollout| rollout.paused = Some(Instant(1)));
+            state
+        };
+        assert_eq!(told(waiting("worker"), Some(paused(waiting("web")))), [], "the other one may be cancelled yet");
+        assert_eq!(told(paused(waiting("worker")), Some(paused(waiting("web")))), []);
+        assert_eq!(told(waiting("worker"), Some(paused(at(Stage::Shift, "web")))), [("web".to_string(), "ready")], "it has gone ahead");
+        let undone = at(Stage::Undo { reason: Rejection::Cancelled }, "web");
+        assert_eq!(told(paused(waiting("worker")), Some(undone)), [("web".to_string(), "failed")]);
     }
 
     #[test]

@@ -347,6 +347,37 @@ pub async fn a_failed_task_is_final(scene: &dyn Scene) {
     stage.clear().await;
 }
 
+/// A task whose group was destroyed before it began never begins, also when the group never had a node: its rollout was given up.
+pub async fn a_task_of_a_destroyed_group_never_begins(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Task(TaskScript::Passes)).await;
+    scene.let_end().await;
+    stage.destroy([FIRST.node(0), FIRST.node(1)]).await;
+    for _ in 0..2 {
+        let error = stage.run_task(FIRST, A_WHILE).await.expect_err("a task runs whose group is gone");
+        assert_eq!(error.error_kind(), ErrorKind::NotFound, "{error}");
+    }
+    let next = Stage::new(scene, Script::Task(TaskScript::Passes)).await;
+    assert!(next.run_task(FIRST, A_WHILE).await.is_err(), "another instance runs a task whose group is gone");
+    assert!(scene.task_runs().await.is_none_or(|runs| runs == 0), "a task ran whose group is gone");
+    stage.run_task(SECOND, A_WHILE).await.unwrap_or_else(|error| panic!("running the task of another group: {error}"));
+    stage.clear().await;
+}
+
+/// A task that has not begun when a later group's has never begins.
+pub async fn an_overtaken_task_never_begins(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Task(TaskScript::Passes)).await;
+    scene.let_end().await;
+    stage.run_task(SECOND, A_WHILE).await.unwrap_or_else(|error| panic!("running a task: {error}"));
+    let next = Stage::new(scene, Script::Task(TaskScript::Passes)).await;
+    for stage in [&stage, &next] {
+        let error = stage.run_task(FIRST, A_WHILE).await.expect_err("an earlier release's command runs after a later one's");
+        assert_eq!(error.error_kind(), ErrorKind::Invalid, "{error}");
+        stage.run_task(SECOND, A_WHILE).await.unwrap_or_else(|error| panic!("running a task that ended: {error}"));
+    }
+    assert!(scene.task_runs().await.is_none_or(|runs| runs == 1), "an earlier release's command ran after a later one's");
+    stage.clear().await;
+}
+
 /// A task is ended at its deadline, which is final too.
 pub async fn a_task_is_ended_at_its_deadline(scene: &dyn Scene) {
     let stage = Stage::new(scene, Script::Task(TaskScript::Hangs)).await;

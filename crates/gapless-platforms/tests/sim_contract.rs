@@ -127,5 +127,7 @@ contract!(
     a_task_is_run_once,
     a_task_is_run_once_by_two_instances,
     a_failed_task_is_final,
+    a_task_of_a_destroyed_group_never_begins,
+    an_overtaken_task_never_begins,
     a_task_is_ended_at_its_deadline,
 );

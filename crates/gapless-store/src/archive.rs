@@ -1,5 +1,7 @@
 //! A backup as one file: a tar whose first entry says what all the others must be, so that a restored folder is what was backed up, or is not there.
 
+use crate::lock::{LOCK_FILE, StateLock};
+use crate::sqlite::DATABASE_FILE;
 use gapless_core::digest::Digest;
 use gapless_core::time::Instant;
 use gapless_engine::error::{Context, Error, ErrorKind};
@@ -21,6 +23,9 @@ const MANIFEST_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// A reader's and a writer's memory, in bytes: large enough that the disk is what takes the time.
 const BUFFER: usize = 256 * 1024;
+
+/// The database's name until everything of a restore is there and durable.
+const UNFINISHED: &str = "gapless.db.unfinished";
 
 const DAMAGED: &str = "use another backup, and look after the disk that this one was on";
 
@@ -153,41 +158,123 @@ fn manifest(about: &About, sources: &[Source]) -> Result<Manifest, Error> {
     Ok(Manifest { version: VERSION, installation: about.installation.clone(), made_ms: about.made.0, files })
 }
 
-/// Puts a backup into an empty folder, which is made if it is not there. When this returns, every file is there, is what was backed up, and is durable.
+/// Puts a backup into an empty folder, which is made if it is not there, and holds the folder's lock meanwhile. `check` looks at what was restored before it is valid. When this returns,
+/// every file is there, is what was backed up, and is durable. The database gets its name last: a restore that was broken off leaves none, and [`assert_whole`] tells of it.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] when the folder is not empty, the file is no backup, or it is of a version that this program does not know; [`ErrorKind::Corrupt`] when it is damaged. The folder
-/// is empty again then.
-pub fn restore(file: &Path, folder: &Path) -> Result<Contents, Error> {
+/// [`ErrorKind::Invalid`] when the folder is not empty or in use, the file is no backup, or it is of a version that this program does not know; [`ErrorKind::Corrupt`] when it is
+/// damaged; what `check` says. What was written is removed again then.
+pub fn restore(file: &Path, folder: &Path, check: impl FnOnce(&Contents) -> Result<(), Error>) -> Result<Contents, Error> {
     let named = || format!("restoring the backup {}", file.display());
     let opened = open(file).context(named)?;
+    // Before the lock, which leaves its file: nothing is put into a folder that is another's.
     assert_empty(folder).context(named)?;
-    let restored = restore_from(opened, folder);
+    let lock = StateLock::acquire(folder).context(named)?;
+    assert_empty(lock.folder()).context(named)?;
+    let mut written = Written::default();
+    let restored = restore_from(opened, folder, &mut written, check);
     if restored.is_err() {
-        empty(folder).context(|| format!("emptying {} again", folder.display()))?;
+        written.remove().context(|| format!("removing from {} what was restored", folder.display()))?;
     }
     restored.context(named)
 }
 
-fn restore_from(file: File, folder: &Path) -> Result<Contents, Error> {
+/// Refuses a state folder in which a restore was broken off.
+///
+/// # Errors
+/// When it was, and when that cannot be seen.
+pub fn assert_whole(folder: &Path) -> Result<(), Error> {
+    let unfinished = folder.join(UNFINISHED);
+    if !unfinished.try_exists().context(|| format!("looking for {}", unfinished.display()))? {
+        return Ok(());
+    }
+    Err(Error::new(format!("{} is not empty: it holds a part of a backup, whose restoring was broken off", folder.display()))
+        .kind(ErrorKind::Invalid)
+        .hint("remove what is in the folder, then restore the backup again"))
+}
+
+fn restore_from(
+    file: File,
+    folder: &Path,
+    written: &mut Written,
+    check: impl FnOnce(&Contents) -> Result<(), Error>,
+) -> Result<Contents, Error> {
     let mut archive = tar::Archive::new(BufReader::with_capacity(BUFFER, file));
     let mut entries = archive.entries().map_err(|error| damaged(&error))?;
     let manifest = match entries.next() {
         Some(Ok(entry)) if entry.path().is_ok_and(|path| path == Path::new(MANIFEST)) => read_manifest(entry)?,
         _ => return Err(Error::new("it is no backup of gapless").kind(ErrorKind::Invalid).hint("`gapless backup FILE` makes one")),
     };
+    if !manifest.files.iter().any(|entry| entry.path == DATABASE_FILE) {
+        return Err(damaged(&"it holds no database"));
+    }
+    // Durable before anything else is there: from here on the folder says itself that it is not whole.
+    written
+        .make_file(&folder.join(UNFINISHED))
+        .and_then(|mark| mark.sync_all())
+        .context(|| format!("writing into {}", folder.display()))?;
+    sync_folder(folder)?;
     for expected in &manifest.files {
         let entry = entries.next().ok_or_else(|| damaged(&"it ends too early"))?.map_err(|error| damaged(&error))?;
-        put(entry, expected, folder)?;
+        put(entry, expected, folder, written)?;
     }
     match entries.next() {
         None => {}
         Some(Ok(_)) => return Err(damaged(&"it holds more than its manifest says")),
         Some(Err(error)) => return Err(damaged(&error)),
     }
+    let contents = manifest.contents();
+    check(&contents)?;
     let synced = File::open(folder).and_then(|folder| rustix::fs::syncfs(folder).map_err(Into::into));
     synced.context(|| format!("syncing {}", folder.display()))?;
-    Ok(manifest.contents())
+    fs::rename(folder.join(UNFINISHED), folder.join(DATABASE_FILE)).context(|| "naming the database".to_string())?;
+    sync_folder(folder)?;
+    Ok(contents)
+}
+
+/// What a restore made, in order.
+#[derive(Default)]
+struct Written {
+    folders: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+}
+
+impl Written {
+    fn make_file(&mut self, path: &Path) -> io::Result<File> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        self.files.push(path.to_path_buf());
+        Ok(file)
+    }
+
+    /// A folder below `root`, and those between them.
+    fn make_folders(&mut self, root: &Path, path: &Path) -> io::Result<()> {
+        let above: Vec<&Path> = path.ancestors().take_while(|folder| *folder != root).collect();
+        for folder in above.into_iter().rev() {
+            match fs::DirBuilder::new().mode(0o700).create(folder) {
+                Ok(()) => self.folders.push(folder.to_path_buf()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all of it, and nothing else: what says that it is not whole comes last.
+    fn remove(&self) -> io::Result<()> {
+        let gone = |removed: io::Result<()>| match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        let (mark, files) = self.files.split_first().map_or((None, &[][..]), |(mark, files)| (Some(mark), files));
+        files.iter().try_for_each(|file| gone(fs::remove_file(file)))?;
+        for folder in self.folders.iter().rev() {
+            match fs::remove_dir(folder) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                other => gone(other)?,
+            }
+        }
+        mark.map_or(Ok(()), |mark| gone(fs::remove_file(mark)))
+    }
 }
 
 fn read_manifest(entry: impl Read) -> Result<Manifest, Error> {
@@ -202,19 +289,21 @@ fn read_manifest(entry: impl Read) -> Result<Manifest, Error> {
     serde_json::from_slice(&text).map_err(|error| damaged(&format!("its manifest: {error}")))
 }
 
-fn put(entry: tar::Entry<'_, impl Read>, expected: &Entry, folder: &Path) -> Result<(), Error> {
+fn put(entry: tar::Entry<'_, impl Read>, expected: &Entry, folder: &Path, written: &mut Written) -> Result<(), Error> {
     let path = Path::new(&expected.path);
     let is_inside = path.components().all(|part| matches!(part, Component::Normal(_)));
     let is_it = entry.path().is_ok_and(|found| found == path) && entry.header().entry_type().is_file();
     if !is_inside || !is_it {
         return Err(damaged(&format!("where {} should be is something else", expected.path)));
     }
-    let place = folder.join(path);
+    let is_database = expected.path == DATABASE_FILE;
+    let place = folder.join(if is_database { Path::new(UNFINISHED) } else { path });
     let writing = || format!("writing {}", place.display());
     if let Some(parent) = place.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).context(writing)?;
+        written.make_folders(folder, parent).context(writing)?;
     }
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place).context(writing)?;
+    let file = if is_database { OpenOptions::new().write(true).truncate(true).open(&place) } else { written.make_file(&place) };
+    let file = file.context(writing)?;
     let mut writer = BufWriter::with_capacity(BUFFER, file);
     let mut reader = Hashing::new(entry);
     let mut buffer = vec![0; BUFFER];
@@ -237,18 +326,14 @@ fn put(entry: tar::Entry<'_, impl Read>, expected: &Entry, folder: &Path) -> Res
 fn assert_empty(folder: &Path) -> Result<(), Error> {
     let reading = || format!("looking at {}", folder.display());
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).context(reading)?;
-    if fs::read_dir(folder).context(reading)?.next().is_none() {
-        return Ok(());
-    }
-    Err(Error::new(format!("{} is not empty", folder.display()))
-        .kind(ErrorKind::Invalid)
-        .hint("restore into an empty folder: name another one with --state, or move away what is there"))
-}
-
-fn empty(folder: &Path) -> io::Result<()> {
-    for item in fs::read_dir(folder)? {
-        let item = item?;
-        if item.file_type()?.is_dir() { fs::remove_dir_all(item.path())? } else { fs::remove_file(item.path())? }
+    assert_whole(folder)?;
+    for item in fs::read_dir(folder).context(reading)? {
+        // An earlier restore leaves it.
+        if item.context(reading)?.file_name() != LOCK_FILE {
+            return Err(Error::new(format!("{} is not empty", folder.display()))
+                .kind(ErrorKind::Invalid)
+                .hint("restore into an empty folder: name another one with --state, or move away what is there"));
+        }
     }
     Ok(())
 }
@@ -295,6 +380,13 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    fn names(folder: &Path) -> Vec<String> {
+        let items = fs::read_dir(folder).expect("the folder").map(|item| item.expect("an item").file_name());
+        let mut names: Vec<String> = items.map(|name| name.into_string().expect("a name in UTF-8")).collect();
+        names.sort();
+        names
+    }
+
     struct Scratch {
         folder: tempfile::TempDir,
         about: About,
@@ -328,9 +420,9 @@ mod tests {
 
         fn refused(&self, file: &Path) -> Error {
             let folder = self.path("restored");
-            let error = restore(file, &folder).expect_err("it was restored");
+            let error = restore(file, &folder, |_| Ok(())).expect_err("it was restored");
             assert!(error.hint_text().is_some(), "{error}");
-            assert_eq!(fs::read_dir(&folder).expect("the folder").count(), 0, "something was left");
+            assert_eq!(names(&folder), [LOCK_FILE], "something was left");
             error
         }
     }
@@ -341,7 +433,7 @@ mod tests {
         let file = scratch.write();
         assert_eq!(fs::metadata(&file).expect("the backup").permissions().mode() & 0o777, 0o600);
         let folder = scratch.path("restored");
-        let contents = restore(&file, &folder).expect("restored");
+        let contents = restore(&file, &folder, |_| Ok(())).expect("restored");
         assert_eq!(contents.about, scratch.about);
         for source in &scratch.sources {
             let place = folder.join(&source.path);
@@ -349,7 +441,7 @@ mod tests {
             assert_eq!(fs::metadata(&place).expect("restored").permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(fs::metadata(&folder).expect("the folder").permissions().mode() & 0o777, 0o700);
-        let error = restore(&file, &folder).expect_err("it is not empty");
+        let error = restore(&file, &folder, |_| Ok(())).expect_err("it is not empty");
         assert!(error.to_string().contains("is not empty"), "{error}");
         assert_eq!(fs::read(folder.join("gapless.db")).expect("untouched"), b"the journal");
     }
@@ -366,7 +458,7 @@ mod tests {
             changed[place] ^= 0x10;
             fs::write(&file, changed).expect("damage");
             let folder = scratch.path("restored");
-            match restore(&file, &folder) {
+            match restore(&file, &folder, |_| Ok(())) {
                 Err(_) => {
                     refused += 1;
                     scratch.refused(&file);
@@ -390,6 +482,55 @@ mod tests {
             fs::write(&file, &whole[..length]).expect("an end");
             scratch.refused(&file);
         }
+    }
+
+    #[test]
+    fn a_restore_that_fails_removes_what_it_wrote_and_nothing_else() {
+        let scratch = Scratch::new();
+        let file = scratch.write();
+        let folder = scratch.path("restored");
+        let others = folder.join("keys/other");
+        let error = restore(&file, &folder, |contents| {
+            assert_eq!(contents.about, scratch.about);
+            assert_eq!(names(&folder), [UNFINISHED, "images", "keys", LOCK_FILE], "the database has its name too early");
+            let refused = restore(&file, &folder, |_| Ok(())).expect_err("it is in use");
+            assert!(refused.to_string().contains("is not empty"), "{refused}");
+            fs::write(&others, "of somebody else").expect("written");
+            Err(Error::new("it is another installation").kind(ErrorKind::Corrupt))
+        });
+        assert_eq!(error.expect_err("it failed").error_kind(), ErrorKind::Corrupt);
+        assert_eq!(names(&folder), ["keys", LOCK_FILE]);
+        assert_eq!(names(&folder.join("keys")), ["other"]);
+    }
+
+    #[test]
+    fn a_restore_waits_for_no_server_and_disturbs_none() {
+        let scratch = Scratch::new();
+        let file = scratch.write();
+        let folder = scratch.path("restored");
+        fs::create_dir(&folder).expect("a folder");
+        let _held = StateLock::acquire(&folder).expect("the lock");
+        let error = restore(&file, &folder, |_| Ok(())).expect_err("a server has just begun there");
+        assert!(error.to_string().contains("another gapless server"), "{error}");
+        assert_eq!(names(&folder), [LOCK_FILE]);
+    }
+
+    /// As a kill leaves it.
+    #[test]
+    fn a_restore_that_was_broken_off_is_told() {
+        let scratch = Scratch::new();
+        let file = scratch.write();
+        let folder = scratch.path("restored");
+        let broken_off = std::panic::catch_unwind(|| restore(&file, &folder, |_| panic!("it is killed")));
+        assert!(broken_off.is_err());
+        assert_eq!(names(&folder), [UNFINISHED, "images", "keys", LOCK_FILE]);
+        for error in [assert_whole(&folder), restore(&file, &folder, |_| Ok(())).map(drop)].map(|told| told.expect_err("it is not whole")) {
+            assert!(error.to_string().contains("was broken off") && error.hint_text().is_some(), "{error}");
+        }
+        assert!(!folder.join(DATABASE_FILE).exists());
+        fs::remove_dir_all(&folder).expect("removed");
+        restore(&file, &folder, |_| Ok(())).expect("restored");
+        assert_whole(&folder).expect("whole");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The lock file's name in the state folder.
-const LOCK_FILE: &str = "server.lock";
+pub(crate) const LOCK_FILE: &str = "server.lock";
 
 /// What is read of a lock file at most: a process id and a date are far shorter.
 const HOLDER_LIMIT: u64 = 256;

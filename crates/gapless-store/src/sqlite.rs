@@ -73,7 +73,7 @@ impl SqliteStore {
     /// Writes a copy of the whole database into a file, which must not be there yet, as it is at one moment. Writers go on meanwhile.
     ///
     /// # Errors
-    /// [`ErrorKind::NoRoom`] when the disk is full, and when the database cannot be read. What was written of the copy is left.
+    /// [`ErrorKind::NoRoom`] when the disk is full, [`ErrorKind::Corrupt`] when the copy is damaged, and when the database cannot be read. What was written of the copy is left.
     pub fn copy_to(&self, file: &Path) -> Result<(), Error> {
         let copying = || format!("copying the database to {}", file.display());
         let name = file.to_str().ok_or_else(|| Error::new("the name is not UTF-8").kind(ErrorKind::Invalid).context(copying()))?;
@@ -84,7 +84,7 @@ impl SqliteStore {
             reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             reader.execute("VACUUM INTO ?1", [name])
         });
-        copied.map(drop).map_err(|error| told(&error)).context(copying)
+        copied.map_err(|error| told(&error)).and_then(|_| assert_sound(file)).context(copying)
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -105,6 +105,25 @@ impl SqliteStore {
         transaction.commit().map_err(|error| told(&error))?;
         *epoch = own;
         Ok(changed)
+    }
+}
+
+/// Refuses a copy that is empty or damaged: it must be noticed now, and not when it is needed.
+fn assert_sound(copy: &Path) -> Result<(), Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let looked = Connection::open_with_flags(copy, flags).and_then(|copy| {
+        let version: u32 = copy.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let found: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((version, found))
+    });
+    let damaged = |what: String| {
+        let hint = "make the backup again; `gapless doctor` looks for what is damaged";
+        Error::new(format!("the copy is no sound database: {what}")).kind(ErrorKind::Corrupt).hint(hint)
+    };
+    match looked.map_err(|error| told(&error))? {
+        (0, _) => Err(damaged("it is empty".to_string())),
+        (_, found) if found != "ok" => Err(damaged(found)),
+        _ => Ok(()),
     }
 }
 

@@ -301,6 +301,16 @@ fn a_copy_is_of_one_moment() {
 }
 
 #[test]
+fn a_copy_of_nothing_is_refused() {
+    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let store = open(folder.path());
+    tamper(folder.path(), "PRAGMA user_version = 0");
+    let error = store.copy_to(&other.path().join("gapless.db")).expect_err("it holds nothing");
+    assert_eq!(error.error_kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("it is empty") && error.hint_text().is_some(), "{error}");
+}
+
+#[test]
 fn a_kept_state_that_cannot_be_read_is_passed_over() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path());

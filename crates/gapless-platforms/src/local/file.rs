@@ -83,13 +83,22 @@ pub fn remove_folder(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Whether there is something of this name. What cannot be looked at is not taken for gone.
+pub fn exists(path: &Path) -> Result<bool, Error> {
+    path.try_exists().context(|| format!("looking for {}", path.display()))
+}
+
 /// The names in a folder; none if it is not there.
 pub fn names(path: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.context(|| format!("listing {}", path.display()))?,
     };
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let mut names = Vec::new();
+    for entry in entries {
+        // One that cannot be read is not left out: whoever lists may take what is not named for gone. A name that is no text is none of ours.
+        names.extend(entry.context(|| format!("listing {}", path.display()))?.file_name().into_string().ok());
+    }
     names.sort();
     Ok(names)
 }
@@ -106,6 +115,20 @@ mod tests {
         assert_eq!(tail(&path, 12), "third");
         assert_eq!(tail(&path, 1000), "first line\nsecond\nthird");
         assert_eq!(tail(&folder.path().join("none"), 10), "");
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(!exists(&path).unwrap());
+        fs::write(&path, "").unwrap();
+        assert!(exists(&path).unwrap());
+        // A file stands where a folder should be.
+        assert!(exists(&path.join("below")).is_err());
+        assert!(names(&path).is_err());
+        assert_eq!(names(folder.path()).unwrap(), ["file"]);
+        assert_eq!(names(&folder.path().join("none")).unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -60,6 +60,16 @@ pub struct Leftover {
     pub why: String,
 }
 
+/// What is alive, and so explains what carries its marks.
+struct Explained {
+    /// The keys of machines whose lease is not over.
+    keys: BTreeSet<String>,
+    /// Their links.
+    links: BTreeSet<String>,
+    /// The installation has a network.
+    open: bool,
+}
+
 /// Writes down which state folder an installation's marks belong to.
 ///
 /// # Errors
@@ -68,7 +78,9 @@ pub fn claim(marks: &Marks, state: &Path) -> Result<(), Error> {
     let folder = marks.runtime_folder();
     let owner: Option<PathBuf> = file::read(&folder.join("state.json"))?;
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    if let Some(owner) = owner.filter(|owner| real(owner) != real(state) && platform_folder(owner).exists()) {
+    if let Some(owner) = owner.filter(|owner| real(owner) != real(state))
+        && file::exists(&platform_folder(&owner))?
+    {
         let (id, owner) = (marks.installation(), owner.display());
         return Err(Error::new(format!("installation {id} belongs to the state folder {owner} on this machine"))
             .kind(ErrorKind::Invalid)
@@ -123,7 +135,9 @@ impl Leftovers {
         let mut gone = Vec::new();
         for name in names.iter().filter(|name| Marks::new(name).is_ok()) {
             let state: Option<PathBuf> = file::read(&Path::new(RUNTIME_FOLDER).join(name).join("state.json"))?;
-            if let Some(state) = state.filter(|state| !platform_folder(state).exists()) {
+            if let Some(state) = state
+                && !file::exists(&platform_folder(&state))?
+            {
                 gone.push(Self::of(name, &state)?);
             }
         }
@@ -178,23 +192,30 @@ impl Leftovers {
         }
     }
 
-    /// The keys of machines whose lease is not over: nodes that have a record and no tombstone, and what the server that runs has open for builds.
-    fn explained(&self) -> Result<BTreeSet<String>, Error> {
+    /// What is alive: nodes that have a record and no tombstone, tasks, and what the server that runs has open for builds.
+    ///
+    /// # Errors
+    /// When something cannot be looked at: nothing is taken for a leftover then.
+    fn explained(&self) -> Result<Explained, Error> {
         let platform = platform_folder(&self.state);
         let tombstones = platform.join("tombstones");
         let mut keys = BTreeSet::new();
         for (folder, record) in [("nodes", "node.json"), ("tasks", "task.json")] {
-            let names = file::names(&platform.join(folder))?;
-            keys.extend(names.into_iter().filter(|name| platform.join(folder).join(name).join(record).exists()));
+            for name in file::names(&platform.join(folder))? {
+                if file::exists(&platform.join(folder).join(&name).join(record))? && !file::exists(&tombstones.join(&name))? {
+                    keys.insert(name);
+                }
+            }
         }
-        keys.retain(|key| !tombstones.join(key).exists());
         let life = Lease::latest(&self.marks)?;
         if !life.as_ref().is_some_and(Lease::is_held) {
             let over = task::over(&platform)?;
             keys.retain(|key| !over.contains(key));
         }
         keys.extend(workbench::leases(&platform, life.as_ref())?.0);
-        Ok(keys)
+        let subnet: Option<Subnet> = file::read(&platform.join("network.json"))?;
+        let links = self.links(&keys, subnet.as_ref())?;
+        Ok(Explained { keys, links, open: subnet.is_some() })
     }
 
     /// Folders of what nobody answers for any more. A node without a record may be about to get it, as long as a server runs.
@@ -215,8 +236,8 @@ impl Leftovers {
         Ok(benches.chain(undecided).chain(tasks).collect())
     }
 
-    fn is_explained(&self, leftover: &Leftover, keys: &BTreeSet<String>) -> bool {
-        let open = platform_folder(&self.state).join("network.json").exists();
+    fn is_explained(&self, leftover: &Leftover, explained: &Explained) -> bool {
+        let Explained { keys, links, open } = explained;
         let last = leftover.name.rsplit('/').next().unwrap_or_default();
         match leftover.kind {
             LeftoverKind::Container | LeftoverKind::NetworkNamespace => {
@@ -224,22 +245,27 @@ impl Leftovers {
             }
             LeftoverKind::Mount => keys.iter().any(|key| Path::new(&leftover.name).starts_with(self.marks.runtime_folder().join(key))),
             LeftoverKind::Processes | LeftoverKind::Cgroup => {
-                keys.contains(last.strip_suffix(KEEPER).unwrap_or(last)) || open && last == "helpers"
+                keys.contains(last.strip_suffix(KEEPER).unwrap_or(last)) || *open && last == "helpers"
             }
-            LeftoverKind::Interface => open && last == self.marks.bridge() || self.addresses(keys).contains(last),
-            LeftoverKind::Table => open,
+            LeftoverKind::Interface => *open && last == self.marks.bridge() || links.contains(last),
+            LeftoverKind::Table => *open,
             LeftoverKind::Folder => false,
         }
     }
 
     /// The links of the machines that have a record.
-    fn addresses(&self, keys: &BTreeSet<String>) -> BTreeSet<String> {
+    fn links(&self, keys: &BTreeSet<String>, subnet: Option<&Subnet>) -> Result<BTreeSet<String>, Error> {
+        let Some(subnet) = subnet else { return Ok(BTreeSet::new()) };
         let platform = platform_folder(&self.state);
-        let Ok(Some(subnet)) = file::read::<Subnet>(&platform.join("network.json")) else { return BTreeSet::new() };
-        let places = [("nodes", "node.json"), ("tasks", "task.json"), ("benches", "bench.json")];
-        let records = keys.iter().flat_map(|key| places.map(|(folder, record)| platform.join(folder).join(key).join(record)));
-        let addresses = records.filter_map(|path| file::read::<serde_json::Value>(&path).ok()??["address"].as_str()?.parse().ok());
-        addresses.map(|address| self.marks.link(subnet.offset(address))).collect()
+        let mut links = BTreeSet::new();
+        for key in keys {
+            for (folder, record) in [("nodes", "node.json"), ("tasks", "task.json"), ("benches", "bench.json")] {
+                let record: Option<serde_json::Value> = file::read(&platform.join(folder).join(key).join(record))?;
+                let address = record.and_then(|record| record["address"].as_str()?.parse().ok());
+                links.extend(address.map(|address| self.marks.link(subnet.offset(address))));
+            }
+        }
+        Ok(links)
     }
 
     /// Everything that carries the marks.
@@ -257,7 +283,7 @@ impl Leftovers {
             add(LeftoverKind::Container, runtime.join(name).display().to_string(), "no node is on record for it");
         }
         let mounts = self.marks.runtime_folder();
-        if mounts.exists() && !platform_folder(&self.state).exists() {
+        if file::exists(&mounts)? && !file::exists(&platform_folder(&self.state))? {
             add(LeftoverKind::Mount, mounts.display().to_string(), "its installation's state folder is gone");
         }
         let own = |name: &String| Key::parse(name).is_some();

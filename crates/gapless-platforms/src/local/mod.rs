@@ -28,6 +28,8 @@ mod seccomp;
 mod task;
 mod workbench;
 
+pub use self::task::{RESULTS_FOLDER, begun_tasks, copy_results};
+
 use self::blueprint::Blueprint;
 use self::capacity::{Room, Wanted};
 use self::cgroup::Cgroups;
@@ -122,6 +124,16 @@ type GroupLocks = BTreeMap<(ServiceName, GroupId), Arc<tokio::sync::Mutex<()>>>;
 
 /// A worker that was asked to end and does not listen to this signal yet.
 type Unheard = (Key, Process, StopSignal);
+
+/// Whom a drain has asked to end.
+struct Asked {
+    /// Those that do not listen yet.
+    unheard: Vec<Unheard>,
+    /// The nodes that are no workers'.
+    others: BTreeSet<NodeId>,
+    /// The first error: the others were asked all the same.
+    result: Result<(), Error>,
+}
 
 struct Shared {
     ground: Ground,
@@ -232,7 +244,7 @@ impl LocalPlatform {
             let settled = Arc::clone(&shared);
             let settle = move || {
                 settled.checks.forget(&key);
-                if settled.nodes.is_buried(&key) { Ok(()) } else { settled.nodes.settle(&key, &process).map(drop) }
+                if settled.nodes.is_buried(&key)? { Ok(()) } else { settled.nodes.settle(&key, &process).map(drop) }
             };
             if let Err(error) = blocking(settle).await {
                 tracing::warn!(%error, "the end of a node could not be written down");
@@ -393,18 +405,42 @@ impl Shared {
         Ok(NodeSeen { condition, image, health, requests_in_flight })
     }
 
-    /// Asks the workers among these nodes to end, those that were not asked yet. Gives those that do not listen, and the nodes that are no workers'.
-    fn ask_workers_to_end(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<(Vec<Unheard>, BTreeSet<NodeId>), Error> {
-        let mut unheard = Vec::new();
-        let mut others = BTreeSet::new();
+    /// Asks the workers among these nodes to end, those that were not asked yet.
+    fn ask_workers_to_end(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Asked {
+        let mut asked = Asked { unheard: Vec::new(), others: BTreeSet::new(), result: Ok(()) };
         for node in nodes {
             let key = Key::node(service, *node);
-            match self.nodes.record(&key)? {
-                Some(record) if record.worker.is_some() => unheard.extend(self.ask_to_end(&key, record.signal())?),
-                _ => drop(others.insert(*node)),
+            let one = self.nodes.record(&key).and_then(|record| match record {
+                Some(record) if record.worker.is_some() => {
+                    self.assert_not_being_made(service, *node)?;
+                    self.ask_to_end(&key, record.signal())
+                }
+                _ => {
+                    asked.others.insert(*node);
+                    Ok(None)
+                }
+            });
+            match one {
+                Ok(unheard) => asked.unheard.extend(unheard),
+                Err(error) => asked.result = asked.result.and(Err(error)),
             }
         }
-        Ok((unheard, others))
+        asked
+    }
+
+    /// A worker that is just being made does not run yet and will: it has to be asked when it does.
+    fn assert_not_being_made(&self, service: &ServiceName, node: NodeId) -> Result<(), Error> {
+        let key = Key::node(service, node);
+        if self.nodes.was_made(&key)? {
+            return Ok(());
+        }
+        let making = Arc::clone(lock(&self.groups).entry((service.clone(), node.group)).or_default());
+        match making.try_lock_owned() {
+            // Whoever makes it has the group. Without such a one its making was broken off: it never runs, unless it was started right before.
+            Ok(_group) => self.nodes.adopt(&self.ground, &key).map(drop),
+            Err(_) if self.nodes.was_made(&key)? => Ok(()),
+            Err(_) => Err(Error::new(format!("{key} is being made, and is asked to end when it runs"))),
+        }
     }
 
     fn ask_to_end(&self, key: &Key, signal: StopSignal) -> Result<Option<Unheard>, Error> {
@@ -422,7 +458,12 @@ impl Shared {
     /// Ends these nodes, removes everything of them and writes their tombstones.
     fn destroy(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>) -> Result<(), Error> {
         let keys: Vec<Key> = nodes.iter().map(|node| Key::node(service, *node)).collect();
-        let standing: Vec<Key> = keys.iter().filter(|key| self.nodes.folder(key).exists()).cloned().collect();
+        let mut standing = Vec::new();
+        for key in &keys {
+            if file::exists(&self.nodes.folder(key))? {
+                standing.push(key.clone());
+            }
+        }
         let remains: Vec<MachineRemains> = standing.iter().map(|key| self.remains(key)).collect();
         let removed = self.ground.remove(&remains);
         let removed: Vec<(&Key, Result<(), Error>)> = standing.iter().zip(removed).collect();
@@ -486,9 +527,10 @@ impl Platform for LocalPlatform {
 
     async fn drain(&self, service: &ServiceName, nodes: &BTreeSet<NodeId>, deadline: Duration) -> Result<(), Error> {
         let (shared, name, asked) = (Arc::clone(&self.shared), service.clone(), nodes.clone());
-        let ask = move || shared.ask_workers_to_end(&name, &asked);
-        let (unheard, others) = blocking(ask).await.context(|| format!("asking workers of {service} to end"))?;
+        let ask = move || Ok(shared.ask_workers_to_end(&name, &asked));
+        let Asked { unheard, others, result } = blocking(ask).await?;
         unheard.into_iter().for_each(|(key, process, signal)| self.ask_again(key, process, signal));
+        result.context(|| format!("asking workers of {service} to end"))?;
         // What never had a route is known to no proxy.
         if others.is_empty() || !self.shared.routes.is_known(service) {
             return Ok(());

@@ -92,8 +92,14 @@ pub fn bound_log(path: &Path) -> Result<(), Error> {
 
 /// The folders of nodes without a record, in the folder of all nodes.
 pub fn undecided(nodes: &Path) -> Result<Vec<PathBuf>, Error> {
-    let names = file::names(nodes)?.into_iter().filter(|name| Key::parse_node(name).is_some());
-    Ok(names.map(|name| nodes.join(name)).filter(|folder| !folder.join("node.json").exists()).collect())
+    let mut undecided = Vec::new();
+    for name in file::names(nodes)?.into_iter().filter(|name| Key::parse_node(name).is_some()) {
+        let folder = nodes.join(name);
+        if !file::exists(&folder.join("node.json"))? {
+            undecided.push(folder);
+        }
+    }
+    Ok(undecided)
 }
 
 /// The folders of all nodes.
@@ -132,8 +138,12 @@ impl Nodes {
     /// Removes the folders of nodes whose burial was broken off after their tombstone was written: nobody asks for these nodes any more.
     fn finish_burials(&self) -> Result<(), Error> {
         let names = file::names(&self.folder)?;
-        let keys = names.iter().filter_map(|name| Key::parse_node(name)).map(|(service, node)| Key::node(&service, node));
-        keys.filter(|key| self.is_buried(key)).try_for_each(|key| self.bury(&key))
+        for key in names.iter().filter_map(|name| Key::parse_node(name)).map(|(service, node)| Key::node(&service, node)) {
+            if self.is_buried(&key)? {
+                self.bury(&key)?;
+            }
+        }
+        Ok(())
     }
 
     /// A node's folder.
@@ -190,12 +200,12 @@ impl Nodes {
 
     /// Whether the node was made, or was and is gone.
     pub fn was_made(&self, key: &Key) -> Result<bool, Error> {
-        Ok(self.is_buried(key) || self.running(key)?.is_some() || self.exit(key)?.is_some())
+        Ok(self.is_buried(key)? || self.running(key)?.is_some() || self.exit(key)?.is_some())
     }
 
     /// Whether the node was destroyed, or must never be made.
-    pub fn is_buried(&self, key: &Key) -> bool {
-        self.tombstones.join(key.as_str()).exists()
+    pub fn is_buried(&self, key: &Key) -> Result<bool, Error> {
+        file::exists(&self.tombstones.join(key.as_str()))
     }
 
     /// The address that a node has or had.
@@ -207,8 +217,13 @@ impl Nodes {
     /// Every node that exists in any condition, by service.
     pub fn list(&self) -> Result<Vec<(ServiceName, NodeId)>, Error> {
         let names = file::names(&self.folder)?;
-        let nodes = names.iter().filter_map(|name| Key::parse_node(name));
-        Ok(nodes.filter(|(service, node)| !self.is_buried(&Key::node(service, *node))).collect())
+        let mut nodes = Vec::new();
+        for (service, node) in names.iter().filter_map(|name| Key::parse_node(name)) {
+            if !self.is_buried(&Key::node(&service, node))? {
+                nodes.push((service, node));
+            }
+        }
+        Ok(nodes)
     }
 
     /// Every node of a service that exists in any condition.
@@ -245,7 +260,7 @@ impl Nodes {
 
     /// Writes a destroyed node's tombstone and removes its folder; its log is kept.
     pub fn bury(&self, key: &Key) -> Result<(), Error> {
-        if !self.is_buried(key) {
+        if !self.is_buried(key)? {
             file::write(&self.tombstones.join(key.as_str()), &Tombstone { address: self.address(key) })?;
         }
         self.keep_log(key, &self.log(key))?;
@@ -254,7 +269,7 @@ impl Nodes {
 
     /// Keeps the output of a machine that goes.
     pub fn keep_log(&self, key: &Key, log: &Path) -> Result<(), Error> {
-        if !log.exists() {
+        if !file::exists(log)? {
             return Ok(());
         }
         fs::rename(log, self.buried_log(key)).context(|| format!("keeping the log {}", log.display()))

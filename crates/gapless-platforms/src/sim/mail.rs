@@ -193,9 +193,12 @@ impl World {
         }
     }
 
-    /// What came of a task, if it ended.
+    /// What came of a task, if it ended or never begins.
     pub(super) fn task_ended(&mut self, name: &ServiceName, group: GroupId, task: Task) -> Option<Result<(), Error>> {
         let now = self.now;
+        if let Some(refused) = self.service(name).task_refused(group, task) {
+            return Some(Err(refused));
+        }
         let good = self.service(name).task_ended(group, task, now)?;
         let bad = || Error::new(format!("{task} ended with code 1")).kind(ErrorKind::Invalid);
         Some(if good { Ok(()) } else { Err(bad()) })

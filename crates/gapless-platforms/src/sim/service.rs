@@ -12,6 +12,7 @@ use gapless_core::release::ArtifactVersion;
 use gapless_core::route::{Route, Weight};
 use gapless_core::time::Instant;
 use gapless_engine::declaration::ServiceDeclaration;
+use gapless_engine::error::{Error, ErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is around the service while time goes on.
@@ -214,12 +215,29 @@ impl Service {
         }
     }
 
-    /// Begins a task, unless it was begun before.
+    /// Begins a task, unless it was begun before or must not begin any more.
     pub(super) fn run_task(&mut self, declaration: &ServiceDeclaration, group: GroupId, task: Task, around: &Around) {
         let known = behaviour(around.behaviours, declaration.artifact_version);
         let begun = (around.now.after(known.task), !known.task_fails);
         sometimes!("a task is asked for again and runs once", self.tasks.contains_key(&(group, task)));
-        self.tasks.entry((group, task)).or_insert(begun);
+        if self.task_refused(group, task).is_none() {
+            self.tasks.entry((group, task)).or_insert(begun);
+        }
+    }
+
+    /// Why a task that has not begun never does: its group is gone, or a later group's has begun.
+    pub(super) fn task_refused(&self, group: GroupId, task: Task) -> Option<Error> {
+        if self.tasks.contains_key(&(group, task)) {
+            return None;
+        }
+        let of_group = |node: &NodeId| node.group == group;
+        if self.made.iter().any(of_group) && !self.existing.keys().any(of_group) {
+            sometimes!("a task of a group that is gone is asked for");
+            return Some(Error::new(format!("group {group} was destroyed")).kind(ErrorKind::NotFound));
+        }
+        let (later, _) = self.tasks.keys().find(|(later, _)| later.instance > group.instance)?;
+        sometimes!("a task is asked for that a later one has overtaken");
+        Some(Error::new(format!("a later release's command has begun: that of group {later}")).kind(ErrorKind::Invalid))
     }
 
     /// Whether a task ended well, if it ended.

@@ -431,3 +431,31 @@ async fn leftovers_are_found_and_removed() {
     let seen = next.observe(&service()).await.unwrap();
     assert_eq!(seen.nodes[&group(1).node(1)].condition, Condition::Running);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_looked_at_makes_nothing_a_leftover() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    assert_eq!(installation.leftovers().find().unwrap(), vec![]);
+    let folder = installation.state().join("platform");
+    for name in ["nodes/hello.web.r1-i1-n0", "nodes", "tombstones", "network.json"] {
+        let (place, aside) = (folder.join(name), folder.join("aside"));
+        std::fs::rename(&place, &aside).unwrap();
+        // A file instead of a folder, and the other way round, is what a look fails at.
+        if aside.is_dir() {
+            std::fs::write(&place, "").unwrap()
+        } else {
+            std::fs::create_dir(&place).unwrap()
+        }
+        let found = installation.leftovers().find();
+        if place.is_dir() {
+            std::fs::remove_dir(&place).unwrap()
+        } else {
+            std::fs::remove_file(&place).unwrap()
+        }
+        std::fs::rename(&aside, &place).unwrap();
+        assert!(found.is_err(), "{name}: {found:?}");
+    }
+    assert_eq!(installation.leftovers().find().unwrap(), vec![]);
+}

@@ -10,7 +10,9 @@ use gapless_engine::error::Error;
 use gapless_engine::images::{Images, UnpackedImage};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// The digest that the tests' image goes by.
 pub const IMAGE: Digest = Digest([7; 32]);
@@ -28,6 +30,32 @@ pub struct OneTree(pub PathBuf);
 impl Images for OneTree {
     async fn unpacked(&self, image: Digest) -> Result<UnpackedImage, Error> {
         Ok(UnpackedImage { image, layers: vec![self.0.clone()] })
+    }
+}
+
+/// The same, whose first unpacking goes on until it is let end.
+pub struct SlowOnce {
+    pub images: OneTree,
+    /// That it was begun.
+    pub begun: Notify,
+    pub let_end: Notify,
+    pub is_slow: AtomicBool,
+}
+
+impl SlowOnce {
+    pub fn new(tree: PathBuf) -> Self {
+        Self { images: OneTree(tree), begun: Notify::new(), let_end: Notify::new(), is_slow: AtomicBool::new(true) }
+    }
+}
+
+#[async_trait]
+impl Images for SlowOnce {
+    async fn unpacked(&self, image: Digest) -> Result<UnpackedImage, Error> {
+        if self.is_slow.swap(false, Ordering::SeqCst) {
+            self.begun.notify_one();
+            self.let_end.notified().await;
+        }
+        self.images.unpacked(image).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the local platform's tests share: an installation of its own for each test.
 
 use crate::service::OneTree;
-use gapless_engine::images::OWNER_SHIFT;
+use gapless_engine::images::{Images, OWNER_SHIFT};
 use gapless_platforms::local::leftovers::Leftovers;
 use gapless_platforms::local::{LocalOptions, LocalPlatform};
 use std::fs;
@@ -60,7 +60,10 @@ impl Installation {
     }
 
     pub async fn open_with(&self, proxies: Vec<PathBuf>) -> LocalPlatform {
-        let images = Arc::new(OneTree(self.image()));
+        self.open_from(proxies, Arc::new(OneTree(self.image()))).await
+    }
+
+    pub async fn open_from(&self, proxies: Vec<PathBuf>, images: Arc<dyn Images>) -> LocalPlatform {
         LocalPlatform::open(LocalOptions::new(self.state(), self.id.clone(), proxies, images))
             .await
             .unwrap_or_else(|error| panic!("{error} ({:?})", error.hint_text()))

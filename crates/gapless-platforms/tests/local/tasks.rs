@@ -1,6 +1,6 @@
 //! Tasks: release commands and hooks, on real nodes and a real HTTP server.
 
-use crate::service::{group, serving, task_command, with_release_command};
+use crate::service::{SlowOnce, group, serving, task_command, with_release_command};
 use crate::support::{Installation, marks_on_host};
 use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
@@ -136,6 +136,96 @@ async fn one_task_of_a_service_runs_at_a_time() {
     assert_eq!(installation.lines("runs"), 2);
 }
 
+/// Asks for the release command of a group in the background.
+fn asked(platform: &LocalPlatform, instance: u64, how: &str) -> tokio::task::JoinHandle<Result<(), Error>> {
+    let (platform, declaration) = (platform.clone(), Arc::new(with_release_command(how)));
+    tokio::spawn(async move { platform.run_task(declaration, group(instance), Task::ReleaseCommand, A_WHILE).await })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_rollout_was_given_up_before_it_began_never_begins() {
+    let installation = Installation::new();
+    let images = Arc::new(SlowOnce::new(installation.image()));
+    let platform = installation.open_from(Vec::new(), images.clone()).await;
+    let given_up = asked(&platform, 1, "0");
+    images.begun.notified().await;
+    platform.destroy_nodes(&service(), &BTreeSet::from([group(1).node(0)])).await.unwrap();
+    images.let_end.notify_one();
+    let error = given_up.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("group r1-i1 was destroyed"), "{error}");
+    assert_eq!(installation.lines("runs"), 0, "a task ran whose group is gone");
+    assert_eq!(left(&installation), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_a_later_one_has_overtaken_never_begins() {
+    let installation = Installation::new();
+    let images = Arc::new(SlowOnce::new(installation.image()));
+    let platform = installation.open_from(Vec::new(), images.clone()).await;
+    let overtaken = asked(&platform, 1, "0");
+    images.begun.notified().await;
+    let later = asked(&platform, 2, "wait");
+    until_runs(&installation, 1).await;
+    images.let_end.notify_one();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(installation.lines("runs"), 1, "it ran beside the later one");
+    installation.put("let-end");
+    later.await.unwrap().unwrap();
+    for error in [overtaken.await.unwrap().unwrap_err(), asked(&platform, 1, "0").await.unwrap().unwrap_err()] {
+        assert_eq!(error.error_kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("a later release's command has begun: the release-command of group r1-i2"), "{error}");
+    }
+    assert_eq!(installation.lines("runs"), 1);
+    assert_eq!(left(&installation), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_tasks_that_wait_for_a_third_one_begins() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let first = asked(&platform, 1, "1500ms");
+    until_runs(&installation, 1).await;
+    let (second, third) = (asked(&platform, 2, "wait"), asked(&platform, 3, "wait"));
+    first.await.unwrap().unwrap();
+    until_runs(&installation, 2).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(installation.lines("runs"), 2, "two migrations run at once");
+    installation.put("let-end");
+    third.await.unwrap().unwrap();
+    // It ran before the third one, or was overtaken by it.
+    let second = second.await.unwrap();
+    assert_eq!(installation.lines("runs"), if second.is_ok() { 3 } else { 2 }, "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_runs_although_nobody_waits_for_it_is_ended_before_another_begins() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let (first, other) = (Arc::new(with_release_command("hang")), platform.clone());
+    let deadline = Duration::from_millis(700);
+    let first = tokio::spawn(async move { other.run_task(first, group(1), Task::ReleaseCommand, deadline).await });
+    until_runs(&installation, 1).await;
+    // That it is being ended cannot be written down, as on a full disk.
+    let obstacle = installation.state().join("platform/tasks/hello.web.r1-i1-task-release-command/gone.json.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    assert_eq!(first.await.unwrap().unwrap_err().error_kind(), ErrorKind::Failed);
+    assert_eq!(asked(&platform, 2, "0").await.unwrap().unwrap_err().error_kind(), ErrorKind::Failed);
+    assert_eq!(installation.lines("runs"), 1, "it ran beside the first one");
+    std::fs::remove_dir(&obstacle).unwrap();
+    asked(&platform, 2, "0").await.unwrap().unwrap();
+    assert_eq!(installation.lines("runs"), 2);
+    let error = asked(&platform, 1, "0").await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("ran longer than 700ms"), "{error}");
+}
+
+async fn until_runs(installation: &Installation, runs: u32) {
+    let end = Instant::now() + Duration::from_secs(15);
+    while installation.lines("runs") < runs {
+        assert!(Instant::now() < end, "the task was never begun");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_of_which_nobody_can_know_how_it_ended_is_not_run_again() {
     let installation = Installation::new();
@@ -233,8 +323,13 @@ async fn a_hook_over_http_is_posted_until_it_is_answered_and_then_never_again() 
     assert_eq!(asked.len(), 2, "{asked:?}");
     for request in asked {
         assert!(request.starts_with("POST /hook?x=1 HTTP/1.1\r\n"), "{request}");
-        assert!(request.contains("idempotency-key: hello/web-r1-i1-before-shift\r\n"), "{request}");
-        assert!(request.ends_with(r#"{"group":"r1-i1","release":"web-r1","service":"hello/web","task":"before-shift"}"#), "{request}");
+        let (id, content) = (&installation.id, declaration.content());
+        let key = format!("idempotency-key: {id}-hello/web-r1-i1-before-shift-{}\r\n", content.hex());
+        assert!(request.contains(&key), "{request}");
+        let body = format!(
+            r#"{{"content":"{content}","group":"r1-i1","installation":"{id}","release":"web-r1","service":"hello/web","task":"before-shift"}}"#
+        );
+        assert!(request.ends_with(&body), "{request}");
     }
 }
 

@@ -161,3 +161,41 @@ async fn a_worker_is_in_no_route_and_has_no_address() {
     let error = platform.ensure_group(Arc::new(wrong), group(2), 1).await.unwrap_err();
     assert_eq!(error.error_kind(), ErrorKind::Invalid, "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_drained_while_it_is_being_made_is_asked_when_it_runs() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let node = BTreeSet::from([group(1).node(0)]);
+    let record = installation.state().join("platform/nodes/hello.web.r1-i1-n0/node.json");
+    let (maker, declaration) = (platform.clone(), worker(CheckKind::StayUp { span: Duration::ZERO }));
+    let making = tokio::spawn(async move { make(&maker, declaration).await });
+    let end = Instant::now() + PATIENCE;
+    while !record.exists() {
+        assert!(Instant::now() < end && !making.is_finished(), "it was never decided");
+        std::hint::spin_loop();
+    }
+    let mut refused = 0;
+    while let Err(error) = platform.drain(&service(), &node, Duration::from_secs(60)).await {
+        assert!(error.error_kind() == ErrorKind::Failed && error.to_string().contains("is being made"), "{error}");
+        assert!(Instant::now() < end, "{error}");
+        refused += 1;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(refused > 0, "it was drained as if it did not run");
+    making.await.unwrap();
+    until(&platform, "it is asked", |seen| seen.requests_in_flight == 1 && installation.lines("asked") == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_making_was_broken_off_holds_no_drain_up() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    make(&platform, worker(CheckKind::StayUp { span: Duration::ZERO })).await;
+    let nodes = installation.state().join("platform/nodes");
+    let other = nodes.join("hello.web.r1-i1-n1");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::copy(nodes.join("hello.web.r1-i1-n0/node.json"), other.join("node.json")).unwrap();
+    platform.drain(&service(), &BTreeSet::from([group(1).node(1)]), Duration::from_secs(60)).await.unwrap();
+    assert_eq!(installation.lines("asked"), 0);
+}

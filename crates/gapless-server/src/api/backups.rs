@@ -14,5 +14,10 @@ pub(super) async fn make(call: Call) -> Result<Response<Answer>, Refused> {
             "name the backup's file from the root on: the server makes it, on its own machine",
         ));
     }
-    json(&to_its_end(async move { Ok(server.parts.host.back_up(&wish.file).await?) }).await?)
+    let made = async move {
+        // Nothing that belongs to it is freed meanwhile.
+        let _in_use = server.images_in_use.read().await;
+        Ok(server.parts.host.back_up(&wish.file).await?)
+    };
+    json(&to_its_end(made).await?)
 }

@@ -1,6 +1,8 @@
 //! An installation: its state folder and its short unique id.
 
 use gapless_engine::error::{Context, Error, ErrorKind};
+use gapless_store::DATABASE_FILE;
+use gapless_store::archive::assert_whole;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::fs;
 use std::io::Write;
@@ -20,10 +22,18 @@ pub fn folder(state: &Path) -> Result<PathBuf, Error> {
 
 /// The installation's id: 6 hexadecimal digits, made once. The caller holds the state folder's lock.
 pub fn id(state: &Path) -> Result<String, Error> {
-    match existing_id(state)? {
-        Some(id) => Ok(id),
-        None => make_id(state),
+    assert_whole(state)?;
+    if let Some(id) = existing_id(state)? {
+        return Ok(id);
     }
+    let database = state.join(DATABASE_FILE);
+    if database.try_exists().context(|| format!("looking for {}", database.display()))? {
+        // Under a new id nothing of what its journal tells would be found on this machine.
+        return Err(Error::new(format!("{} has a database and no file `{ID}`, which names everything that gapless made", state.display()))
+            .kind(ErrorKind::Corrupt)
+            .hint("restore a backup again, into an empty folder; or write the id into the file, such as from the name of the bridge (`ip link`)"));
+    }
+    make_id(state)
 }
 
 /// The installation's id, if the state folder has one.
@@ -68,5 +78,14 @@ mod tests {
         assert_eq!(fs::metadata(&state).expect("there").permissions().mode() & 0o777, 0o700);
         fs::write(state.join(ID), "nonsense").expect("written");
         assert!(id(&state).is_err(), "a damaged id is not replaced");
+    }
+
+    #[test]
+    fn an_installation_that_lost_its_id_gets_no_new_one() {
+        let state = tempfile::tempdir().expect("folder");
+        fs::write(state.path().join(DATABASE_FILE), "a journal").expect("written");
+        let error = id(state.path()).expect_err("its id is lost");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("restore a backup")), "{error}");
+        assert!(!state.path().join(ID).exists());
     }
 }

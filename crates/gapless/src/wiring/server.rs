@@ -1,5 +1,6 @@
 //! The server program, wired from its parts in the order in which they must begin.
 
+use super::backup;
 use super::builder::ImageBuilder;
 use super::host::LocalHost;
 use super::installation;
@@ -41,6 +42,10 @@ pub fn run(arguments: &ServerArguments) -> Result<(), Trouble> {
 async fn serve(arguments: &ServerArguments, state: PathBuf, lock: StateLock) -> Result<(), Error> {
     let stopped = stop_signal()?;
     let installation = installation::id(&state)?;
+    // It takes room, and hinders nobody.
+    if let Err(error) = backup::remove_unfinished(&state) {
+        tracing::warn!(%error, "something that an earlier backup left cannot be removed");
+    }
     let proxies = if arguments.proxies.is_empty() { vec![state.join(USUAL_PROXY)] } else { arguments.proxies.clone() };
     let images = ImageStore::open(&state.join("images"))?;
     // The platform ends what a dead server's helpers still do, before anything else is begun.

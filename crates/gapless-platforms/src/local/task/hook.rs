@@ -2,6 +2,7 @@
 
 use super::record::{TaskEnd, TaskResult};
 use bytes::Bytes;
+use gapless_core::digest::Digest;
 use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::node::GroupId;
@@ -26,7 +27,12 @@ const HTTP_PORT: u16 = 80;
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Who calls.
+#[derive(Clone, Copy)]
 pub struct Call<'a> {
+    /// The installation's id: services of others may have the same name.
+    pub installation: &'a str,
+    /// The release's content: an installation that is restored gives the numbers again that it had given since the backup.
+    pub content: Digest,
     /// The service.
     pub service: &'a ServiceName,
     /// The group.
@@ -38,13 +44,14 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// The same for every delivery of this task, and for no other task.
     fn key(&self) -> String {
-        format!("{}-{}-{}", self.service, self.group, self.task)
+        format!("{}-{}-{}-{}-{}", self.installation, self.service, self.group, self.task, self.content.hex())
     }
 
     fn body(&self) -> Vec<u8> {
         let release = format!("{}-{}", self.service.service(), self.group.release);
         let body = serde_json::json!({
-            "service": self.service.to_string(), "release": release, "group": self.group.to_string(), "task": self.task.name(),
+            "installation": self.installation, "service": self.service.to_string(), "release": release, "group": self.group.to_string(),
+            "content": self.content.to_string(), "task": self.task.name(),
         });
         body.to_string().into_bytes()
     }
@@ -135,9 +142,17 @@ mod tests {
     #[test]
     fn a_call_is_known_again() {
         let (service, group) = ("hello/web".parse().unwrap(), "r7-i12".parse().unwrap());
-        let call = Call { service: &service, group, task: Task::BeforeShift };
-        assert_eq!(call.key(), "hello/web-r7-i12-before-shift");
+        let call = Call { installation: "09fa3c", content: Digest([7; 32]), service: &service, group, task: Task::BeforeShift };
+        let content = "07".repeat(32);
+        assert_eq!(call.key(), format!("09fa3c-hello/web-r7-i12-before-shift-{content}"));
         let body: serde_json::Value = serde_json::from_slice(&call.body()).unwrap();
-        assert_eq!(body, serde_json::json!({"service": "hello/web", "release": "web-r7", "group": "r7-i12", "task": "before-shift"}));
+        let expected = serde_json::json!({
+            "installation": "09fa3c", "service": "hello/web", "release": "web-r7", "group": "r7-i12", "content": format!("sha256:{content}"),
+            "task": "before-shift",
+        });
+        assert_eq!(body, expected);
+        for other in [Call { installation: "09fa3d", ..call }, Call { content: Digest([8; 32]), ..call }] {
+            assert_ne!(other.key(), call.key());
+        }
     }
 }

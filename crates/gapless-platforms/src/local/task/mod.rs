@@ -3,10 +3,12 @@
 //! A command runs in a node of its own, set up as the group's nodes are. Its keeper outlives the server and writes its status down. A task that was begun is never begun again: whoever
 //! asks for it, this server or the next, waits for the one that runs, or is told what came of it.
 
+mod backup;
 mod hook;
 mod keeper;
 mod record;
 
+pub use backup::{RESULTS_FOLDER, begun_tasks, copy_results};
 pub use record::{Tasks, over};
 
 use self::hook::Call;
@@ -16,8 +18,9 @@ use super::blueprint::{Blueprint, Planned};
 use super::cgroup::processes;
 use super::machine::{MachineRemains, STOP_GRACE};
 use super::names::{Key, task_node};
+use super::process::Process;
 use super::route::milliseconds;
-use super::{LocalPlatform, Shared, blocking};
+use super::{LocalPlatform, Shared, blocking, file};
 use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::node::GroupId;
@@ -91,14 +94,20 @@ impl LocalPlatform {
         match declared(&asked.declaration.tasks, asked.task) {
             None => Ok(()),
             Some(Work::Command(command)) => {
-                if !tasks.is_begun(&key) {
-                    self.others_ended(&asked.declaration.service, &key).await?;
+                if !tasks.is_begun(&key)? {
                     self.begin(asked, command).await?;
                 }
                 self.finish(&key).await?.outcome(&asked.name())
             }
             Some(Work::Post(url)) => {
-                let call = Call { service: &asked.declaration.service, group: asked.group, task: asked.task };
+                self.shared.assert_may_begin(asked)?;
+                let call = Call {
+                    installation: self.shared.ground.marks.installation(),
+                    content: asked.declaration.content(),
+                    service: &asked.declaration.service,
+                    group: asked.group,
+                    task: asked.task,
+                };
                 let result = hook::post(&call, url, asked.deadline).await?;
                 tasks.write_result(&key, &result)?;
                 result.outcome(&asked.name())
@@ -106,32 +115,62 @@ impl LocalPlatform {
         }
     }
 
-    /// Waits until no other task of the service runs: two migrations at once are one too many, also when the first one's rollout was given up meanwhile.
-    async fn others_ended(&self, service: &ServiceName, key: &Key) -> Result<(), Error> {
-        let tasks = &self.shared.tasks;
-        for (_, other) in tasks.of(service)?.into_iter().filter(|(_, other)| other != key && tasks.is_begun(other)) {
-            drop(tasks.turn(&other).lock_owned().await);
-        }
-        Ok(())
-    }
-
-    /// Makes the task's machine and starts its command.
+    /// Makes the task's machine and starts its command, when no other task of the service runs.
     async fn begin(&self, asked: &Asked, command: &[String]) -> Result<(), Error> {
-        if self.shared.nodes.is_group_gone(&asked.declaration.service, asked.group)? {
-            return Err(Error::new(format!("group {} was destroyed", asked.group)).kind(ErrorKind::NotFound));
-        }
-        let listed = self.shared.listed(&self.shared.proxies.look().await);
-        self.shared.check_room(&asked.declaration, &[asked.key()], &listed)?;
+        self.shared.assert_may_begin(asked)?;
+        // Before the image is unpacked, too: nothing at all is made of a task that does not fit.
+        self.addresses_beside(asked).await?;
         let image = self.shared.images.unpacked(asked.declaration.image).await?;
+        // After the unpacking, which is long: whoever is begun meanwhile is waited for.
+        let beginning = self.shared.tasks.turn_to_begin(&asked.declaration.service).lock_owned().await;
+        self.others_ended(&asked.declaration.service, &asked.key()).await?;
+        self.shared.assert_may_begin(asked)?;
+        let listed = self.addresses_beside(asked).await?;
         let (shared, asked, command) = (Arc::clone(&self.shared), asked.clone(), command.to_vec());
         blocking(move || {
+            let _beginning = beginning;
             let made = shared.begin_task(&asked, &command, &image, &listed);
-            if made.is_err() && !shared.tasks.is_begun(&asked.key()) {
+            if made.is_err() && !shared.tasks.is_begun(&asked.key())? {
                 shared.remove_task(&asked.key())?;
             }
             made
         })
         .await
+    }
+
+    /// The addresses that the task's machine may not have, when there is room for it on this host.
+    async fn addresses_beside(&self, asked: &Asked) -> Result<BTreeSet<std::net::Ipv4Addr>, Error> {
+        let listed = self.shared.listed(&self.shared.proxies.look().await);
+        self.shared.check_room(&asked.declaration, &[asked.key()], &listed)?;
+        Ok(listed)
+    }
+
+    /// Waits until no other task of the service runs: two migrations at once are one too many, also when the first one's rollout was given up meanwhile. None begins in the
+    /// meantime, because the caller has the turn to begin.
+    async fn others_ended(&self, service: &ServiceName, key: &Key) -> Result<(), Error> {
+        for (_, other) in self.shared.tasks.of(service)?.into_iter().filter(|(_, other)| other != key) {
+            while let Some(process) = self.running_task(&other).await? {
+                tokio::select! {
+                    () = process.ended() => {}
+                    // A turn that is free although the command runs: whoever had it could not end the task, and nobody else heeds its deadline.
+                    _turn = self.shared.tasks.turn(&other).lock_owned() => {
+                        if self.running_task(&other).await?.is_some() {
+                            self.finish(&other).await?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The process of a task that was begun, if that runs.
+    async fn running_task(&self, key: &Key) -> Result<Option<Process>, Error> {
+        let (shared, own) = (Arc::clone(&self.shared), key.clone());
+        Ok(match blocking(move || shared.task_stand(&own)).await? {
+            Stand::Runs(process) => Some(process),
+            Stand::Decided | Stand::Ended(_) | Stand::NotStarted(_) => None,
+        })
     }
 
     /// Waits for the end of a task that was begun, writes down what came of it, and removes its machine.
@@ -200,7 +239,7 @@ impl LocalPlatform {
 
     async fn take_over(&self, key: &Key) -> Result<(), Error> {
         let tasks = &self.shared.tasks;
-        if tasks.is_begun(key) && tasks.result(key)?.is_none() {
+        if tasks.is_begun(key)? && tasks.result(key)?.is_none() {
             return self.finish(key).await.map(drop);
         }
         let (shared, own) = (Arc::clone(&self.shared), key.clone());
@@ -213,12 +252,19 @@ impl LocalPlatform {
             if !self.shared.nodes.is_group_gone(service, group)? {
                 continue;
             }
-            if let Some(record) = self.shared.tasks.record(&key)? {
-                self.end_task(&key, &record, Ending::GroupDestroyed).await?;
-            }
-            // Whoever waits for it has its turn, and removes it.
-            let _turn = self.shared.tasks.turn(&key).lock_owned().await;
-            if self.shared.tasks.folder(&key).exists() {
+            let turn = self.shared.tasks.turn(&key);
+            // Whoever has its turn and has not begun it sees that the group is gone, and removes it when the others have ended.
+            let _turn = if self.shared.tasks.is_begun(&key)? {
+                if let Some(record) = self.shared.tasks.record(&key)? {
+                    self.end_task(&key, &record, Ending::GroupDestroyed).await?;
+                }
+                // Whoever waits for it has its turn, and removes it.
+                turn.lock_owned().await
+            } else {
+                let Ok(turn) = turn.try_lock_owned() else { continue };
+                turn
+            };
+            if file::exists(&self.shared.tasks.folder(&key))? {
                 self.take_over(&key).await?;
             }
         }
@@ -233,6 +279,20 @@ impl TaskRecord {
 }
 
 impl Shared {
+    /// A task may not begin whose group was destroyed, as a rollout's is that was given up, nor one that a later release's has overtaken.
+    fn assert_may_begin(&self, asked: &Asked) -> Result<(), Error> {
+        let (service, group) = (&asked.declaration.service, asked.group);
+        if self.nodes.is_group_gone(service, group)? {
+            return Err(Error::new(format!("group {group} was destroyed")).kind(ErrorKind::NotFound));
+        }
+        match self.tasks.begun_later(service, group)? {
+            None => Ok(()),
+            Some((later, task)) => Err(Error::new(format!("a later release's command has begun: the {task} of group {later}"))
+                .kind(ErrorKind::Invalid)
+                .hint("nothing of it was run: deploy again what this release was to bring")),
+        }
+    }
+
     fn begin_task(
         &self,
         asked: &Asked,
@@ -256,7 +316,7 @@ impl Shared {
         ground.link(std::slice::from_ref(&request)).context(|| "linking it to the bridge".into())?;
         ground.connect(&request)?;
         // From here on nobody may begin it again, whatever becomes of this server.
-        self.tasks.write_begun(&key)?;
+        self.tasks.write_begun(&key, || self.assert_may_begin(asked))?;
         let words = Words { pid: self.task_pid_file(&key), errors: self.tasks.runtime_errors(&key), exit: self.exit_files(&key) };
         let kept = keeper::start(ground, &request, &words).and_then(|keeper| self.tasks.write_keeper(&key, &keeper));
         if kept.is_err() && keeper_processes(self, &key).is_empty() && !self.task_pid_file(&key).exists() {

@@ -10,11 +10,12 @@
 //!
 //! What came of it is written into another folder, and stays: a task that ended is never run again. Then the machine goes, and the task's folder with it; its output is kept as a node's is.
 
-use crate::local::file;
 use crate::local::machine::runtime_error;
 use crate::local::names::{Key, Named};
 use crate::local::node::Nodes;
 use crate::local::process::{self, Process};
+use crate::local::{file, lock};
+use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::node::GroupId;
 use gapless_engine::error::{Error, ErrorKind};
@@ -148,35 +149,54 @@ pub enum Stand {
 /// When they cannot be listed.
 pub fn over(platform: &Path) -> Result<Vec<String>, Error> {
     let (folder, results) = (platform.join("tasks"), platform.join("results"));
-    let is_over = |name: &String| !folder.join(name).join("begun.json").exists() || results.join(name).exists();
-    Ok(file::names(&folder)?.into_iter().filter(|name| Key::parse(name).is_some()).filter(is_over).collect())
+    let mut over = Vec::new();
+    for name in file::names(&folder)?.into_iter().filter(|name| Key::parse(name).is_some()) {
+        if !file::exists(&folder.join(&name).join("begun.json"))? || file::exists(&results.join(&name))? {
+            over.push(name);
+        }
+    }
+    Ok(over)
 }
 
-type Turns = BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>;
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// The folders of all tasks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Tasks {
     folder: PathBuf,
     results: PathBuf,
     /// One at a time for each task: whoever runs it, or waits for it, has its turn.
-    turns: Mutex<Turns>,
+    turns: Mutex<BTreeMap<Key, Turn>>,
+    /// One at a time for each service: whoever begins a command waits for the others' ends with it.
+    beginnings: Mutex<BTreeMap<ServiceName, Turn>>,
+    /// Held from the last look whether a command may begin until it is written down that it has.
+    beginning: Mutex<()>,
 }
 
 impl Tasks {
+    /// The tasks of the platform whose folder this is, to look at.
+    pub fn of_platform(platform: &Path) -> Self {
+        Self { folder: platform.join("tasks"), results: platform.join("results"), ..Self::default() }
+    }
+
     /// The tasks of the platform whose folder this is.
     ///
     /// # Errors
     /// When the folders cannot be made.
     pub fn open(platform: &Path) -> Result<Self, Error> {
-        let tasks = Self { folder: platform.join("tasks"), results: platform.join("results"), turns: Mutex::default() };
+        let tasks = Self::of_platform(platform);
         [&tasks.folder, &tasks.results].into_iter().try_for_each(|folder| file::make_folder(folder, 0o700))?;
         Ok(tasks)
     }
 
     /// The turn of a task.
-    pub fn turn(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(crate::local::lock(&self.turns).entry(key.clone()).or_default())
+    pub fn turn(&self, key: &Key) -> Turn {
+        Arc::clone(lock(&self.turns).entry(key.clone()).or_default())
+    }
+
+    /// The turn to begin a command of this service.
+    pub fn turn_to_begin(&self, service: &ServiceName) -> Turn {
+        Arc::clone(lock(&self.beginnings).entry(service.clone()).or_default())
     }
 
     /// A task's folder.
@@ -220,14 +240,42 @@ impl Tasks {
         file::write(&self.place(key, "task.json"), record)
     }
 
-    /// Writes down that the command may run from now on.
-    pub fn write_begun(&self, key: &Key) -> Result<(), Error> {
+    /// Writes down that the command may run from now on, if it still may.
+    ///
+    /// # Errors
+    /// When it may not, and when it cannot be written.
+    pub fn write_begun(&self, key: &Key, assert_may: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let _alone = lock(&self.beginning);
+        assert_may()?;
         file::write(&self.place(key, "begun.json"), &Begun { boot: process::boot() })
     }
 
-    /// Whether the command may run, or have run.
-    pub fn is_begun(&self, key: &Key) -> bool {
-        self.place(key, "begun.json").exists()
+    /// Whether the command may run, or have run. Once this says no, whoever begins it sees whatever was written down before it was asked.
+    pub fn is_begun(&self, key: &Key) -> Result<bool, Error> {
+        let _no_other_begins = lock(&self.beginning);
+        file::exists(&self.place(key, "begun.json"))
+    }
+
+    /// Every task that has begun, or has ended.
+    pub fn begun(&self) -> Result<Vec<Key>, Error> {
+        let mut begun = Vec::new();
+        for key in self.standing()? {
+            if file::exists(&self.place(&key, "begun.json"))? {
+                begun.push(key);
+            }
+        }
+        // After those that stand: who ends one writes down what came of it first.
+        begun.extend(file::names(&self.results)?.iter().filter_map(|name| Key::parse(name)));
+        Ok(begun)
+    }
+
+    /// A task of a later group of the service that has begun, or has ended.
+    pub fn begun_later(&self, service: &ServiceName, group: GroupId) -> Result<Option<(GroupId, Task)>, Error> {
+        let later = |key: &Key| match key.names() {
+            Some(Named::Task(other, later, task)) if other == *service && later.instance > group.instance => Some((later, task)),
+            _ => None,
+        };
+        Ok(self.begun()?.iter().find_map(later))
     }
 
     /// Writes down who keeps the command.
