@@ -4,6 +4,7 @@ use crate::effect::EffectKind;
 use crate::node::GroupId;
 use crate::notice::{Notice, Rejection, RolloutKind};
 use crate::pass::Pass;
+use crate::policy::Strategy;
 use crate::request::{self, busy, group_to_take_back, warm_group};
 use crate::rollout::Step;
 use crate::service::{Canary, Healing, Rollout, Scaled, ServiceState, Stage};
@@ -142,6 +143,10 @@ pub(crate) fn scale(state: &ServiceState, nodes: u32, now: Instant) -> Step {
     }
     if nodes == 0 {
         return pass.refuse(state, "0 nodes serve nobody".into(), "scale to at least 1");
+    }
+    if nodes > live.nodes && live.policy.strategy == Strategy::Recreate {
+        let reason = format!("the release is recreated because no more than {} may use its state", live.nodes);
+        return pass.refuse(state, reason, "declare another strategy first, if more of them may");
     }
     if nodes < live.policy.floor {
         let reason = format!("{nodes} nodes are fewer than the floor of {}", live.policy.floor);

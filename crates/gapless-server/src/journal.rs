@@ -112,7 +112,7 @@ mod tests {
         let store = MemoryStore::new();
         fill(&store);
         let replayed = recover(&store, &web()).expect("it recovers");
-        let other = ServiceState { scaled: Some(7), ..replayed.state };
+        let other = ServiceState { pinned: !replayed.state.pinned, ..replayed.state };
         store.keep(&web(), replayed.last, replayed.at, &other).expect("kept");
         let found = damage(&store, &web()).expect("damage");
         assert!(found.to_string().contains("kept after record 4"), "{found}");
