@@ -67,7 +67,8 @@ async fn damaged() -> Scene {
 async fn damage_behind_a_service_is_told_by_status_and_doctor() {
     let scene = damaged().await;
     let all: Vec<ServiceStatus> = scene.client.get(path::SERVICES).await.expect("services");
-    let told = all[0].trouble.as_ref().expect("trouble");
+    assert_eq!(all[0].trouble, None, "it gets on");
+    let told = all[0].damage.as_ref().expect("damage");
     assert!(told.what.contains("record 2 is damaged"), "{told:?}");
     assert_eq!(all[0].live.as_ref().expect("live").name, "web-r2", "what is live is known all the same");
     let found: Examination = scene.client.get(path::DOCTOR).await.expect("examined");

@@ -49,6 +49,9 @@ pub struct ServiceStatus {
     /// Why it does not get on by itself just now (no room for the journal, a world that cannot be looked at). What is live serves all the same.
     #[serde(default)]
     pub trouble: Option<Problem>,
+    /// Why what it did long ago cannot be told: old records of its journal are damaged. It goes on all the same.
+    #[serde(default)]
+    pub damage: Option<Problem>,
 }
 
 /// A rollout in progress.

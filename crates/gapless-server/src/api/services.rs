@@ -62,6 +62,7 @@ fn lost(service: &ServiceName, error: &Error) -> ServiceStatus {
         crash_loop: false,
         revoked: false,
         trouble: Some(problem(error)),
+        damage: None,
     }
 }
 
@@ -127,7 +128,7 @@ pub(crate) async fn status(server: &Server, service: &ServiceName) -> Result<Ser
     };
     let Story { facts: story, damage } = server.stories.of(service).await?;
     let accounts = Account::told(&story);
-    let failing = || failing(&state, &story).or_else(|| unseen.or(damage).map(|error| problem(&error)));
+    let failing = || failing(&state, &story).or_else(|| unseen.map(|error| problem(&error)));
     let live = match state.live {
         Some(group) => Some(release(server, service, &state, group.release, &accounts).await?),
         None => None,
@@ -154,6 +155,7 @@ pub(crate) async fn status(server: &Server, service: &ServiceName) -> Result<Ser
         crash_loop: state.healing.stopped,
         revoked: state.live_release().is_some_and(|live| state.is_revoked(live)),
         trouble: engine.trouble(service).map(|error| problem(&error)).or_else(failing),
+        damage: damage.map(|error| problem(&error)),
     })
 }
 

@@ -148,6 +148,10 @@ fn notes(status: &ServiceStatus) -> Vec<String> {
     if status.crash_loop {
         notes.push("its nodes died again and again, and no more are made: see `gapless logs`, then `gapless retry`".to_string());
     }
+    if let Some(damage) = &status.damage {
+        notes.push(format!("it goes on, but what it did long ago cannot be told: {}", damage.what));
+        notes.extend(damage.hint.iter().map(|hint| format!("hint: {hint}")));
+    }
     if let Some(trouble) = &status.trouble {
         notes.push(format!("does not get on: {}", trouble.what));
         notes.push(format!("hint: {}", trouble.hint.as_deref().unwrap_or("it is tried again by itself")));
@@ -212,6 +216,7 @@ fn row(node: &NodeStatus) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gapless_wire::api::Problem;
     use gapless_wire::service::Queued;
 
     fn rollout(stage: Stage) -> RolloutStatus {
@@ -248,6 +253,7 @@ mod tests {
             crash_loop: false,
             revoked: false,
             trouble: None,
+            damage: None,
         }
     }
 
@@ -287,6 +293,7 @@ mod tests {
             scaled: Some(Scaled { declared: 3, nodes: 5 }),
             crash_loop: true,
             revoked: true,
+            damage: Some(Problem { what: "record 2 is damaged".into(), place: None, hint: Some("look after the disk".into()) }),
             ..status("shelf/books", None)
         });
         for part in [
@@ -295,6 +302,7 @@ mod tests {
             "scaled to 5 nodes; 3 are declared",
             "the live release is revoked",
             "no more are made: see `gapless logs`, then `gapless retry`",
+            "it goes on, but what it did long ago cannot be told: record 2 is damaged\n  hint: look after the disk\n",
         ] {
             assert!(told.contains(part), "{part}: {told}");
         }
