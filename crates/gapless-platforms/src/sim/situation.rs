@@ -20,6 +20,13 @@ pub fn take() -> BTreeMap<&'static str, u64> {
     REACHED.take()
 }
 
+/// A situation was reached, if this is so.
+pub fn reached_if(name: &'static str, condition: bool) {
+    if condition {
+        reached(name);
+    }
+}
+
 /// Marks a situation that some run has to reach, always or on a condition.
 #[macro_export]
 macro_rules! sometimes {
@@ -27,8 +34,6 @@ macro_rules! sometimes {
         $crate::sim::situation::reached($name)
     };
     ($name:literal, $condition:expr) => {
-        if $condition {
-            $crate::sim::situation::reached($name);
-        }
+        $crate::sim::situation::reached_if($name, $condition)
     };
 }

@@ -203,8 +203,8 @@ impl Scene {
         let proxy = |number: u32| format!("proxy-{number}");
         self.faults += u64::from(is_fault(&act));
         match act {
-            Act::Declare(declaration, urgent) => self.wish(declare(engine.clone(), declaration, urgent, None, self.patience())),
-            Act::Together(one, other, number) => self.declare_together(engine, one, other, number),
+            Act::Declare(declaration, urgent) => self.wish(declare(engine.clone(), *declaration, urgent, None, self.patience())),
+            Act::Together(both, number) => self.declare_together(engine, *both, number),
             Act::Rollback(place, to, forced) => self.wish(roll_back(engine.clone(), service(place), to, forced, self.patience())),
             Act::Operate(place, operation) => self.wish(operate(engine.clone(), service(place), operation)),
             Act::Revoke(version) => self.wish(revoke(engine.clone(), ArtifactVersion(version), true)),
@@ -244,7 +244,7 @@ impl Scene {
     }
 
     /// Somebody declares two services that shift together.
-    fn declare_together(&mut self, engine: &Engine, one: ServiceDeclaration, other: ServiceDeclaration, number: u8) {
+    fn declare_together(&mut self, engine: &Engine, [one, other]: [ServiceDeclaration; 2], number: u8) {
         let id = Digest([number; 32]);
         let with = |service: &ServiceName| Some(Together { id, with: BTreeSet::from([service.clone()]) });
         let (of_one, of_other) = (with(&other.service), with(&one.service));

@@ -34,9 +34,9 @@ const VERSIONS: u64 = 7;
 #[allow(clippy::large_enum_variant, reason = "a world has fifty of them")]
 pub enum Act {
     /// Urgently, or not.
-    Declare(ServiceDeclaration, bool),
+    Declare(Box<ServiceDeclaration>, bool),
     /// Two services whose releases shift together, or not at all. The number is used once.
-    Together(ServiceDeclaration, ServiceDeclaration, u8),
+    Together(Box<[ServiceDeclaration; 2]>, u8),
     Rollback(usize, Option<ReleaseNumber>, bool),
     Operate(usize, Operation),
     Revoke(u32),
@@ -121,7 +121,7 @@ impl Drawer {
         if self.random.below(2) == 0 {
             acts.push(Act::Faults(self.faults()));
         }
-        acts.extend((0..self.services.len()).map(|service| Act::Declare(self.declaration(service), false)));
+        acts.extend((0..self.services.len()).map(|service| Act::Declare(Box::new(self.declaration(service)), false)));
         acts
     }
 
@@ -152,9 +152,9 @@ impl Drawer {
     /// What people want.
     fn wish(&mut self, service: usize) -> Act {
         match self.random.below(32) {
-            0..15 => Act::Declare(self.declaration(service), self.random.below(8) == 0),
+            0..15 => Act::Declare(Box::new(self.declaration(service)), self.random.below(8) == 0),
             15 if self.services.len() > 1 => {
-                Act::Together(self.declaration(0), self.declaration(1), u8::try_from(self.small(256)).unwrap_or_default())
+                Act::Together(Box::new([self.declaration(0), self.declaration(1)]), u8::try_from(self.small(256)).unwrap_or_default())
             }
             15..18 => Act::Rollback(service, None, self.random.below(2) == 0),
             18..21 => Act::Rollback(service, Some(ReleaseNumber(1 + self.small(6))), self.random.below(2) == 0),

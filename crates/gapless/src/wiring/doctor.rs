@@ -11,6 +11,7 @@ use gapless_platforms::local::leftovers::{Leftover, Leftovers};
 use gapless_platforms::local::requirements;
 use gapless_server::journal::damage;
 use gapless_server::story;
+use gapless_store::archive::assert_whole;
 use gapless_store::{DATABASE_FILE, SqliteStore, StateLock};
 use gapless_wire::client::UnixClient;
 use gapless_wire::doctor::{Examination, Finding, RestartPlan};
@@ -41,7 +42,10 @@ pub fn examine(state: &Path, fix: bool) -> Result<Examination, Error> {
     if let Err(error) = read_journal(state, &mut found) {
         found.findings.push(unreadable(state.display().to_string(), &error));
     }
-    if let Some(id) = installation::existing_id(state)? {
+    if let Err(error) = assert_whole(state) {
+        // Nothing in it says what is alive: all that runs would be taken for a leftover.
+        found.findings.push(Finding { kind: "restore".into(), ..unreadable(state.display().to_string(), &error) });
+    } else if let Some(id) = installation::existing_id(state)? {
         if fix {
             found.removed.extend(remove_leftovers(&id, state)?);
         }
@@ -170,5 +174,20 @@ mod tests {
         let found = examine(state.path(), false).unwrap();
         assert!(found.findings.iter().any(|finding| finding.kind == "journal"), "{found:?}");
         assert!(found.findings.iter().any(|finding| finding.kind == "server"), "{found:?}");
+    }
+
+    #[test]
+    fn where_a_restore_was_broken_off_nothing_is_taken_for_a_leftover() {
+        let state = tempfile::tempdir().unwrap();
+        for (name, text) in [("gapless.db.unfinished", ""), (installation::ID, "0a1b2c\n")] {
+            std::fs::write(state.path().join(name), text).unwrap();
+        }
+        let found = examine(state.path(), true).unwrap();
+        let told = found.findings.iter().find(|finding| finding.kind == "restore");
+        assert!(
+            told.is_some_and(|finding| finding.hint.as_ref().is_some_and(|hint| hint.contains("restore the backup again"))),
+            "{found:?}"
+        );
+        assert_eq!(found.removed, Vec::<String>::new());
     }
 }
