@@ -1,4 +1,4 @@
-//! The situations that the runs have to reach. A name that is marked in the code and is not here, or that is here and no run reached, fails the test.
+//! The situations that the runs have to reach. A name that is marked in the code and is not here, or that is required and no run reached, fails the test.
 
 /// Every situation. The comments name the failure class of others that it belongs to.
 pub const REQUIRED: &[&str] = &[
@@ -131,3 +131,9 @@ pub const REQUIRED: &[&str] = &[
     "a wish fails and nobody knows whether it is granted",
     "somebody who declares goes away before the answer",
 ];
+
+/// Situations that so few worlds come to that only a run of [`LONG`] worlds has to reach them.
+pub const RARE: &[&str] = &["a task of a group that is gone is asked for", "a task is asked for that a later one has overtaken"];
+
+/// So many worlds are a long run.
+pub const LONG: u64 = 100_000;
