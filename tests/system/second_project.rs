@@ -49,7 +49,7 @@ async fn init_build_deploy_and_rollback_by_the_command_line_alone() {
     for listing in ["status", "releases", "artifacts", "receipt", "explain"] {
         json(listing, &command(listing, &["--json"]));
     }
-    json("rollback", &command("rollback", &["--json"]));
+    json("rollback", &command("rollback", &["books-r2", "--json"]));
     assert!(installation.status("shelf/books").await.live.is_some_and(|release| release.name == "books-r2"));
 
     assert_no_failure(&witness.stop().await.expect("the witness's recording"), 100);

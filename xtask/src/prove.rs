@@ -101,7 +101,8 @@ fn exploration(root: &Path) -> Result<u64, String> {
 }
 
 fn faults(root: &Path, target: &Path) -> Result<u64, String> {
-    let tally: Tally = mutants::run(root, target, &Choice::default())?;
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let tally: Tally = mutants::run(root, target, &Choice { jobs, ..Choice::default() })?;
     println!("{tally}");
     if !tally.is_complete() || tally.all < LEAST_MUTANTS {
         return Err(format!("at least {LEAST_MUTANTS} deliberate faults, and all of them caught: {tally}"));
