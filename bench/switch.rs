@@ -1,7 +1,7 @@
 //! How long a real switch takes: 4 new Apache nodes to all traffic, and the 4 old ones gone, beside what one such node needs from cold to its first 200.
 //!
-//! `make bench-switch`. Everything is real: the image by Packer and Puppet, the programs, the nodes. Each round measures one cold start and one switch to a version that
-//! was never unpacked before, one after the other, while the witness sends small requests. No time is asserted; a request that fails is, and the exit status says so.
+//! `make bench-switch`. Everything is real: the image by Packer and Puppet, the programs, the nodes. Each round measures one cold start and one switch to a version
+//! that was never deployed before, one after the other, while the witness sends small requests. The images of both are unpacked: a build does that. No time is asserted; a request that fails is, and the exit status says so.
 
 #[allow(dead_code)]
 #[path = "../tests/system/installation.rs"]

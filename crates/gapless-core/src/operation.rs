@@ -149,7 +149,12 @@ pub(crate) fn scale(state: &ServiceState, nodes: u32, now: Instant) -> Step {
         return pass.refuse(state, reason, "declare another strategy first, if more of them may");
     }
     if nodes < live.policy.floor {
-        let reason = format!("{nodes} nodes are fewer than the floor of {}", live.policy.floor);
+        let floor = live.policy.floor;
+        let reason = if nodes == 1 {
+            format!("1 node is less than the floor of {floor}")
+        } else {
+            format!("{nodes} nodes are fewer than the floor of {floor}")
+        };
         return pass.refuse(state, reason, "lower the floor in the declaration first");
     }
     let from = state.live_release().map_or(0, |live| state.size_of(live));

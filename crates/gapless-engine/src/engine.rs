@@ -498,10 +498,11 @@ fn declared(state: &ServiceState, changed: bool) -> Declared {
     Declared { release, rollout: to_it.map(|rollout| rollout.number), changed, waiting }
 }
 
-/// What an operation was about: the rollout in progress, whatever waits behind it; without one, what is live.
+/// What an operation was about: the rollout in progress, whatever waits behind it; without one, what waited and does no more, or what is live.
 fn operated(before: &ServiceState, state: &ServiceState, declared: Declared) -> Declared {
     let rollout = state.rollout.as_ref().or(before.rollout.as_ref());
-    let Some(release) = rollout.map(|rollout| rollout.to.release).or(state.live_release()) else { return declared };
+    let dropped = before.queued.as_ref().filter(|_| state.queued.is_none()).map(|queued| queued.release);
+    let Some(release) = rollout.map(|rollout| rollout.to.release).or(dropped).or(state.live_release()) else { return declared };
     Declared { release, rollout: rollout.map(|rollout| rollout.number), waiting: None, ..declared }
 }
 

@@ -70,7 +70,9 @@ fn line(operation: Operation, declared: &Declared) -> String {
     match operation {
         Operation::Pause => format!("{service}: {rollout} is paused; `gapless resume` lets it go on, `gapless cancel` gives it up"),
         Operation::Resume => format!("{service}: {rollout} goes on"),
-        Operation::Cancel => format!("{service}: {rollout} is cancelled; all becomes as it was before it"),
+        // In the bake window the rollout of the answer is the one that takes the traffic back.
+        Operation::Cancel if declared.rollout.is_some() => format!("{service}: cancelled; all becomes as it was before"),
+        Operation::Cancel => format!("{service}: cancelled; {release} is not tried when the freeze window ends"),
         Operation::Promote => format!("{service}: {rollout} is promoted to its next step"),
         Operation::Retry if declared.rollout.is_some() => format!("{service}: {rollout} tries again"),
         Operation::Retry => format!("{service}: nodes of {release} are made again"),
@@ -100,6 +102,7 @@ mod tests {
             told(Operation::Pause, Some(4)),
             "hello/web: rollout 4 to web-r5 is paused; `gapless resume` lets it go on, `gapless cancel` gives it up"
         );
+        assert_eq!(told(Operation::Cancel, Some(4)), "hello/web: cancelled; all becomes as it was before");
         assert_eq!(told(Operation::Retry, None), "hello/web: nodes of web-r5 are made again");
         assert_eq!(line(Operation::Scale { nodes: 3 }, &declared(None, false)), "hello/web: nothing changed, web-r5 has 3 nodes already");
     }
