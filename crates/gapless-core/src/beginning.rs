@@ -169,7 +169,8 @@ impl Rollout {
 
     /// The new release has run in a way that the old one may feel: its command was begun, or its nodes had traffic.
     pub(crate) fn has_touched_the_old(&self) -> bool {
-        let before = matches!(self.stage, Stage::Vacate | Stage::Prepare { .. } | Stage::Await { .. } | Stage::Undo { .. });
+        let before =
+            matches!(self.stage, Stage::Vacate | Stage::Prepare { .. } | Stage::Await { .. } | Stage::Undo { .. } | Stage::Restore { .. });
         !before || self.tasks.get(&Task::ReleaseCommand).is_some_and(|state| *state != TaskState::Waiting)
     }
 }

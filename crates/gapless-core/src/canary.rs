@@ -115,17 +115,9 @@ impl Round<'_> {
             None if self.acknowledged_unchanged() => self.count_step(canary.step),
             None => {}
             Some(_) if canary.good && canary.until.is_some_and(|until| self.pass.now >= until) => self.end_step(to, canary.step),
-            Some(since) if canary.look.map_or_else(|| !canary.good && self.is_verdict_missing(since), |look| self.pass.now >= look) => {
-                self.analyse(since)
-            }
+            Some(since) if canary.look.is_some_and(|look| self.pass.now >= look) => self.analyse(since),
             Some(_) => {}
         }
-    }
-
-    /// There should be a comparison under way, and there is none: a crash has lost it.
-    fn is_verdict_missing(&self, since: Instant) -> bool {
-        let under_way = |effect: &Effect| matches!(effect, Effect::Analyse { since: began, .. } if *began == since);
-        self.analysis().is_some() && !self.pass.state.pending.values().any(under_way)
     }
 
     fn count_step(&mut self, step: u32) {
@@ -193,6 +185,15 @@ impl Pass {
     fn set_until(&mut self, until: Instant) {
         if let Some(Rollout { stage: Stage::Canary(canary), .. }) = &mut self.state.rollout {
             canary.until = Some(until);
+        }
+    }
+
+    /// The comparison of the present step that is under way is lost, and made again at once.
+    pub fn compare_again(&mut self) {
+        let Some(Rollout { stage: Stage::Canary(canary), .. }) = &self.state.rollout else { return };
+        let lost = |effect: &Effect| matches!(effect, Effect::Analyse { since, .. } if canary.since == Some(*since));
+        if self.state.pending.values().any(lost) {
+            self.set_look(Some(self.now));
         }
     }
 

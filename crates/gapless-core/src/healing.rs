@@ -196,12 +196,13 @@ impl Round<'_> {
         self.pass.state.healing = Healing { tries: tries.saturating_add(1), not_before, stopped: false, blocked: false };
     }
 
-    /// How many nodes of the group that serves are not there. While a rolling rollout is held, those that took some's place count for them.
+    /// How many nodes of the group that serves are not there.
     fn missing(&self, group: GroupId) -> u32 {
+        if let Some(missing) = self.missing_while_held(group) {
+            return missing;
+        }
         let there = u32::try_from(self.pass.state.wanted_nodes(group).count()).unwrap_or(u32::MAX);
-        let rolling = self.rollout().filter(|_| self.pass.state.is_rolling());
-        let instead = rolling.map_or(0, |rollout| self.with_traffic(rollout.to));
-        self.pass.state.size_of(group.release).saturating_sub(there.saturating_add(instead))
+        self.pass.state.size_of(group.release).saturating_sub(there)
     }
 
     /// How many of the missing nodes there may be now: on the way back from half way there is only so much room, and a node that runs alone waits for the last one to be gone.

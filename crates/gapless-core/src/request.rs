@@ -77,7 +77,9 @@ pub(crate) fn declare(state: &ServiceState, declaration: &Declaration, urgent: b
             let not_before = frozen_until.filter(|_| busy(state).is_none());
             pass.queue(Queued { release, urgent, not_before, together: together.cloned() }, frozen_until);
             pass.state.pinned = false;
-            pass.replace_if_wanted(release);
+            if frozen_until.is_none() {
+                pass.replace_if_wanted(release);
+            }
         }
     }
     pass.step()
@@ -154,7 +156,12 @@ fn no_way_back_to(state: &ServiceState, target: ReleaseNumber, forced: bool) -> 
 /// The latest release after this one that was given traffic, or is, and that takes away what earlier ones need.
 pub(crate) fn broken_by(state: &ServiceState, target: ReleaseNumber) -> Option<ReleaseNumber> {
     let present = state.rollout.as_ref().filter(|rollout| rollout.has_touched_the_old()).map(|rollout| rollout.to.release);
-    let ran = state.served.iter().copied().chain(state.live_release()).chain(present).chain(state.tried);
+    // What the present rollout replaces ran after that, and what comes after it goes on from there.
+    let outlived = |tried: &ReleaseNumber| {
+        state.rollout.as_ref().is_some_and(|rollout| rollout.from.is_some_and(|from| from.release == target) && *tried < rollout.to.release)
+    };
+    let tried = state.tried.filter(|tried| !outlived(tried));
+    let ran = state.served.iter().copied().chain(state.live_release()).chain(present).chain(tried);
     let breaks = |release: &ReleaseNumber| state.declaration(*release).is_some_and(|known| known.policy.breaks_the_way_back);
     ran.filter(|release| *release > target).filter(breaks).max()
 }

@@ -35,10 +35,10 @@ fn newest_good(state: &ServiceState) -> Option<ReleaseNumber> {
 /// Whether nodes of a revoked release may leave for this one by themselves. What a person rolled back from does not come back, and nothing goes back past a release that took away
 /// what earlier ones need.
 fn may_be_evicted_to(state: &ServiceState, release: ReleaseNumber) -> bool {
-    let failed_just_now = state
-        .rollout
-        .as_ref()
-        .is_some_and(|rollout| rollout.kind == RolloutKind::Eviction && rollout.is_given_up() && rollout.to.release == release);
+    let failed_just_now = state.rollout.as_ref().is_some_and(|rollout| {
+        let superseded = matches!(&rollout.stage, Stage::Undo { reason } | Stage::Unroll { reason } if *reason == Rejection::Superseded);
+        rollout.kind == RolloutKind::Eviction && rollout.is_given_up() && !superseded && rollout.to.release == release
+    });
     let was_left_by_hand = state.pinned && state.live_release().is_some_and(|live| release > live);
     state.releases.contains_key(&release)
         && !state.is_revoked(release)

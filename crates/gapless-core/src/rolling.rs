@@ -75,6 +75,15 @@ impl Round<'_> {
         Some(self.room(*from, *to))
     }
 
+    /// How many old nodes have to be made again while a rolling rollout is held: those that it would not have let go, as far as there is room.
+    pub fn missing_while_held(&self, from: GroupId) -> Option<u32> {
+        let Some(Rollout { to, stage: Stage::Roll { .. }, .. }) = self.rollout() else { return None };
+        let wanted = if self.surge() == 0 { self.floor() } else { self.size(*to) };
+        let there = u32::try_from(self.pass.state.wanted_nodes(from).count()).unwrap_or(u32::MAX);
+        let missing = wanted.saturating_sub(there.saturating_add(self.with_traffic(*to)));
+        Some(missing.min(self.room(from, *to)))
+    }
+
     fn batch_deadline(&self) -> Instant {
         let Some(Rollout { from, to, .. }) = self.rollout() else { return self.pass.now };
         let progress = self.policy_of(*to, |policy| policy.progress_deadline).unwrap_or_default();
@@ -166,8 +175,7 @@ impl Round<'_> {
         self.size(to).saturating_sub(spare).max(declaration.policy.floor)
     }
 
-    /// How many nodes of a group have traffic.
-    pub fn with_traffic(&self, group: GroupId) -> u32 {
+    fn with_traffic(&self, group: GroupId) -> u32 {
         let count = self.members.iter().filter(|(node, weight)| node.group == group && weight.has_traffic()).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }

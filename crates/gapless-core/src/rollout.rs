@@ -64,6 +64,7 @@ pub fn step(state: &ServiceState, event: &Event, now: Instant) -> Step {
 /// What was under way may have been done or not: it is all derived again from the next look at the world, and every receiver bears to be told twice.
 fn restarted(state: &ServiceState, now: Instant) -> Step {
     let mut pass = Pass::new(state, now);
+    pass.compare_again();
     pass.state.pending.clear();
     pass.drain_anew();
     pass.step()
@@ -403,18 +404,24 @@ impl<'a> Round<'a> {
         self.runs_a_task(group) || self.unsettled(group).next().is_some()
     }
 
-    fn runs_a_task(&self, group: GroupId) -> bool {
+    pub fn runs_a_task(&self, group: GroupId) -> bool {
         let running = |effect: &Effect| matches!(effect, Effect::RunTask { group: run, .. } if *run == group);
+        self.has_begun_a_task(group) || self.pass.state.pending.values().any(running)
+    }
+
+    fn has_begun_a_task(&self, group: GroupId) -> bool {
         let begun = |rollout: &Rollout| rollout.to == group && rollout.tasks.values().any(|state| *state == TaskState::Begun);
-        self.rollout().is_some_and(begun) || self.pass.state.pending.values().any(running)
+        self.rollout().is_some_and(begun)
     }
 
     /// Nodes of a group that has to go which were asked for and may still be made, as when an engine died and left the order behind. Of a group that runs a task, the first one at
     /// least: its destruction ends the task.
-    fn unsettled(&self, group: GroupId) -> impl Iterator<Item = NodeId> + use<> {
+    pub fn unsettled(&self, group: GroupId) -> impl Iterator<Item = NodeId> + use<> {
         let left = self.pass.state.groups.get(&group).filter(|known| known.nodes.is_empty());
         let least = u32::from(self.runs_a_task(group));
-        left.map_or(0..0, |known| known.made..known.size.max(least)).map(move |ordinal| group.node(ordinal))
+        // Also when all of its nodes were made and are gone: nobody reported that the task has ended.
+        let first = if self.has_begun_a_task(group) { 0 } else { u32::MAX };
+        left.map_or(0..0, |known| known.made.min(first)..known.size.max(least)).map(move |ordinal| group.node(ordinal))
     }
 
     /// Nodes that nobody sees and that are destroyed all the same, so that they are never made: of groups that must not meet the next one, or whose task nobody wants any more.

@@ -411,7 +411,7 @@ impl ServiceState {
         (waits && self.groups.get(&group)?.nodes.len() < self.size_of(group.release) as usize).then_some(self.healing.not_before)
     }
 
-    /// New nodes are taking old ones' place, some after others: none of either is replaced.
+    /// New nodes are taking old ones' place, some after others: none of either is replaced, unless somebody holds it.
     #[must_use]
     pub fn is_rolling(&self) -> bool {
         matches!(self.rollout, Some(Rollout { stage: Stage::Roll { .. }, .. }))

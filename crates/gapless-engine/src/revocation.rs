@@ -94,7 +94,7 @@ impl Engine {
         let next_name = next.map(|declaration| declaration.artifact_name.as_str());
         let revoked = self.revoked(names.values().map(String::as_str).chain(next_name)).await?;
         let artifacts = concerned(&state, &names, next_name, &revoked);
-        if knows(&state, &artifacts, next.map(|declaration| declaration.artifact_version)) {
+        if knows(&state, &artifacts, next.map(|declaration| declaration.artifact_version), &revoked) {
             return Ok(None);
         }
         let declared = self.wish(service, Event::Revoked { artifacts }).await?;
@@ -165,12 +165,12 @@ fn concerned(state: &ServiceState, names: &Names, next: Option<&str>, revoked: &
     of_present.chain(of_releases.map(|(_, declaration)| declaration.artifact)).collect()
 }
 
-/// Whether a service knows what it has to: all of this, and nothing else that could stop one of its releases or what it is about to be declared with. What it was told of a release
-/// that is no longer kept does no harm, and telling it so would be a change where nothing changes (I6).
-fn knows(state: &ServiceState, concerned: &BTreeSet<ArtifactVersion>, next: Option<ArtifactVersion>) -> bool {
-    let in_use =
-        |version: &ArtifactVersion| next == Some(*version) || state.releases.values().any(|declaration| declaration.artifact == *version);
-    concerned.is_subset(&state.revoked) && !state.revoked.difference(concerned).any(in_use)
+/// Whether a service knows what it has to: all of this, and nothing else that could stop one of its releases or what it is about to be declared with, or that is revoked no more.
+/// What it was told of a release that is no longer kept does no harm, and telling it so would be a change where nothing changes (I6).
+fn knows(state: &ServiceState, concerned: &BTreeSet<ArtifactVersion>, next: Option<ArtifactVersion>, revoked: &Revoked) -> bool {
+    let in_use = |version: &ArtifactVersion| next == Some(*version) || state.releases.values().any(|release| release.artifact == *version);
+    let is_free = |version: &ArtifactVersion| revoked.values().all(|versions| !versions.contains(version));
+    concerned.is_subset(&state.revoked) && !state.revoked.difference(concerned).any(|version| in_use(version) || is_free(version))
 }
 
 #[cfg(test)]
@@ -185,13 +185,18 @@ mod tests {
         let mut state = ServiceState::default();
         state.releases.insert(ReleaseNumber(2), fake::declaration(2).to_core());
         let versions = |versions: &[u32]| versions.iter().copied().map(ArtifactVersion).collect::<BTreeSet<_>>();
+        let revoked = |list: &[u32]| Revoked::from([("hello/web".to_string(), versions(list))]);
+        let knows = |state: &ServiceState, concerned: &[u32], next: Option<u32>, all: &[u32]| {
+            knows(state, &versions(concerned), next.map(ArtifactVersion), &revoked(all))
+        };
         state.revoked = versions(&[1]);
-        assert!(knows(&state, &versions(&[1]), None));
-        assert!(knows(&state, &versions(&[]), None), "no release is made from version 1 any more");
-        assert!(!knows(&state, &versions(&[]), Some(ArtifactVersion(1))), "it is given free and comes next");
-        assert!(!knows(&state, &versions(&[1, 2]), None), "a release is revoked");
+        assert!(knows(&state, &[1], None, &[1]));
+        assert!(knows(&state, &[], None, &[1]), "no release is made from version 1 any more");
+        assert!(!knows(&state, &[], None, &[]), "it is given free");
+        assert!(!knows(&state, &[], Some(1), &[1]), "another artifact's version 1 comes next");
+        assert!(!knows(&state, &[1, 2], None, &[1, 2]), "a release is revoked");
         state.revoked = versions(&[2]);
-        assert!(!knows(&state, &versions(&[]), None), "a release is given free");
+        assert!(!knows(&state, &[], None, &[2]), "a release is of another artifact now");
     }
 
     #[test]
