@@ -114,6 +114,11 @@ pub const WAYS: &[Way] = &[
 ];
 
 impl Way {
+    /// Whether the new nodes' answers are compared with those of the old ones.
+    pub fn compares(&self) -> bool {
+        self.rollout.contains("analysis")
+    }
+
     /// How many nodes serve: where only one may use the state, one.
     pub fn nodes(&self) -> usize {
         if self.outage { 1 } else { 3 }
