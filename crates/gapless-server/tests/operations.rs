@@ -352,7 +352,8 @@ async fn a_canary_says_where_it_is_and_goes_on_with_a_persons_word() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recreated_service_counts_its_outage_and_its_tasks() {
-    let scene = Scene::new().await;
+    let mut scene = Scene::new().await;
+    scene.outage = true;
     let recreate = project("    strategy = \"recreate\"")
         .replace("  nodes   = 2\n", "")
         .replace("  health {", "  release_command = [\"/bin/migrate\"]\n  health {");
@@ -439,7 +440,7 @@ async fn only_images_that_no_rollback_could_need_are_freed() {
         async move { client.send::<_, Pruned>(Method::POST, path::PRUNE, &PruneRequest { dry_run }).await.expect("pruned") }
     };
     live(&scene, &keep_one).await;
-    // So many that in the end in the end ten are newer than the first one, which is then kept only for as long as it may be gone back to.
+    // So many that in the end ten are newer than the first one, which is then kept only for as long as it may be gone back to.
     for _ in 2..=9 {
         scene.commit(&keep_one);
         build(&scene).await;

@@ -191,7 +191,7 @@ impl Nodes {
 
     /// Writes down how the command ended.
     pub fn write_exit(&self, key: &Key, exit: &Exit) -> Result<(), Error> {
-        file::write(&self.folder(key).join("exit.json"), exit)
+        file::write_shared(&self.folder(key).join("exit.json"), exit)
     }
 
     fn exit(&self, key: &Key) -> Result<Option<Exit>, Error> {

@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use store::TestStore;
 use tempfile::TempDir;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -96,6 +96,9 @@ impl Checkpoint for Wishes {
     }
 }
 
+/// The service that clients send requests to.
+const SERVICE: &str = "hello/web";
+
 /// Everything that a test has.
 pub struct Scene {
     pub sim: Sim,
@@ -103,6 +106,8 @@ pub struct Scene {
     pub store: Arc<TestStore>,
     pub client: UnixClient,
     pub project: PathBuf,
+    /// The service has an outage here, as it declares: requests may fail.
+    pub outage: bool,
     folder: TempDir,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
@@ -114,12 +119,13 @@ impl Scene {
         std::fs::create_dir(&project).expect("folder");
         git(&project, &["init", "-q"]);
         let sim = Sim::new(SimOptions { time: SimTime::Real, ..SimOptions::default() });
+        sim.send_requests(&SERVICE.parse().expect("a name"));
         let state = folder.path().join("state");
         std::fs::create_dir(&state).expect("folder");
         let wishes = Arc::new(Wishes::default());
         proxy(&state.join("proxy.sock"), &state.join("worker.sock"), now_ms() - BEFORE_MS, wishes.clone());
         let client = UnixClient::new(state.join("server.sock"));
-        let mut scene = Scene { sim, wishes, store: Arc::new(TestStore::default()), client, project, folder, running: None };
+        let mut scene = Scene { sim, wishes, store: Arc::new(TestStore::default()), client, project, outage: false, folder, running: None };
         scene.commit(PROJECT);
         scene.start().await;
         scene
@@ -146,7 +152,8 @@ impl Scene {
             server.run(async move { drop(stopped.await) }).await.expect("served");
         });
         self.running = Some((stop, task));
-        while !self.state().join("server.sock").exists() {
+        // Its name is there before anybody listens.
+        while UnixStream::connect(self.state().join("server.sock")).await.is_err() {
             tokio::task::yield_now().await;
         }
     }
@@ -186,6 +193,18 @@ impl Scene {
             let _ = stop.send(());
             task.await.expect("ended");
         }
+    }
+}
+
+/// Traffic is in flight in every scene, and none of it may be lost.
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let tally = self.sim.tally();
+        assert!(self.outage || tally.failures() == 0, "requests failed: {tally:?}");
+        assert_eq!(self.sim.violations(), Vec::<String>::new());
     }
 }
 
