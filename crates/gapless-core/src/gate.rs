@@ -22,7 +22,7 @@ pub(crate) enum Trial {
     Running,
     /// All have passed the gate, at proxies that know the present route.
     Passed,
-    /// The way back waits for a proxy that can be told, and its time is over.
+    /// The way back, or an eviction, waits for a proxy that can be told, and its time is over.
     Late,
     /// One is given up, and with it the rollout.
     Failed(Rejection),

@@ -106,7 +106,8 @@ impl Pass {
                 self.state.served.insert(to.release);
                 self.state.previous =
                     from.map(|group| group.release).filter(|from| self.state.served.contains(from)).or(self.state.previous);
-                if settled && self.state.scaled.is_some_and(|scaled| !self.state.declares(to.release, scaled.declared)) {
+                let declares = |nodes| self.state.declaration(to.release).is_some_and(|known| known.nodes == nodes);
+                if settled && self.state.scaled.is_some_and(|scaled| !declares(scaled.declared)) {
                     self.state.scaled = None;
                 }
                 Outcome::Live

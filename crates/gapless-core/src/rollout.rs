@@ -8,7 +8,7 @@ use crate::observation::Observation;
 use crate::pass::Pass;
 use crate::policy::Strategy;
 use crate::route::{Generation, Weight};
-use crate::service::{Group, Healing, Rollout, ServiceState, Stage, TaskState};
+use crate::service::{Group, Healing, Rollout, ServiceState, Stage};
 use crate::time::Instant;
 use crate::{canary, gate::Trial, operation, outcome, request, revocation};
 use alloc::collections::BTreeMap;
@@ -300,20 +300,23 @@ impl<'a> Round<'a> {
         if state.wanted_nodes(live).count() < state.size_of(live.release) as usize {
             return;
         }
-        let others: Vec<GroupId> =
-            state.groups.iter().filter(|(group, known)| **group != live && !known.nodes.is_empty()).map(|(group, _)| *group).collect();
-        if !others.is_empty() {
-            others.into_iter().for_each(|group| self.pass.give_up(group));
-            self.take_out_what_has_to_go();
-        }
+        self.give_up_all_but(&[live]);
     }
 
     /// Nodes that an earlier rollout left at work, because nothing else could, are needed no more.
     fn give_up_what_is_neither(&mut self) {
         let Some(Rollout { from, to, .. }) = self.rollout().cloned() else { return };
-        let groups: Vec<GroupId> = self.pass.state.groups.keys().copied().filter(|group| *group != to && Some(*group) != from).collect();
-        groups.into_iter().for_each(|group| self.pass.give_up(group));
-        self.take_out_what_has_to_go();
+        let kept: Vec<GroupId> = from.into_iter().chain([to]).collect();
+        self.give_up_all_but(&kept);
+    }
+
+    fn give_up_all_but(&mut self, kept: &[GroupId]) {
+        let others = self.pass.state.groups.iter().filter(|(group, known)| !kept.contains(group) && !known.nodes.is_empty());
+        let others: Vec<GroupId> = others.map(|(group, _)| *group).collect();
+        if !others.is_empty() {
+            others.into_iter().for_each(|group| self.pass.give_up(group));
+            self.take_out_what_has_to_go();
+        }
     }
 
     pub fn bake_or_retire(&mut self) {
@@ -389,51 +392,8 @@ impl<'a> Round<'a> {
 
     /// Nothing of the group exists and nothing is on its way to make some of it.
     pub fn is_gone(&self, group: GroupId) -> bool {
-        let coming = |effect: &Effect| matches!(effect, Effect::EnsureGroup { group: made, .. } if *made == group);
-        let comes = self.pass.state.pending.values().any(coming) || (self.runs_alone() && self.may_still_come(group));
+        let comes = self.is_being_made(group) || (self.runs_alone() && self.may_still_come(group));
         !comes && self.seen.nodes_of(group).next().is_none()
-    }
-
-    /// Two groups of this rollout must never run beside each other.
-    fn runs_alone(&self) -> bool {
-        self.rollout().is_some_and(|rollout| rollout.vacated || self.pass.state.is_single(rollout.to.release))
-    }
-
-    /// Something of a group may run, or come to run, that nobody sees: a task of it that has not ended, or nodes whose making nobody reported and that were not destroyed since.
-    fn may_still_come(&self, group: GroupId) -> bool {
-        self.runs_a_task(group) || self.unsettled(group).next().is_some()
-    }
-
-    pub fn runs_a_task(&self, group: GroupId) -> bool {
-        let running = |effect: &Effect| matches!(effect, Effect::RunTask { group: run, .. } if *run == group);
-        self.has_begun_a_task(group) || self.pass.state.pending.values().any(running)
-    }
-
-    fn has_begun_a_task(&self, group: GroupId) -> bool {
-        let begun = |rollout: &Rollout| rollout.to == group && rollout.tasks.values().any(|state| *state == TaskState::Begun);
-        self.rollout().is_some_and(begun)
-    }
-
-    /// Nodes of a group that has to go which were asked for and may still be made, as when an engine died and left the order behind. Of a group that runs a task, the first one at
-    /// least: its destruction ends the task.
-    pub fn unsettled(&self, group: GroupId) -> impl Iterator<Item = NodeId> + use<> {
-        let left = self.pass.state.groups.get(&group).filter(|known| known.nodes.is_empty());
-        let least = u32::from(self.runs_a_task(group));
-        // Also when all of its nodes were made and are gone: nobody reported that the task has ended.
-        let first = if self.has_begun_a_task(group) { 0 } else { u32::MAX };
-        left.map_or(0..0, |known| known.made.min(first)..known.size.max(least)).map(move |ordinal| group.node(ordinal))
-    }
-
-    /// Nodes that nobody sees and that are destroyed all the same, so that they are never made: of groups that must not meet the next one, or whose task nobody wants any more.
-    pub fn never_to_be_made(&self) -> Vec<NodeId> {
-        let stays = |group: &GroupId| self.rollout().is_some_and(|rollout| rollout.to == *group && !rollout.is_given_up());
-        let coming = |group: &GroupId| {
-            let coming = |effect: &Effect| matches!(effect, Effect::EnsureGroup { group: made, .. } if made == group);
-            self.pass.state.pending.values().any(coming) || self.seen.nodes_of(*group).next().is_some()
-        };
-        let matters = |group: &GroupId| self.runs_alone() || self.runs_a_task(*group);
-        let left = self.pass.state.groups.keys().filter(|group| !stays(group) && matters(group) && !coming(group));
-        left.flat_map(|group| self.unsettled(*group)).collect()
     }
 
     pub fn expose(&mut self, group: GroupId) {

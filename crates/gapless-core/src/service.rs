@@ -347,11 +347,6 @@ impl ServiceState {
         tries >= ENSURE_TRIES && self.joining.keys().any(unmade)
     }
 
-    /// Whether this release declares so many nodes.
-    pub(crate) fn declares(&self, release: ReleaseNumber, nodes: u32) -> bool {
-        self.declaration(release).is_some_and(|declaration| declaration.nodes == nodes)
-    }
-
     /// How many nodes a group of this release shall have.
     #[must_use]
     pub fn size_of(&self, release: ReleaseNumber) -> u32 {

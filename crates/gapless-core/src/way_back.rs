@@ -107,7 +107,7 @@ impl Round<'_> {
         if late { Trial::Failed(Rejection::ProgressDeadline { waiting_for: self.waiting_for(to, declaration) }) } else { Trial::Running }
     }
 
-    /// No proxy can be told anything: the way back goes on being tried, and its nodes stay.
+    /// A proxy cannot be told: the way back, or the eviction, goes on being tried, and its nodes stay.
     pub fn wait_on(&mut self) {
         let Some(Rollout { to, .. }) = self.rollout().cloned() else { return };
         let again = self.pass.now.after(self.policy_of(to, |policy| policy.progress_deadline).unwrap_or_default());

@@ -3,7 +3,7 @@
 use crate::health::{Outcome, Reach};
 use crate::node::{Node, NodeKey, Probe};
 use bytes::Bytes;
-use gapless_wire::route::Check;
+use gapless_wire::route::{Check, trial_interval};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
@@ -22,10 +22,6 @@ use tokio::task::{LocalSet, spawn_local};
 const CHECK_ANSWER_LIMIT: usize = 1024 * 1024;
 /// How soon a node that never passed and refuses connections is asked again: it boots, and is to be found as soon as it listens. A refusal costs both sides next to nothing.
 const BOOT_INTERVAL: Duration = Duration::from_millis(10);
-/// The part of the interval after which a node on trial is checked again, once it has passed: see `docs/decisions/0010-a-node-on-trial-is-checked-sooner.md`.
-const TRIAL_PART: u32 = 10;
-/// The shortest interval between two checks of a node on trial: two that follow each other at once would see the same instant twice.
-const TRIAL_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 /// Checks the members it is told of until the sender is dropped.
 ///
@@ -79,7 +75,7 @@ fn pause(check: &Check, boots: bool, on_trial: bool) -> Duration {
         return BOOT_INTERVAL.min(interval);
     }
     if on_trial {
-        return (interval / TRIAL_PART).max(TRIAL_INTERVAL_MIN).min(interval);
+        return trial_interval(interval);
     }
     interval
 }

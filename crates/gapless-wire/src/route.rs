@@ -13,6 +13,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The version of this language. A proxy refuses another one.
 pub const SNAPSHOT_VERSION: u32 = 1;
@@ -59,7 +60,7 @@ pub struct Member {
 pub struct Check {
     /// With its leading slash.
     pub path: String,
-    /// From start to start. A member of weight 0 that passed and has not yet `passes` in a row is checked again after a tenth of it, but not before 20 ms.
+    /// From start to start. A member of weight 0 that passed and has not yet `passes` in a row is checked again after [`trial_interval`].
     pub interval_ms: u64,
     /// No whole answer after that: failed.
     pub timeout_ms: u64,
@@ -67,6 +68,18 @@ pub struct Check {
     pub passes: u32,
     /// Failed checks in a row after which a member gets no more requests while others are ready.
     pub failures: u32,
+}
+
+/// The part of the interval after which a node on trial is checked again, once it has passed: see `docs/decisions/0010-a-node-on-trial-is-checked-sooner.md`.
+const TRIAL_PART: u32 = 10;
+
+/// The shortest interval between two checks of a node on trial: two that follow each other at once would see the same instant twice.
+const TRIAL_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
+/// From one check to the next of a node on trial that has passed, where nodes are checked in this interval.
+#[must_use]
+pub fn trial_interval(interval: Duration) -> Duration {
+    (interval / TRIAL_PART).max(TRIAL_INTERVAL_MIN).min(interval)
 }
 
 /// What a worker applied.

@@ -2,11 +2,6 @@
 //!
 //! `GAPLESS_SEEDS=100000` plays so many worlds, `GAPLESS_FIRST_SEED` begins elsewhere than at 1, and `GAPLESS_SEED=123` plays one alone and shows its story.
 
-#![allow(
-    clippy::collapsible_match,
-    reason = "the `if` that could be collapsed is that of `sometimes!`, which has to say its situation whether it is so or not"
-)]
-
 mod life;
 mod mortal;
 mod plan;

@@ -31,7 +31,6 @@ const VERSIONS: u64 = 7;
 
 /// Something that happens.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant, reason = "a world has fifty of them")]
 pub enum Act {
     /// Urgently, or not.
     Declare(Box<ServiceDeclaration>, bool),

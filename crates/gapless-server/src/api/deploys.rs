@@ -11,7 +11,7 @@ use crate::server::Server;
 use crate::story::{self, release_name};
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
-use gapless_core::plan::{Planned, plan as core_plan};
+use gapless_core::plan::Planned;
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_core::service::{ServiceState, Together};
 use gapless_engine::declaration::ServiceDeclaration;
@@ -55,7 +55,7 @@ pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
 
 fn plan_of(server: &Server, wanted: &Wanted, urgent: bool) -> Plan {
     let service = &wanted.declaration.service;
-    let planned = planned(server, &wanted.declaration, urgent);
+    let planned = server.parts.engine.plan(&wanted.declaration, urgent);
     let changed = makes_a_release(&planned) || matches!(planned.first(), Some(Planned::Hurried { .. }));
     let refused = matches!(planned.first(), Some(Planned::Refused(_)));
     let build = wanted.unbuilt.then(|| format!("build {}: this commit has no artifact yet", wanted.artifact.name));
@@ -66,15 +66,6 @@ fn plan_of(server: &Server, wanted: &Wanted, urgent: bool) -> Plan {
     };
     let lines = build.into_iter().chain(planned.iter().map(in_words)).collect();
     Plan { service: service.to_string(), changed, refused, lines }
-}
-
-/// What declaring this would do. Of a service whose journal cannot be used nobody knows what is live, and the engine refuses.
-fn planned(server: &Server, declaration: &ServiceDeclaration, urgent: bool) -> Vec<Planned> {
-    let engine = &server.parts.engine;
-    if server.lost(&declaration.service.to_string()).is_some() {
-        return engine.plan(declaration);
-    }
-    core_plan(&engine.state(&declaration.service).unwrap_or_default(), &declaration.to_core(), urgent, server.parts.clock.now())
 }
 
 /// Why nothing would happen for a declaration that is not live yet.
@@ -147,7 +138,7 @@ fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<
     let mut moving: BTreeMap<&str, BTreeSet<ServiceName>> = BTreeMap::new();
     for Wanted { declaration, together, .. } in all {
         let Some(name) = together else { continue };
-        let planned = planned(server, declaration, urgent);
+        let planned = server.parts.engine.plan(declaration, urgent);
         if let Some(Planned::Refused(refusal)) = planned.first() {
             let what = format!("{}: {} (it moves together with others, so none of them was declared)", declaration.service, refusal.reason);
             return Err(Refused::new(StatusCode::CONFLICT, what, refusal.hint.clone()));

@@ -4,6 +4,7 @@ use super::reader::{Complaint, Section, text, whole};
 use super::task::command;
 use super::units::{show_time, time};
 use gapless_engine::declaration::{CheckKind, HealthCheck};
+use gapless_wire::route::trial_interval;
 use hcl_edit::expr::Expression;
 use std::time::Duration;
 
@@ -20,18 +21,12 @@ pub(super) struct Health {
     pub failures: u32,
 }
 
-/// The part of the interval after which the proxy checks a node again that has passed and still needs passes: see `docs/decisions/0010-a-node-on-trial-is-checked-sooner.md`.
-const TRIAL_PART: u32 = 10;
-
-/// The shortest time between two such checks.
-const TRIAL_INTERVAL_MIN: Duration = Duration::from_millis(20);
-
 impl Health {
     /// The least time that a node needs to pass, from its first answer on.
     pub fn least(&self) -> Duration {
         let Health { check, passes, .. } = self;
         match &check.kind {
-            CheckKind::Http { .. } => self.trial_interval().saturating_mul(passes.saturating_sub(1)),
+            CheckKind::Http { .. } => trial_interval(check.interval).saturating_mul(passes.saturating_sub(1)),
             CheckKind::Command { .. } => check.interval.saturating_mul(*passes),
             CheckKind::StayUp { span } => span.saturating_add(check.interval.saturating_mul(*passes)),
         }
@@ -45,19 +40,12 @@ impl Health {
         match &check.kind {
             CheckKind::Http { .. } => {
                 let more = passes.saturating_sub(1);
-                format!(
-                    "{more} passes after the first × {} (from check to check of a node on trial) = {least}",
-                    show_time(self.trial_interval())
-                )
+                let interval = show_time(trial_interval(check.interval));
+                format!("{more} passes after the first × {interval} (from check to check of a node on trial) = {least}")
             }
             CheckKind::Command { .. } => format!("{passes} passes × {interval} = {least}"),
             CheckKind::StayUp { span } => format!("{} to stay up + {passes} passes × {interval} = {least}", show_time(*span)),
         }
-    }
-
-    /// From one check to the next of a node with a port that has passed and still needs passes.
-    fn trial_interval(&self) -> Duration {
-        (self.check.interval / TRIAL_PART).max(TRIAL_INTERVAL_MIN).min(self.check.interval)
     }
 }
 
