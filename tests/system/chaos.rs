@@ -93,7 +93,7 @@ pub struct Stage {
     broken: String,
     turn: usize,
     /// How many nodes the service has when it is whole.
-    nodes: usize,
+    pub nodes: usize,
 }
 
 impl Stage {
@@ -223,8 +223,9 @@ async fn kill_everywhere(stage: &mut Stage, way: &Way, tally: &mut Tally) -> Vec
 async fn kill_at(stage: &mut Stage, way: &Way, place: &str, excuses: &mut Vec<Excuse>) -> bool {
     let from_us = crate::fault::now_us();
     let reached = stage.held_at(way.act, place).await;
+    // Also where it did not hold: it would hold at this place in whatever comes next.
+    stage.restart(None).await;
     if let Some(rollout) = reached {
-        stage.restart(None).await;
         stage.is_whole(rollout, way.act.outcome(), &format!("{}: after a kill at {place}", way.name)).await;
     }
     if way.outage {

@@ -24,10 +24,10 @@ enum Victim {
 }
 
 impl Victim {
-    /// Those that `short` leaves out need a rollout that has come far, or take long.
+    /// The short form leaves out what needs a rollout that has come far.
     fn all() -> &'static [Victim] {
-        let all = &[Victim::Worker, Victim::Holder, Victim::OldNode, Victim::NewNode, Victim::HungNode];
-        if whole() { all } else { &all[..3] }
+        let all = &[Victim::Worker, Victim::Holder, Victim::OldNode, Victim::HungNode, Victim::NewNode];
+        if whole() { all } else { &all[..4] }
     }
 
     fn is_node(self) -> bool {
@@ -101,7 +101,7 @@ fn processes_of(command: u32) -> Vec<u32> {
 /// The victim is struck while the server holds in the middle of the rollout; then the server is killed too.
 async fn strike_in(stage: &mut Stage, way: &Way, victim: Victim, tally: &mut Tally) {
     let witness = load(&stage.installation).await;
-    let old = serving(&stage.installation, 3).await;
+    let old = serving(&stage.installation, stage.nodes).await;
     let place = if victim == Victim::OldNode || victim == Victim::HungNode { way.begun } else { way.middle };
     let rollout = stage.held_at(way.act, place).await.unwrap_or_else(|| panic!("{}: no place {place}", way.name));
     let excuse = strike(stage, victim, &old).await;
@@ -110,7 +110,7 @@ async fn strike_in(stage: &mut Stage, way: &Way, victim: Victim, tally: &mut Tal
     if victim.is_node() {
         // A release whose node dies may be given up or not; the service has to be whole again.
         stage.installation.ended(SERVICE, rollout).await;
-        serving(&stage.installation, 3).await;
+        serving(&stage.installation, stage.nodes).await;
     } else {
         stage.is_whole(rollout, way.act.outcome(), &format!("{}: after the end of {victim:?} at {place}", way.name)).await;
     }

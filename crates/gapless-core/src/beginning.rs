@@ -11,6 +11,7 @@ use crate::rollout::Round;
 use crate::service::{Group, Healing, Queued, Rollout, Stage, TaskState, Together};
 use crate::time::Instant;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 impl Pass {
     /// A rollout to a new group of this release.
@@ -31,14 +32,18 @@ impl Pass {
 
     /// The old nodes leave; what follows begins when nothing of them is left.
     fn vacate(&mut self) {
-        let Some(Rollout { number, from, .. }) = self.state.rollout else { return };
+        let Some(Rollout { number, from, to, .. }) = self.state.rollout else { return };
         self.set_stage(Stage::Vacate);
-        let Some(from) = from else { return };
+        // Also what an earlier rollout left at work: it would be waited for without end.
+        let others: Vec<GroupId> = self.state.groups.keys().copied().filter(|group| *group != to).collect();
+        others.into_iter().for_each(|group| self.give_up(group));
+        if from.is_none() {
+            return;
+        }
         if let Some(rollout) = &mut self.state.rollout {
             rollout.vacated = true;
         }
         self.state.live = None;
-        self.give_up(from);
         self.notify(Notice::OutageBegan { rollout: number });
     }
 
@@ -63,7 +68,7 @@ impl Pass {
             _ => whole,
         };
         if let Some(group) = self.state.groups.get_mut(&to) {
-            *group = Group { size, made: 0, nodes: (0..size).collect(), exposed: false };
+            *group = Group { size, made: 0, nodes: (0..size).collect(), exposed: false, runs_task: false };
         }
         self.set_stage(Stage::Prepare { deadline: self.now.after(policy.progress_deadline), booted: false });
         self.state.retries.remove(&EffectKind::EnsureGroup);

@@ -60,8 +60,13 @@ pub enum Event {
     },
     /// Every service that moves together with this one's rollout is ready to shift.
     PartnersReady,
-    /// A service that should move together with this one's rollout cannot.
+    /// A service that should move together with this one's rollout cannot, or has gone back after this one had moved.
     PartnersFailed {
+        /// Which one, and why.
+        reason: String,
+    },
+    /// Somebody took the release of a service back that moves, or moved, together with this one.
+    PartnersTakenBack {
         /// Which one, and why.
         reason: String,
     },

@@ -15,6 +15,7 @@ use crate::sorted::{Sorted, sighted};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 impl Round<'_> {
     /// No route names a node that shall not exist.
@@ -117,23 +118,35 @@ impl Round<'_> {
         }
     }
 
-    /// Somebody wanted fewer nodes: those that joined last leave.
+    /// Somebody wanted fewer nodes: what does not serve leaves first, then those that joined last, as far as the floor lets them.
     fn let_the_surplus_go(&mut self, group: GroupId) {
         let whole = self.pass.state.size_of(group.release) as usize;
         let surplus = self.pass.state.groups.get(&group).map_or(0, |known| known.nodes.len()).saturating_sub(whole);
         if surplus == 0 {
             return;
         }
+        let floor = self.policy_of(group, |policy| policy.floor as usize).unwrap_or_default();
         let wanted: Vec<NodeId> = self.pass.state.wanted_nodes(group).collect();
-        // Those without traffic first, then the latest.
-        let mut leaving: Vec<(bool, core::cmp::Reverse<NodeId>)> = wanted
-            .into_iter()
-            .map(|node| (self.members.get(&node).is_some_and(|weight| weight.has_traffic()), core::cmp::Reverse(node)))
-            .collect();
+        let mut ready = wanted.iter().filter(|node| self.is_at_work(**node)).count();
+        let mut leaving: Vec<(bool, bool, Reverse<NodeId>)> =
+            wanted.into_iter().map(|node| (self.is_at_work(node), self.has_traffic(node), Reverse(node))).collect();
         leaving.sort_unstable();
-        for (_, core::cmp::Reverse(node)) in leaving.into_iter().take(surplus) {
+        for (serves, _, Reverse(node)) in leaving.into_iter().take(surplus) {
+            if serves && ready <= floor {
+                return;
+            }
+            ready -= usize::from(serves);
             self.drop_node(node);
         }
+    }
+
+    fn has_traffic(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(|weight| weight.has_traffic())
+    }
+
+    /// The node has traffic, and nothing says that it does not serve it.
+    pub fn is_at_work(&self, node: NodeId) -> bool {
+        self.has_traffic(node) && self.seen.nodes.get(&node).is_some_and(NodeSeen::may_serve)
     }
 
     /// A replacement is probed first and gets traffic after the gate, as every new node does.

@@ -7,7 +7,7 @@ use crate::observation::{Condition, NodeSeen};
 use crate::pass::Pass;
 use crate::rollout::Round;
 use crate::route::{Generation, Route};
-use crate::service::{Draining, Rollout, Stage, TaskState};
+use crate::service::{Draining, Rollout, Stage};
 use crate::sorted::{Sorted, unwanted};
 use crate::time::Instant;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -212,28 +212,24 @@ impl Round<'_> {
         self.pass.state.pending.values().any(|effect| matches!(effect, Effect::EnsureGroup { group: made, .. } if *made == group))
     }
 
-    /// Something of a group may run, or come to run, that nobody sees: a task of it that has not ended, or nodes whose making nobody reported and that were not destroyed since.
+    /// Nodes of a group may come to run whose making nobody reported and that were not destroyed since.
     pub fn may_still_come(&self, group: GroupId) -> bool {
-        self.runs_a_task(group) || self.unsettled(group).next().is_some()
+        self.unsettled(group).next().is_some()
     }
 
     /// A task of the group is on its way, or has begun and nobody reported its end.
-    fn runs_a_task(&self, group: GroupId) -> bool {
+    pub fn runs_a_task(&self, group: GroupId) -> bool {
         let running = |effect: &Effect| matches!(effect, Effect::RunTask { group: run, .. } if *run == group);
-        self.has_begun_a_task(group) || self.pass.state.pending.values().any(running)
-    }
-
-    fn has_begun_a_task(&self, group: GroupId) -> bool {
-        let begun = |rollout: &Rollout| rollout.to == group && rollout.tasks.values().any(|state| *state == TaskState::Begun);
-        self.rollout().is_some_and(begun)
+        let begun = self.pass.state.groups.get(&group).is_some_and(|known| known.runs_task);
+        begun || self.pass.state.pending.values().any(running)
     }
 
     /// Nodes of a group that has to go which were asked for and may still be made, as when an engine died and left the order behind. Of a group that runs a task the first one is
     /// among them, also when all of them were made and are gone: its destruction ends the task.
     fn unsettled(&self, group: GroupId) -> impl Iterator<Item = NodeId> + use<> {
         let left = self.pass.state.groups.get(&group).filter(|known| known.nodes.is_empty());
-        let (begun, least) = (self.has_begun_a_task(group), u32::from(self.runs_a_task(group)));
-        let ordinals = left.map_or(0..0, |known| if begun { 0 } else { known.made }..known.size.max(least));
+        let least = u32::from(self.runs_a_task(group));
+        let ordinals = left.map_or(0..0, |known| if known.runs_task { 0 } else { known.made }..known.size.max(least));
         ordinals.map(move |ordinal| group.node(ordinal))
     }
 

@@ -40,4 +40,5 @@ mod sorted;
 mod sound;
 mod task;
 pub mod time;
+mod together;
 mod way_back;

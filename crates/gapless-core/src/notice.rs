@@ -268,6 +268,15 @@ pub enum Notice {
         /// The rollout.
         rollout: RolloutNumber,
     },
+    /// A service that moved together with this one went back, and so does this one.
+    FollowsBack {
+        /// The live release.
+        from: ReleaseNumber,
+        /// The one that was live before; none: there is none that may run.
+        to: Option<ReleaseNumber>,
+        /// Which service went back, and why.
+        reason: String,
+    },
     /// A release waits: for the end of the rollout in progress, or of a freeze window.
     Queued {
         /// The release.
@@ -356,6 +365,7 @@ impl Notice {
             | Notice::Scaled { .. }
             | Notice::RevocationsChanged { .. }
             | Notice::NothingToEvictTo { .. }
+            | Notice::FollowsBack { .. }
             | Notice::CrashLoop { .. }
             | Notice::NodeLost { .. }
             | Notice::NodeReplaced { .. }

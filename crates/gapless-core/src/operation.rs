@@ -5,9 +5,9 @@ use crate::node::GroupId;
 use crate::notice::{Notice, Rejection, RolloutKind};
 use crate::pass::Pass;
 use crate::policy::Strategy;
-use crate::request::{self, busy, group_to_take_back, warm_group};
+use crate::request::{self, busy, frozen_until, group_to_take_back, warm_group};
 use crate::rollout::Step;
-use crate::service::{Canary, Healing, Rollout, Scaled, ServiceState, Stage};
+use crate::service::{Canary, Healing, Queued, Rollout, Scaled, ServiceState, Stage, TogetherOutcome};
 use crate::time::Instant;
 use alloc::format;
 use core::time::Duration;
@@ -126,7 +126,16 @@ pub(crate) fn retry(state: &ServiceState, now: Instant) -> Step {
         let hint = "deploy another version, or lift the revocation: `gapless revoke --lift`";
         return pass.refuse(state, format!("the artifact of {declared} is revoked"), hint);
     }
+    let with_others = state.together.is_some_and(|end| end.release == declared && end.outcome == TogetherOutcome::Failed);
+    if with_others {
+        let hint = "deploy its commit again: `gapless deploy` declares all of them";
+        return pass.refuse(state, format!("{declared} moves together with other services, and would go alone"), hint);
+    }
     pass.state.pinned = false;
+    if let Some(until) = state.declaration(declared).and_then(|declaration| frozen_until(declaration, now)) {
+        pass.queue(Queued { release: declared, urgent: false, not_before: Some(until), together: None }, Some(until));
+        return pass.step();
+    }
     pass.make_room();
     pass.begin(RolloutKind::Deploy, declared, None);
     pass.step()
@@ -166,29 +175,8 @@ pub(crate) fn scale(state: &ServiceState, nodes: u32, now: Instant) -> Step {
     pass.step()
 }
 
-/// Every service that moves together with this one's rollout is ready.
-pub(crate) fn partners_ready(state: &ServiceState, now: Instant) -> Step {
-    let mut pass = Pass::new(state, now);
-    if let Some(rollout) = pass.state.rollout.as_mut().filter(|rollout| rollout.together.is_some()) {
-        rollout.partners_ready = true;
-    }
-    pass.step()
-}
-
-/// A service that should move together with this one's rollout cannot: neither does this one, and if it has just moved, it goes back.
-pub(crate) fn partners_failed(state: &ServiceState, why: &str, now: Instant) -> Step {
-    let mut pass = Pass::new(state, now);
-    let Some(rollout) = state.rollout.as_ref().filter(|rollout| rollout.together.is_some()) else { return pass.step() };
-    let reason = Rejection::PartnerFailed { reason: why.into() };
-    if rollout.can_be_rejected() {
-        pass.reject(reason);
-        return pass.step();
-    }
-    pass.give_back_to(old_group(state), reason);
-    pass.step()
-}
-
-fn old_group(state: &ServiceState) -> Option<GroupId> {
+/// The old group of the rollout in progress that could take the traffic back now.
+pub(crate) fn old_group(state: &ServiceState) -> Option<GroupId> {
     let from = state.rollout.as_ref().and_then(|rollout| rollout.from)?;
     if request::broken_by(state, from.release).is_some() {
         return None;
@@ -197,13 +185,6 @@ fn old_group(state: &ServiceState) -> Option<GroupId> {
 }
 
 impl Pass {
-    /// The traffic goes back to this group, if there is one.
-    pub fn give_back_to(&mut self, group: Option<GroupId>, reason: Rejection) {
-        if let Some(group) = group {
-            self.take_back(group, reason);
-        }
-    }
-
     /// The old group of the rollout in progress that could take the traffic back now.
     pub fn old_group(&self) -> Option<GroupId> {
         old_group(&self.state)

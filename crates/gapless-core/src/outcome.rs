@@ -7,7 +7,7 @@ use crate::node::{GroupId, NodeId};
 use crate::notice::{Notice, Rejection};
 use crate::pass::Pass;
 use crate::rollout::Step;
-use crate::service::{Rollout, ServiceState, Stage, TaskState};
+use crate::service::{Rollout, ServiceState, Stage};
 use crate::time::Instant;
 use alloc::collections::BTreeSet;
 
@@ -62,9 +62,7 @@ impl Pass {
             }
             known.size = known.size.max(last + 1);
             known.made = known.size;
-            if let Some(rollout) = self.state.rollout.as_mut().filter(|rollout| rollout.to == *group && rollout.is_given_up()) {
-                rollout.tasks.values_mut().filter(|state| **state == TaskState::Begun).for_each(|state| *state = TaskState::Done);
-            }
+            known.runs_task = false;
         }
     }
 

@@ -5,7 +5,7 @@ use crate::limit::{RETRY_FIRST, RETRY_LONGEST, doubled};
 use crate::node::GroupId;
 use crate::notice::{Notice, Outcome, Rejection, RolloutKind};
 use crate::rollout::{Refusal, Step};
-use crate::service::{Retry, Rollout, ServiceState, Stage, TogetherEnd};
+use crate::service::{Retry, Rollout, ServiceState, Stage, TogetherEnd, TogetherOutcome};
 use crate::time::Instant;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -104,8 +104,8 @@ impl Pass {
             }
             _ => {
                 self.state.served.insert(to.release);
-                self.state.previous =
-                    from.map(|group| group.release).filter(|from| self.state.served.contains(from)).or(self.state.previous);
+                let before = from.map(|group| group.release).filter(|from| self.state.served.contains(from)).or(self.state.previous);
+                self.state.previous = before.filter(|before| *before != to.release);
                 let declares = |nodes| self.state.declaration(to.release).is_some_and(|known| known.nodes == nodes);
                 if settled && self.state.scaled.is_some_and(|scaled| !declares(scaled.declared)) {
                     self.state.scaled = None;
@@ -114,7 +114,12 @@ impl Pass {
             }
         };
         if let Some(together) = together {
-            self.state.together = Some(TogetherEnd { id: together.id, live: outcome == Outcome::Live });
+            let outcome = match &outcome {
+                Outcome::Live => TogetherOutcome::Live,
+                Outcome::Rejected(Rejection::TakenBack) => TogetherOutcome::TakenBack,
+                Outcome::Rejected(_) => TogetherOutcome::Failed,
+            };
+            self.state.together = Some(TogetherEnd { id: together.id, release: to.release, outcome });
         }
         self.notify(Notice::RolloutEnded { rollout: number, outcome, settled });
         self.forget_releases();

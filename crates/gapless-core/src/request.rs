@@ -6,7 +6,7 @@ use crate::pass::Pass;
 use crate::release::{Declaration, ReleaseNumber};
 use crate::rollout::Step;
 use crate::route::Weight;
-use crate::service::{Queued, Rollout, ServiceState, Stage, Together};
+use crate::service::{Queued, Rollout, ServiceState, Stage, Together, TogetherOutcome};
 use crate::sound::unsound;
 use crate::time::Instant;
 use alloc::format;
@@ -95,19 +95,16 @@ pub(crate) fn roll_back(state: &ServiceState, to: Option<ReleaseNumber>, forced:
         return pass.refuse(state, reason, hint);
     }
     pass.dequeue();
+    pass.state.pinned = state.declared != Some(target);
     if let Some(group) = group_to_take_back(state, to) {
         pass.take_back(group, Rejection::TakenBack);
-        pass.state.pinned = state.declared != Some(group.release);
-        return pass.step();
+    } else if let Some(group) = warm_group(state).filter(|group| group.release == target) {
+        pass.return_to(RolloutKind::Rollback, group);
+    } else {
+        pass.make_room();
+        pass.begin(RolloutKind::Rollback, target, None);
     }
-    pass.state.pinned = state.declared != Some(target);
-    match warm_group(state).filter(|group| group.release == target) {
-        Some(group) => pass.return_to(RolloutKind::Rollback, group),
-        None => {
-            pass.make_room();
-            pass.begin(RolloutKind::Rollback, target, None);
-        }
-    }
+    pass.take_the_others_along(state, target, TogetherOutcome::TakenBack);
     pass.step()
 }
 
@@ -141,7 +138,7 @@ fn rollback_target(state: &ServiceState, to: Option<ReleaseNumber>) -> Result<Re
 }
 
 /// Why nothing may go back to this release.
-fn no_way_back_to(state: &ServiceState, target: ReleaseNumber, forced: bool) -> Option<Why> {
+pub(crate) fn no_way_back_to(state: &ServiceState, target: ReleaseNumber, forced: bool) -> Option<Why> {
     if state.is_revoked(target) {
         return Some((
             format!("the artifact of {target} is revoked"),

@@ -14,12 +14,13 @@ use alloc::vec::Vec;
 impl Round<'_> {
     /// The first batch passed the gate, or old nodes have to leave before there can be one.
     pub fn begin_roll(&mut self) {
-        let Some(Rollout { number, to, .. }) = self.rollout().cloned() else { return };
+        let Some(Rollout { number, from, to, .. }) = self.rollout().cloned() else { return };
+        let way_back = from.is_some_and(|from| self.can_take_the_traffic(from));
         self.drop_joining();
         let deadline = self.batch_deadline();
         self.pass.set_stage(Stage::Roll { deadline });
         let generation = self.next_generation();
-        self.pass.notify(Notice::ShiftBegan { rollout: number, generation, way_back: true });
+        self.pass.notify(Notice::ShiftBegan { rollout: number, generation, way_back });
         self.expose(to);
         self.roll(deadline);
     }

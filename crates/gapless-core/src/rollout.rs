@@ -8,9 +8,9 @@ use crate::observation::Observation;
 use crate::pass::Pass;
 use crate::policy::Strategy;
 use crate::route::{Generation, Weight};
-use crate::service::{Group, Healing, Rollout, ServiceState, Stage};
+use crate::service::{Group, Healing, Rollout, ServiceState, Stage, TogetherOutcome};
 use crate::time::Instant;
-use crate::{canary, gate::Trial, operation, outcome, request, revocation};
+use crate::{canary, gate::Trial, operation, outcome, request, revocation, together};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -52,8 +52,9 @@ pub fn step(state: &ServiceState, event: &Event, now: Instant) -> Step {
         Event::RetryRequested => operation::retry(state, now),
         Event::Scaled { nodes } => operation::scale(state, *nodes, now),
         Event::Revoked { artifacts } => revocation::revoke(state, artifacts, now),
-        Event::PartnersReady => operation::partners_ready(state, now),
-        Event::PartnersFailed { reason } => operation::partners_failed(state, reason, now),
+        Event::PartnersReady => together::be_ready(state, now),
+        Event::PartnersFailed { reason } => together::go_back(state, reason, TogetherOutcome::Failed, now),
+        Event::PartnersTakenBack { reason } => together::go_back(state, reason, TogetherOutcome::TakenBack, now),
         Event::Analysed { effect, judgement } => canary::analysed(state, *effect, judgement, now),
         Event::EffectEnded { effect, result } => outcome::effect_ended(state, *effect, result, now),
         Event::Observed(seen) => Round::new(state, seen, now).follow(),
@@ -297,7 +298,8 @@ impl<'a> Round<'a> {
     fn let_go_of_what_helped_out(&mut self) {
         let state = &self.pass.state;
         let Some(live) = state.live.filter(|_| state.rollout.is_none() && state.joining.is_empty()) else { return };
-        if state.wanted_nodes(live).count() < state.size_of(live.release) as usize {
+        let at_work = state.wanted_nodes(live).filter(|node| self.is_at_work(*node)).count();
+        if at_work < state.size_of(live.release) as usize {
             return;
         }
         self.give_up_all_but(&[live]);
@@ -383,16 +385,16 @@ impl<'a> Round<'a> {
     /// Nothing of the service exists but nodes of the rollout's new group.
     fn others_are_gone(&self) -> bool {
         let Some(to) = self.rollout().map(|rollout| rollout.to) else { return true };
-        self.seen.nodes.keys().all(|node| node.group == to) && self.old_is_gone()
+        self.seen.nodes.keys().all(|node| node.group == to) && self.pass.state.groups.keys().all(|group| *group == to || self.is_gone(*group))
     }
 
     pub fn new_is_gone(&self) -> bool {
         self.rollout().is_some_and(|rollout| self.is_gone(rollout.to))
     }
 
-    /// Nothing of the group exists and nothing is on its way to make some of it.
+    /// Nothing of the group exists, no task of it runs, and nothing is on its way to make some of it.
     pub fn is_gone(&self, group: GroupId) -> bool {
-        let comes = self.is_being_made(group) || (self.runs_alone() && self.may_still_come(group));
+        let comes = self.is_being_made(group) || self.runs_a_task(group) || (self.runs_alone() && self.may_still_come(group));
         !comes && self.seen.nodes_of(group).next().is_none()
     }
 

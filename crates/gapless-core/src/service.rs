@@ -32,7 +32,7 @@ pub struct ServiceState {
     pub rollout: Option<Rollout>,
     /// The release that is tried next.
     pub queued: Option<Queued>,
-    /// How the last rollout ended that was to move together with others.
+    /// How the last rollout ended that was to move together with others, and what became of its release since.
     pub together: Option<TogetherEnd>,
     /// How many nodes somebody wanted, if that is not what the declaration says.
     pub scaled: Option<Scaled>,
@@ -84,6 +84,8 @@ pub struct Group {
     pub nodes: BTreeSet<u32>,
     /// Some route gave its nodes traffic.
     pub exposed: bool,
+    /// A task of it was begun, and nobody reported its end.
+    pub runs_task: bool,
 }
 
 /// A node that left the routes and runs out.
@@ -221,8 +223,21 @@ pub struct Together {
 pub struct TogetherEnd {
     /// As in [`Together`].
     pub id: Digest,
-    /// Whether its release went live.
-    pub live: bool,
+    /// What it was to make live.
+    pub release: ReleaseNumber,
+    /// What came of it.
+    pub outcome: TogetherOutcome,
+}
+
+/// What came of a rollout that was to move together with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TogetherOutcome {
+    /// Its release went live.
+    Live,
+    /// Its release was given up, if not at once then later.
+    Failed,
+    /// Its release was live, and somebody took it back.
+    TakenBack,
 }
 
 /// How far a rollout has come. What is done inside a stage follows from what is seen.
@@ -318,6 +333,18 @@ impl ServiceState {
             Some(Rollout { to, stage: Stage::Shift | Stage::Confirm | Stage::Bake { .. } | Stage::Retire, .. }) => Some(*to),
             _ => self.live,
         }
+    }
+
+    /// In the bake window, while all of the old group is warm: a rollback is a single `Route`.
+    #[must_use]
+    pub fn is_one_route_from_the_old(&self) -> bool {
+        crate::request::warm_group(self).is_some()
+    }
+
+    /// What is live came with other services, and none of them is known to have gone back.
+    #[must_use]
+    pub fn came_together(&self) -> Option<TogetherEnd> {
+        self.together.filter(|end| end.outcome == TogetherOutcome::Live && self.live_release() == Some(end.release))
     }
 
     /// Whether the service answers requests, behind the proxies. One that does not never begins to, and the other way round.

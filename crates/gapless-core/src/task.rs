@@ -22,11 +22,14 @@ impl Pass {
             self.set_task(task, TaskState::Begun);
             self.notify(Notice::TaskBegan { rollout: number, task });
         }
+        self.note_running(to, true);
         self.send(Effect::RunTask { group: to, task, deadline });
     }
 
     pub fn task_done(&mut self, group: GroupId, task: Task) {
-        let Some(Rollout { number, to, .. }) = self.state.rollout else { return };
+        self.note_running(group, false);
+        let Some(rollout) = self.state.rollout.as_ref().filter(|rollout| !rollout.is_given_up()) else { return };
+        let (number, to) = (rollout.number, rollout.to);
         if to == group && self.task_state(task) == Some(TaskState::Begun) {
             self.set_task(task, TaskState::Done);
             self.notify(Notice::TaskEnded { rollout: number, task });
@@ -35,6 +38,9 @@ impl Pass {
 
     /// A task that does not end well ends the rollout. After the shift the old group takes the traffic back; where there is none, the release stays, and the failure is told.
     pub fn task_failed(&mut self, group: GroupId, task: Task, failure: &Failure) {
+        if failure.is_final {
+            self.note_running(group, false);
+        }
         let Some(rollout) = self.state.rollout.clone().filter(|rollout| rollout.to == group) else { return };
         let tries = self.state.retries.get(&EffectKind::RunTask).map_or(0, |retry| retry.tries);
         if !failure.is_final && tries < TASK_TRIES {
@@ -49,6 +55,12 @@ impl Pass {
         match self.old_group().filter(|_| rollout.stage == Stage::Confirm) {
             Some(old) => self.take_back(old, reason),
             None => self.set_task(task, TaskState::Done),
+        }
+    }
+
+    fn note_running(&mut self, group: GroupId, runs: bool) {
+        if let Some(known) = self.state.groups.get_mut(&group) {
+            known.runs_task = runs;
         }
     }
 

@@ -45,8 +45,8 @@ fn declaration() -> Declaration {
 fn world() -> (ServiceState, Observation) {
     let mut state = ServiceState { declared: Some(LIVE.release), live: Some(LIVE), ..ServiceState::default() };
     state.releases.insert(LIVE.release, declaration());
-    state.groups.insert(LIVE, Group { size: 2, made: 2, nodes: BTreeSet::from([0, 1]), exposed: true });
-    state.groups.insert(OLD, Group { size: 2, made: 2, nodes: BTreeSet::new(), exposed: true });
+    state.groups.insert(LIVE, Group { size: 2, made: 2, nodes: BTreeSet::from([0, 1]), exposed: true, runs_task: false });
+    state.groups.insert(OLD, Group { size: 2, made: 2, nodes: BTreeSet::new(), exposed: true, runs_task: false });
     state.route = Route { generation: Generation(3), members: (0..2).map(|ordinal| (LIVE.node(ordinal), Weight::EQUAL)).collect() };
     let mut seen = Observation::default();
     seen.proxies.insert("a".into(), Some(Generation(3)));
@@ -118,7 +118,7 @@ fn destroying_breaks_the_second_while_a_proxy_lags_or_requests_run() {
 fn traffic_before_the_gate_breaks_the_third() {
     let (mut state, mut seen) = world();
     let new = GroupId { release: ReleaseNumber(1), instance: InstanceId(2) };
-    state.groups.insert(new, Group { size: 1, made: 1, nodes: BTreeSet::from([0]), exposed: false });
+    state.groups.insert(new, Group { size: 1, made: 1, nodes: BTreeSet::from([0]), exposed: false, runs_task: false });
     let joins = route(&state, |route| {
         route.members.insert(new.node(0), Weight::EQUAL);
     });
@@ -175,7 +175,7 @@ fn making_nodes_beside_one_that_runs_alone_breaks_the_seventh() {
     let new = GroupId { release: ReleaseNumber(2), instance: InstanceId(2) };
     let ensure = Effect::EnsureGroup { group: new, size: 1 };
     state.releases.insert(new.release, declaration());
-    state.groups.insert(new, Group { size: 1, made: 0, nodes: BTreeSet::from([0]), exposed: false });
+    state.groups.insert(new, Group { size: 1, made: 0, nodes: BTreeSet::from([0]), exposed: false, runs_task: false });
     assert_eq!(broken(&state, &seen, &sends(&state, ensure.clone())), None, "nobody asks to be alone");
     for alone in [LIVE.release, new.release] {
         let mut state = state.clone();

@@ -39,7 +39,7 @@ fn live() -> ServiceState {
     let group = GroupId { release: ReleaseNumber(1), instance: InstanceId(1) };
     let mut state = ServiceState { declared: Some(ReleaseNumber(1)), live: Some(group), ..ServiceState::default() };
     state.releases.insert(ReleaseNumber(1), declaration(1));
-    state.groups.insert(group, Group { size: 3, made: 3, nodes: (0..3).collect(), exposed: true });
+    state.groups.insert(group, Group { size: 3, made: 3, nodes: (0..3).collect(), exposed: true, runs_task: false });
     state.next.releases = 1;
     state.next.instances = InstanceId(1);
     state

@@ -511,7 +511,9 @@ async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, 
     loop {
         let Some(inner) = inner.upgrade() else { return };
         let states = inner.states();
-        for (service, event) in together::messages(&states) {
+        let messages = together::messages(&states);
+        let again = !messages.is_empty() || together::is_any(&states);
+        for (service, event) in messages {
             // The answer is of no use: what came of it is in the next state.
             let (reply, _) = oneshot::channel();
             if let Ok(wishes) = inner.wishes(&service) {
@@ -523,7 +525,7 @@ async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, 
             biased;
             stopped = stopping.wait_for(|stopping| *stopping) => { drop(stopped); return }
             news = told.recv() => if matches!(news, Err(broadcast::error::RecvError::Closed)) { return },
-            () = tokio::time::sleep(SAY_AGAIN), if together::is_any(&states) => {}
+            () = tokio::time::sleep(SAY_AGAIN), if again => {}
         }
     }
 }

@@ -3,20 +3,25 @@
 //! Nothing is remembered here. What has to be said to whom follows from the services' durable states, and every core bears to be told twice, so a crash between two of them
 //! changes nothing.
 
+use gapless_core::digest::Digest;
 use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
-use gapless_core::service::{Rollout, ServiceState, Stage, Together};
+use gapless_core::notice::Rejection;
+use gapless_core::service::{Rollout, ServiceState, Stage, TogetherOutcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How a partner stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// It has not passed its gate, or is held there, or has not even been declared.
     OnItsWay,
     /// It passed its gate, or went further.
     Ready,
-    /// It was rejected.
+    /// It was rejected, or has gone back.
     Failed,
+    /// Somebody took it back.
+    TakenBack,
 }
 
 /// Whether any service moves together with another one just now.
@@ -26,31 +31,52 @@ pub(crate) fn is_any(states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> bool 
 
 /// What the services have to be told of each other now.
 pub(crate) fn messages(states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Vec<(ServiceName, Event)> {
-    states.iter().filter_map(|(service, state)| Some((service.clone(), message(state.rollout.as_ref()?, states)?))).collect()
+    let message = |service: &ServiceName, state: &ServiceState| match &state.rollout {
+        Some(rollout) => while_it_moves(rollout, states),
+        None => after_it_moved(service, state, states),
+    };
+    states.iter().filter_map(|(service, state)| Some((service.clone(), message(service, state)?))).collect()
 }
 
-fn message(rollout: &Rollout, states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Option<Event> {
+fn while_it_moves(rollout: &Rollout, states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Option<Event> {
     let together = rollout.together.as_ref()?;
     let given_up = matches!(rollout.stage, Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } | Stage::Retire);
     if given_up {
         return None;
     }
     let partners: Vec<(&ServiceName, Standing)> =
-        together.with.iter().map(|partner| (partner, standing(together, states.get(partner)))).collect();
-    if let Some((partner, _)) = partners.iter().find(|(_, standing)| matches!(standing, Standing::Failed)) {
-        return Some(Event::PartnersFailed { reason: format!("{partner}, which moves together with it, was rejected") });
+        together.with.iter().filter_map(|partner| Some((partner, standing(together.id, states.get(partner)?)))).collect();
+    if let Some(event) = somebody_went_back(&partners) {
+        return Some(event);
     }
     // What is paused is not told: while it is, the others may turn out not to be ready after all.
     let waits = matches!(rollout.stage, Stage::Await { .. }) && !rollout.partners_ready && rollout.paused.is_none();
-    let all_ready = partners.iter().all(|(_, standing)| matches!(standing, Standing::Ready));
+    let all_ready = partners.len() == together.with.len() && partners.iter().all(|(_, standing)| *standing == Standing::Ready);
     (waits && all_ready).then_some(Event::PartnersReady)
 }
 
-fn standing(together: &Together, partner: Option<&Arc<ServiceState>>) -> Standing {
-    let Some(state) = partner else { return Standing::OnItsWay };
-    if let Some(rollout) = state.rollout.as_ref().filter(|rollout| rollout.together.as_ref().is_some_and(|known| known.id == together.id)) {
-        return match rollout.stage {
+/// What came together goes back together, also when its own rollout is over.
+fn after_it_moved(service: &ServiceName, state: &ServiceState, states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Option<Event> {
+    let end = state.came_together()?;
+    let others = states.iter().filter(|(other, _)| *other != service);
+    let partners: Vec<(&ServiceName, Standing)> = others.map(|(other, state)| (other, standing(end.id, state))).collect();
+    somebody_went_back(&partners)
+}
+
+/// A person's word goes before what failed because of it.
+fn somebody_went_back(partners: &[(&ServiceName, Standing)]) -> Option<Event> {
+    let who = |wanted: Standing| partners.iter().find(|(_, standing)| *standing == wanted).map(|(partner, _)| partner);
+    if let Some(partner) = who(Standing::TakenBack) {
+        return Some(Event::PartnersTakenBack { reason: format!("{partner}, which moves together with it, was taken back") });
+    }
+    who(Standing::Failed).map(|partner| Event::PartnersFailed { reason: format!("{partner}, which moves together with it, was rejected") })
+}
+
+fn standing(id: Digest, state: &ServiceState) -> Standing {
+    if let Some(rollout) = state.rollout.as_ref().filter(|rollout| rollout.together.as_ref().is_some_and(|known| known.id == id)) {
+        return match &rollout.stage {
             Stage::Vacate | Stage::Command | Stage::Prepare { .. } => Standing::OnItsWay,
+            Stage::Undo { reason } if *reason == Rejection::TakenBack => Standing::TakenBack,
             Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } => Standing::Failed,
             // It would not follow at once, and whoever paused it may cancel it yet.
             Stage::Await { .. } if rollout.paused.is_some() => Standing::OnItsWay,
@@ -63,9 +89,10 @@ fn standing(together: &Together, partner: Option<&Arc<ServiceState>>) -> Standin
             | Stage::Retire => Standing::Ready,
         };
     }
-    match state.together.filter(|end| end.id == together.id) {
-        Some(end) if end.live => Standing::Ready,
-        Some(_) => Standing::Failed,
+    match state.together.filter(|end| end.id == id).map(|end| end.outcome) {
+        Some(TogetherOutcome::Live) => Standing::Ready,
+        Some(TogetherOutcome::Failed) => Standing::Failed,
+        Some(TogetherOutcome::TakenBack) => Standing::TakenBack,
         None => Standing::OnItsWay,
     }
 }
@@ -73,11 +100,10 @@ fn standing(together: &Together, partner: Option<&Arc<ServiceState>>) -> Standin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gapless_core::digest::Digest;
     use gapless_core::node::{GroupId, InstanceId};
-    use gapless_core::notice::{Rejection, RolloutKind, RolloutNumber};
+    use gapless_core::notice::{RolloutKind, RolloutNumber};
     use gapless_core::release::ReleaseNumber;
-    use gapless_core::service::TogetherEnd;
+    use gapless_core::service::{Together, TogetherEnd};
     use gapless_core::time::Instant;
     use std::collections::BTreeSet;
 
@@ -97,8 +123,19 @@ mod tests {
     fn told(web: ServiceState, worker: Option<ServiceState>) -> Vec<(String, &'static str)> {
         let mut states = BTreeMap::from([(name("web"), Arc::new(web))]);
         states.extend(worker.map(|worker| (name("worker"), Arc::new(worker))));
-        let kind = |event: &Event| if matches!(event, Event::PartnersReady) { "ready" } else { "failed" };
+        let kind = |event: &Event| match event {
+            Event::PartnersReady => "ready",
+            Event::PartnersTakenBack { .. } => "taken back",
+            _ => "failed",
+        };
         messages(&states).iter().map(|(service, event)| (service.service().to_string(), kind(event))).collect()
+    }
+
+    /// A service whose rollout is over: what it was to make live, what is, and what came of it.
+    fn ended(id: Digest, release: u32, live: u32, outcome: TogetherOutcome) -> ServiceState {
+        let live = GroupId { release: ReleaseNumber(live), instance: InstanceId(live.into()) };
+        let together = TogetherEnd { id, release: ReleaseNumber(release), outcome };
+        ServiceState { live: Some(live), together: Some(together), ..ServiceState::default() }
     }
 
     fn waiting(other: &str) -> ServiceState {
@@ -129,7 +166,7 @@ mod tests {
     #[test]
     fn who_has_gone_ahead_is_followed_also_after_a_crash() {
         assert_eq!(told(waiting("worker"), Some(at(Stage::Shift, "web"))), [("web".to_string(), "ready")]);
-        let ended = ServiceState { together: Some(TogetherEnd { id: ID, live: true }), ..ServiceState::default() };
+        let ended = ended(ID, 2, 2, TogetherOutcome::Live);
         assert_eq!(told(waiting("worker"), Some(ended)), [("web".to_string(), "ready")]);
     }
 
@@ -137,9 +174,24 @@ mod tests {
     fn when_one_is_rejected_none_moves() {
         let undone = at(Stage::Undo { reason: Rejection::Cancelled }, "web");
         assert_eq!(told(waiting("worker"), Some(undone)), [("web".to_string(), "failed")]);
-        let ended = ServiceState { together: Some(TogetherEnd { id: ID, live: false }), ..ServiceState::default() };
-        assert_eq!(told(at(Stage::Bake { until: Instant(9) }, "worker"), Some(ended)), [("web".to_string(), "failed")]);
-        let other = ServiceState { together: Some(TogetherEnd { id: Digest([8; 32]), live: false }), ..ServiceState::default() };
+        let baking = at(Stage::Bake { until: Instant(9) }, "worker");
+        assert_eq!(told(baking.clone(), Some(ended(ID, 2, 1, TogetherOutcome::Failed))), [("web".to_string(), "failed")]);
+        assert_eq!(told(baking, Some(ended(ID, 2, 1, TogetherOutcome::TakenBack))), [("web".to_string(), "taken back")]);
+        let other = ended(Digest([8; 32]), 2, 1, TogetherOutcome::Failed);
         assert_eq!(told(waiting("worker"), Some(other)), [], "another deployment says nothing");
+    }
+
+    #[test]
+    fn what_came_together_goes_back_together_when_its_rollout_is_over() {
+        let came = || ended(ID, 2, 2, TogetherOutcome::Live);
+        assert_eq!(told(at(Stage::Bake { until: Instant(9) }, "worker"), Some(came())), [], "all is well");
+        let undone = at(Stage::Undo { reason: Rejection::Cancelled }, "worker");
+        assert_eq!(told(undone, Some(came())), [("worker".to_string(), "failed")]);
+        let taken_back = at(Stage::Undo { reason: Rejection::TakenBack }, "worker");
+        assert_eq!(told(taken_back, Some(came())), [("worker".to_string(), "taken back")]);
+        let both = || ended(ID, 2, 1, TogetherOutcome::Failed);
+        assert_eq!(told(both(), Some(came())), [("worker".to_string(), "failed")]);
+        assert_eq!(told(both(), Some(both())), [], "both are back");
+        assert_eq!(told(both(), Some(ended(ID, 2, 3, TogetherOutcome::Live))), [], "it has gone on since");
     }
 }

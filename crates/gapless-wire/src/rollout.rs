@@ -187,6 +187,7 @@ pub enum Fact {
     Scaled { from: u32, to: u32 },
     RevocationsChanged { versions: Vec<u32> },
     NothingToEvictTo { live: String },
+    FollowsBack { from: String, to: Option<String>, why: String },
     CrashLoop { group: String, tries: u32 },
 }
 

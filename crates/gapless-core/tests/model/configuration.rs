@@ -231,8 +231,13 @@ pub fn strategies() -> Vec<Configuration> {
     together.name = "two services that move together";
     together.together = true;
     together.script.iter_mut().for_each(|script| script.truncate(2));
+    let mut with_a_way_back = together.clone();
+    with_a_way_back.name = "two services that move together, one with a bake window, a rollback, a death";
+    with_a_way_back.script = vec![script(2, 1, &policy(1, 120)), script(2, 1, &policy(1, 0))];
+    with_a_way_back.budget = Budget { rollbacks: 1, deaths: 1, ..NONE };
     vec![
         together,
+        with_a_way_back,
         Configuration::new("rolling 2+2, surge 1", of(Strategy::Rolling { surge: 1 }, 2)).with(accident).with_nodes_that_differ(),
         Configuration::new("rolling 2+2, no surge", of(Strategy::Rolling { surge: 0 }, 1)).with(accident).with_nodes_that_differ(),
         Configuration::new("canary 2+2 in two steps, with analysis", canary(analysis))

@@ -49,6 +49,7 @@ pub enum Cause {
     Operated(Operation),
     PartnersReady,
     PartnersFailed,
+    PartnersTakenBack,
     Later(Duration),
 }
 
@@ -307,6 +308,7 @@ fn event(state: &ServiceState, cause: &Cause, configuration: &Configuration, ser
         },
         Cause::PartnersReady => Event::PartnersReady,
         Cause::PartnersFailed => Event::PartnersFailed { reason: String::new() },
+        Cause::PartnersTakenBack => Event::PartnersTakenBack { reason: String::new() },
         Cause::RolledBack => Event::RollbackRequested { to: None, forced: false },
         Cause::Operated(operation) => operation.event(),
     }

@@ -8,7 +8,7 @@ use super::world::{Fault, Flight, Order, Phase, Rules, World, fault};
 use gapless_core::analysis::Verdict;
 use gapless_core::effect::EffectId;
 use gapless_core::node::NodeId;
-use gapless_core::service::{Rollout, ServiceState, Stage};
+use gapless_core::service::{Rollout, ServiceState, Stage, TogetherOutcome};
 use std::fmt;
 use std::rc::Rc;
 
@@ -366,7 +366,8 @@ impl State {
         part.core = Rc::clone(&decision.core);
         let state = &part.core.state;
         let revoked = state.declared.is_some_and(|declared| state.is_revoked(declared));
-        part.given_up |= revoked || (decision.rejected.is_some() && decision.rejected == state.declared);
+        let went_back = state.together.is_some_and(|end| end.outcome != TogetherOutcome::Live && Some(end.release) == state.declared);
+        part.given_up |= revoked || went_back || (decision.rejected.is_some() && decision.rejected == state.declared);
         part.world.follow(&decision.renaming, &decision.sent);
         Ok(!decision.refused)
     }

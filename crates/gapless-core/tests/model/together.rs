@@ -3,43 +3,56 @@
 use super::cores::Cause;
 use super::state::{Part, State};
 use gapless_core::digest::Digest;
-use gapless_core::service::{Rollout, Stage};
+use gapless_core::notice::Rejection;
+use gapless_core::service::{Rollout, Stage, TogetherOutcome};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     OnItsWay,
     Ready,
     Failed,
+    TakenBack,
 }
 
 /// What this service has to be told now, if anything.
 pub fn message(state: &State, service: usize) -> Option<Cause> {
-    let rollout = state.parts[service].core.state.rollout.as_ref()?;
+    let core = &state.parts[service].core.state;
+    let others = |id: Digest| state.parts.iter().enumerate().filter(move |(place, _)| *place != service).map(move |(_, part)| standing(part, id));
+    let Some(rollout) = core.rollout.as_ref() else { return who_went_back(others(core.came_together()?.id)) };
     let id = rollout.together.as_ref()?.id;
     if matches!(rollout.stage, Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } | Stage::Retire) {
         return None;
     }
-    let mut others = state.parts.iter().enumerate().filter(|(place, _)| *place != service).map(|(_, part)| standing(part, id));
-    if others.clone().any(|standing| standing == Standing::Failed) {
-        return Some(Cause::PartnersFailed);
+    if let Some(cause) = who_went_back(others(id)) {
+        return Some(cause);
     }
     let waits = matches!(rollout.stage, Stage::Await { .. }) && !rollout.partners_ready;
-    (waits && others.all(|standing| standing == Standing::Ready)).then_some(Cause::PartnersReady)
+    (waits && others(id).all(|standing| standing == Standing::Ready)).then_some(Cause::PartnersReady)
+}
+
+fn who_went_back(others: impl Iterator<Item = Standing>) -> Option<Cause> {
+    let others: Vec<Standing> = others.collect();
+    if others.contains(&Standing::TakenBack) {
+        return Some(Cause::PartnersTakenBack);
+    }
+    others.contains(&Standing::Failed).then_some(Cause::PartnersFailed)
 }
 
 fn standing(part: &Part, id: Digest) -> Standing {
     let state = &part.core.state;
     let own = |rollout: &&Rollout| rollout.together.as_ref().is_some_and(|known| known.id == id);
     if let Some(rollout) = state.rollout.as_ref().filter(own) {
-        return match rollout.stage {
+        return match &rollout.stage {
             Stage::Vacate | Stage::Command | Stage::Prepare { .. } => Standing::OnItsWay,
+            Stage::Undo { reason } if *reason == Rejection::TakenBack => Standing::TakenBack,
             Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } => Standing::Failed,
             _ => Standing::Ready,
         };
     }
-    match state.together.filter(|end| end.id == id) {
-        Some(end) if end.live => Standing::Ready,
-        Some(_) => Standing::Failed,
+    match state.together.filter(|end| end.id == id).map(|end| end.outcome) {
+        Some(TogetherOutcome::Live) => Standing::Ready,
+        Some(TogetherOutcome::Failed) => Standing::Failed,
+        Some(TogetherOutcome::TakenBack) => Standing::TakenBack,
         None => Standing::OnItsWay,
     }
 }

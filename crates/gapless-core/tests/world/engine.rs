@@ -166,6 +166,19 @@ impl Engine {
         target.push((now + ends.0, Due::Outcome(id, ends.1)));
     }
 
+    /// A task whose node is destroyed ends then, and not well.
+    fn end_tasks_of(&mut self, order: &Order) {
+        let Order::Destroy { nodes } = order else { return };
+        let now = self.world.now;
+        for (at, due) in &mut self.due {
+            let Due::Outcome(id, result) = due else { continue };
+            let Some(Effect::RunTask { group, .. }) = self.state.pending.get(id) else { continue };
+            if nodes.contains(&group.node(0)) {
+                (*at, *result) = (now, Err(Failure { reason: "its node was destroyed".into(), is_final: true }));
+            }
+        }
+    }
+
     fn orders(&self, effect: &Effect) -> Vec<(u64, Order)> {
         match effect {
             Effect::EnsureGroup { group, size } => {
@@ -185,7 +198,11 @@ impl Engine {
                 vec![(50, Order::Drain { nodes: nodes.clone(), deadline: u64::try_from(deadline.as_millis()).unwrap() })]
             }
             Effect::DestroyNodes { nodes } => vec![(100, Order::Destroy { nodes: nodes.clone() })],
-            Effect::RunTask { group, task, .. } => vec![(50, Order::Task { group: *group, task: *task })],
+            Effect::RunTask { group, task, .. } => {
+                // Its outcome is counted from when it was sent.
+                let runs = self.behaviour(*group).runs.saturating_sub(50);
+                vec![(50, Order::Task { group: *group, task: *task, runs })]
+            },
             Effect::Analyse { .. } | Effect::Notify(_) => Vec::new(),
         }
     }
@@ -254,6 +271,7 @@ impl Engine {
             let stop = match self.due.remove(place).1 {
                 Due::Order(order) => {
                     self.world.obey(&order);
+                    self.end_tasks_of(&order);
                     false
                 }
                 Due::Outcome(id, result) => self.outcome(id, result, until),
@@ -322,6 +340,9 @@ impl Engine {
     fn check_truth(&mut self) {
         assert!(self.world.violations.is_empty(), "the world is harmed: {:?}\n{}", self.world.violations, self.log.join("\n"));
         assert_eq!(self.world.counts.lost, 0, "requests were lost with a destroyed node\n{}", self.log.join("\n"));
+        let known: Vec<GroupId> = self.state.groups.keys().copied().collect();
+        let stray = self.world.runs_a_task_beside(&known);
+        assert!(stray.is_none(), "a task of {stray:?} runs that nobody knows of\n{}", self.log.join("\n"));
         let floor = invariant::floor(&self.state);
         let capacity = self.world.least_capacity();
         self.reached_floor |= floor > 0 && capacity >= Some(floor);

@@ -101,6 +101,7 @@ pub enum Order {
     Task {
         group: GroupId,
         task: Task,
+        runs: u64,
     },
     Apply {
         proxy: String,
@@ -124,6 +125,8 @@ pub struct World {
     requests: Vec<Request>,
     kept: Generation,
     pub tasks: BTreeSet<(GroupId, Task)>,
+    /// When the tasks that were begun end, unless the first node of their group is destroyed before.
+    running: BTreeMap<GroupId, u64>,
     /// The service's nodes answer no requests.
     pub worker: bool,
     /// Nodes that appeared from nowhere.
@@ -148,7 +151,7 @@ impl World {
                     self.check_alone(*group, *size);
                 }
             }
-            Order::Task { group, task } => self.run_task(*group, *task),
+            Order::Task { group, task, runs } => self.run_task(*group, *task, *runs),
             Order::Apply { proxy, route } => self.apply(proxy, route),
             Order::Drain { nodes, deadline } => self.drain(nodes, *deadline),
             Order::Destroy { nodes } => nodes.iter().for_each(|node| self.destroy(*node)),
@@ -167,13 +170,21 @@ impl World {
     }
 
     /// A receiver that is told again does not run it again.
-    fn run_task(&mut self, group: GroupId, task: Task) {
+    fn run_task(&mut self, group: GroupId, task: Task, runs: u64) {
         let of_group = |node: &NodeId| node.group == group;
         let gone = self.made.iter().any(of_group) && !self.nodes.keys().any(of_group);
-        let runs = self.tasks.insert((group, task)) && !gone;
-        if runs && task == Task::ReleaseCommand && self.nodes.keys().any(|node| node.group == group) {
+        let begins = self.tasks.insert((group, task)) && !gone;
+        if begins {
+            self.running.insert(group, self.now + runs);
+        }
+        if begins && task == Task::ReleaseCommand && self.nodes.keys().any(|node| node.group == group) {
             self.violations.push(format!("the release command of {group} runs beside its nodes"));
         }
+    }
+
+    /// A group with a task that runs just now, if it is none of these.
+    pub fn runs_a_task_beside(&self, known: &[GroupId]) -> Option<GroupId> {
+        self.running.iter().find(|(group, end)| **end > self.now && !known.contains(group)).map(|(group, _)| *group)
     }
 
     fn create(&mut self, group: GroupId, size: u32, image: Digest, behaviour: &Behaviour) {
@@ -221,6 +232,9 @@ impl World {
     fn destroy(&mut self, node: NodeId) {
         // What was destroyed is never made, also if the order to make it comes late.
         self.made.insert(node);
+        if node.ordinal == 0 {
+            self.running.remove(&node.group);
+        }
         let Some(gone) = self.nodes.remove(&node) else { return };
         for (name, proxy) in &self.proxies {
             if proxy.applied.as_ref().is_some_and(|route| route.members.contains_key(&node)) {

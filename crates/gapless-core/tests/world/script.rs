@@ -285,6 +285,9 @@ impl Story {
             ["verdict", "abort"] => self.engine.verdict = Verdict::Abort,
             ["partners", "ready"] => drop(self.engine.feed(Event::PartnersReady)),
             ["partners", "failed"] => drop(self.engine.feed(Event::PartnersFailed { reason: "app/worker was rejected".into() })),
+            ["partners", "taken-back"] => {
+                drop(self.engine.feed(Event::PartnersTakenBack { reason: "app/worker was taken back".into() }));
+            }
             _ => return Err("no such setting".into()),
         }
         Ok(())
@@ -403,6 +406,7 @@ fn is(state: &ServiceState, words: &[String]) -> bool {
         ["declared", release] => state.declared.is_some_and(|declared| declared.to_string() == *release),
         ["pinned"] => state.pinned,
         ["free"] => !state.pinned,
+        ["together", outcome] => state.together.is_some_and(|end| format!("{:?}", end.outcome) == *outcome),
         other => panic!("no such condition: {other:?}"),
     }
 }

@@ -172,7 +172,7 @@ fn failing(state: &ServiceState, story: &[(Instant, Notice)]) -> Option<Problem>
 
 fn undo_until(state: &ServiceState) -> Option<u64> {
     match state.rollout.as_ref().map(|rollout| &rollout.stage) {
-        Some(core::Stage::Bake { until }) => Some(until.0),
+        Some(core::Stage::Bake { until }) if state.is_one_route_from_the_old() => Some(until.0),
         _ => None,
     }
 }

@@ -140,13 +140,8 @@ fn references(source: &Source<'_>, top: &Section<'_>, project: &Project) {
             let hint = fault::suggestion(&settings.image, project.images.keys().map(String::as_str), "images of this file");
             source.fault(value("image").unwrap_or(0..0), format!("there is no image \"{}\"", settings.image), hint);
         }
-        if settings.together.as_ref().is_some_and(|name| companions(project, name) < 2) {
-            let what = format!("service \"{name}\" is together with no other service");
-            source.fault(
-                value("together").unwrap_or(0..0),
-                what,
-                "write the same name in the service that it shall move with, or leave it out",
-            );
+        if let Some((what, hint)) = apart(project, name, settings) {
+            source.fault(value("together").unwrap_or(0..0), what, hint);
         }
         match hosts.get(settings.host.as_str()) {
             _ if settings.host.is_empty() => {}
@@ -161,7 +156,15 @@ fn references(source: &Source<'_>, top: &Section<'_>, project: &Project) {
     }
 }
 
-/// How many services move together under this name.
-fn companions(project: &Project, together: &str) -> usize {
-    project.services.values().filter(|service| service.together.as_deref() == Some(together)).count()
+/// Why a service could not move with those of the same name, and what to do.
+fn apart(project: &Project, name: &str, settings: &ServiceSettings) -> Option<(String, &'static str)> {
+    let together = settings.together.as_ref()?;
+    let mut others = project.services.iter().filter(|(other, service)| *other != name && service.together.as_ref() == Some(together)).peekable();
+    if others.peek().is_none() {
+        let what = format!("service \"{name}\" is together with no other service");
+        return Some((what, "write the same name in the service that it shall move with, or leave it out"));
+    }
+    let (other, _) = others.find(|(_, service)| service.policy.freeze != settings.policy.freeze)?;
+    let what = format!("service \"{name}\" moves together with \"{other}\", but is frozen at other times: one could begin and the other not");
+    Some((what, "write the same `freeze` in the `rollout` of each of them"))
 }

@@ -246,6 +246,7 @@ const MORE_BAD: &[(&str, &str)] = &[
     ("progress = \"90s\"", "floor    = 1"),
     ("progress = \"90s\"", "bake     = \"5m\""),
     ("strategy = \"recreate\"\n    progress = \"90s\"", "bake     = \"5m\""),
+    ("progress = \"90s\"", "progress = \"90s\"\n    freeze   = [\"Fri 16:00 - Mon 08:00\"]"),
     ("together = \"orders\"\n  health", "together = \"order\"\n  health"),
     ("together = \"orders\"\n  health", "together = \"Orders!\"\n  health"),
     ("  stop_signal     = \"WINCH\"\n", "  health {\n    stay_up = \"10s\"\n    command = [\"/bin/check\"]\n  }\n"),

@@ -32,6 +32,7 @@ pub fn event(service: &ServiceName, state: &ServiceState, event: &Event) -> Stri
         Event::Revoked { artifacts } if artifacts.is_empty() => "no version of the artifact is revoked".into(),
         Event::Revoked { artifacts } => format!("these versions of the artifact are revoked: {}", list(artifacts)),
         Event::PartnersReady => "the services that move together with this one are ready".into(),
+        Event::PartnersTakenBack { reason } => format!("a service that moves together with this one went back: {reason}"),
         Event::PartnersFailed { reason } => format!("a service that moves together with this one cannot: {reason}"),
         Event::Analysed { effect, judgement } => {
             format!("{} has its verdict: {} ({})", named(state, *effect), verdict_words(judgement.verdict), judgement.evidence)

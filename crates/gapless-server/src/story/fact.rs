@@ -45,6 +45,7 @@ pub(super) fn fact(service: &ServiceName, notice: &Notice) -> Fact {
         Notice::RevocationsChanged { artifacts } => {
             Fact::RevocationsChanged { versions: artifacts.iter().map(|version| version.0).collect() }
         }
+        Notice::FollowsBack { from, to, reason } => Fact::FollowsBack { from: name(from), to: to.as_ref().map(name), why: reason.clone() },
         Notice::NothingToEvictTo { live } => Fact::NothingToEvictTo { live: name(live) },
         Notice::CrashLoop { group, tries } => Fact::CrashLoop { group: group.to_string(), tries: *tries },
         Notice::NodeLost { node, why } => Fact::NodeLost { node: node.to_string(), why: why.clone() },

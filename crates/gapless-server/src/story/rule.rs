@@ -33,6 +33,7 @@ pub(super) fn rule(notice: &Notice) -> &'static str {
         }
         Notice::Restoring { .. } => "a rejected rollout ends in the old release, also where its nodes had to leave first",
         Notice::PartnersAwaited { .. } => "services that move together shift together, or none of them does",
+        Notice::FollowsBack { .. } => "services that came together go back together; where no old nodes are left, by a rollout of its own",
         Notice::Queued { frozen_until: None, .. } => "one rollout per service: a declaration waits its turn, and the newest wins",
         Notice::Queued { frozen_until: Some(_), .. } => {
             "in a freeze window no deployment begins unless it is urgent; rollbacks and evictions are never frozen"

@@ -48,6 +48,10 @@ pub(super) fn text(service: &ServiceName, notice: &Notice, strategy: Option<&Str
         Notice::PartnersAwaited { .. } => {
             "the new nodes passed their checks and wait for the services that move together with this one".into()
         }
+        Notice::FollowsBack { from, to: Some(to), reason } => format!("{} goes back to {}: {reason}", name(from), name(to)),
+        Notice::FollowsBack { from, to: None, reason } => {
+            format!("{reason}; {} stays, as no release that was live before may take its place", name(from))
+        }
         Notice::Queued { release, frozen_until } => queued(&name(release), *frozen_until),
         Notice::Dequeued { release } => {
             format!("{} will not be tried: a later wish took its place, what is live was declared again, or it was revoked", name(release))

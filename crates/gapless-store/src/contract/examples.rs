@@ -15,6 +15,7 @@ use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::{Generation, Route, Weight};
 use gapless_core::service::{
     Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, Scaled, ServiceState, Stage, TaskState, Together, TogetherEnd,
+    TogetherOutcome,
 };
 use gapless_core::time::{Instant, WeeklyWindow};
 use gapless_engine::declaration::{CheckKind, HealthCheck, Hook, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
@@ -187,6 +188,7 @@ fn every_event() -> Vec<Event> {
         Event::Revoked { artifacts: BTreeSet::from([ArtifactVersion(1), ArtifactVersion(7)]) },
         Event::PartnersReady,
         Event::PartnersFailed { reason: "hello/api was rejected".to_string() },
+        Event::PartnersTakenBack { reason: "hello/api was taken back".to_string() },
     ];
     events.extend(every_policy().into_iter().map(|policy| Event::declared(core_declaration(policy))));
     let worker = Declaration { serves: false, tasks: BTreeSet::new(), ..core_declaration(policy(Strategy::Recreate)) };
@@ -261,6 +263,7 @@ fn every_notice() -> Vec<Notice> {
         Notice::Scaled { from: 3, to: 5 },
         Notice::RevocationsChanged { artifacts: BTreeSet::from([ArtifactVersion(3)]) },
         Notice::NothingToEvictTo { live: ReleaseNumber(4) },
+        Notice::FollowsBack { from: ReleaseNumber(4), to: Some(ReleaseNumber(3)), reason: "hello/api went back".to_string() },
         Notice::CrashLoop { group, tries: 6 },
         Notice::NodeLost { node: NODE, why: "it exited".to_string() },
         Notice::NodeReplaced { node: NODE },
@@ -369,12 +372,12 @@ fn a_state() -> ServiceState {
         served: BTreeSet::from([ReleaseNumber(3), ReleaseNumber(4)]),
         rollout: None,
         queued: Some(Queued { release: ReleaseNumber(6), urgent: true, not_before: Some(Instant(4)), together: Some(together()) }),
-        together: Some(TogetherEnd { id: Digest([5; 32]), live: true }),
+        together: Some(TogetherEnd { id: Digest([5; 32]), release: ReleaseNumber(4), outcome: TogetherOutcome::Live }),
         scaled: Some(Scaled { declared: 3, nodes: 4 }),
         tried: Some(ReleaseNumber(2)),
         revoked: BTreeSet::from([ArtifactVersion(2)]),
         evicted_in_vain: BTreeSet::from([ReleaseNumber(1)]),
-        groups: BTreeMap::from([(GROUP, Group { size: 4, made: 3, nodes: BTreeSet::from([0, 2]), exposed: true })]),
+        groups: BTreeMap::from([(GROUP, Group { size: 4, made: 3, nodes: BTreeSet::from([0, 2]), exposed: true, runs_task: true })]),
         route: a_route(),
         draining: BTreeMap::from([(GROUP.node(1), drain)]),
         lost: BTreeSet::from([GROUP.node(4)]),
@@ -420,6 +423,7 @@ mod tests {
                 Revoked,
                 PartnersReady,
                 PartnersFailed,
+                PartnersTakenBack,
                 Analysed,
                 Observed,
                 EffectEnded,
@@ -462,6 +466,7 @@ mod tests {
                 Scaled,
                 RevocationsChanged,
                 NothingToEvictTo,
+                FollowsBack,
                 CrashLoop,
                 NodeLost,
                 NodeReplaced,

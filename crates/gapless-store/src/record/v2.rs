@@ -41,6 +41,7 @@ form_of_enum!(Event {
     Revoked { artifacts: BTreeSet<ArtifactVersion> },
     PartnersReady,
     PartnersFailed { reason: String },
+    PartnersTakenBack { reason: String },
     Analysed { effect: EffectId, judgement: Judgement },
     Observed(seen: Observation),
     EffectEnded { effect: EffectId, result: Result<(), Failure> },

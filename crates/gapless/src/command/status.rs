@@ -143,7 +143,10 @@ fn notes(status: &ServiceStatus) -> Vec<String> {
         notes.push(format!("scaled to {nodes} nodes; {declared} are declared, and a declaration with another number ends it"));
     }
     if status.revoked {
-        notes.push("the live release is revoked: it leaves as soon as there is a good one to go to".to_string());
+        notes.push(match &status.rollout {
+            Some(rollout) => format!("the live release is revoked: it leaves with rollout {}, or when that is over", rollout.number),
+            None => "the live release is revoked: it leaves as soon as there is a good one to go to".to_string(),
+        });
     }
     if status.crash_loop {
         notes.push("its nodes died again and again, and no more are made: see `gapless logs`, then `gapless retry`".to_string());

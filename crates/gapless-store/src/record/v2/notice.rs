@@ -38,6 +38,7 @@ form_of_enum!(Notice {
     Scaled { from: u32, to: u32 },
     RevocationsChanged { artifacts: BTreeSet<ArtifactVersion> },
     NothingToEvictTo { live: ReleaseNumber },
+    FollowsBack { from: ReleaseNumber, to: Option<ReleaseNumber>, reason: String },
     CrashLoop { group: GroupId, tries: u32 },
     NodeLost { node: NodeId, why: String },
     NodeReplaced { node: NodeId },

@@ -10,6 +10,7 @@ use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::{Generation, Route};
 use gapless_core::service::{
     Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, Scaled, ServiceState, Stage, TaskState, Together, TogetherEnd,
+    TogetherOutcome,
 };
 use gapless_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +51,7 @@ form_of_struct!(ServiceState {
 
 form_of_struct!(Scaled { declared: u32, nodes: u32 });
 
-form_of_struct!(Group { size: u32, made: u32, nodes: BTreeSet<u32>, exposed: bool });
+form_of_struct!(Group { size: u32, made: u32, nodes: BTreeSet<u32>, exposed: bool, runs_task: bool });
 
 form_of_struct!(Draining { unnamed_since: Generation, deadline: Instant, ends: Option<Instant>, cut: Option<u32>, over: bool });
 
@@ -80,7 +81,9 @@ form_of_struct!(Queued { release: ReleaseNumber, urgent: bool, not_before: Optio
 
 form_of_struct!(Together { id: Digest, with: BTreeSet<ServiceName> });
 
-form_of_struct!(TogetherEnd { id: Digest, live: bool });
+form_of_struct!(TogetherEnd { id: Digest, release: ReleaseNumber, outcome: TogetherOutcome });
+
+form_of_enum!(TogetherOutcome { Live, Failed, TakenBack });
 
 form_of_enum!(Stage {
     Vacate,
