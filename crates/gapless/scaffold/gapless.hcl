@@ -72,7 +72,17 @@ service "web" {
     # }
     #
     # freeze = ["Fri 16:00 - Mon 08:00"] # UTC; `gapless deploy --urgent` does not wait
+    # supersede = "replace" # a deployment that comes meanwhile ends this one, if that has not shifted yet; else it waits
+    # backward_compatible = false # nothing goes back past this release (a migration that takes something away)
   }
 
   # release_command = ["/usr/local/bin/migrate"] # once for each release, in a node of the new image, before any traffic
+  #
+  # hooks {
+  #   before_shift = ["/usr/local/bin/smoke-test"] # or an address to call; fails: the release is rejected
+  #   after_shift  = ["/usr/local/bin/smoke-test"] # fails: the old nodes take the traffic back
+  # }
+  #
+  # A worker is a service without `port` and `host`; services of the same `together` shift together.
+  # All settings, with limits and defaults: docs/reference/gapless-hcl.md of gapless.
 }

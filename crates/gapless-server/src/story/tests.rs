@@ -271,7 +271,7 @@ fn every_fact_has_a_rule_and_its_own_word_for_machines() {
         words.insert(written["fact"]["fact"].as_str().expect("a word").to_string());
         assert_eq!(serde_json::from_value::<gapless_wire::rollout::Step>(written).expect("read back"), step);
     }
-    assert_eq!(words.len(), 30, "one word for each kind of notice: {words:?}");
+    assert_eq!(words.len(), 31, "one word for each kind of notice: {words:?}");
     let kinds: BTreeSet<String> = rejections().iter().map(|rejection| reason(rejection).kind).collect();
     assert_eq!(kinds.len(), 13, "one for each kind of rejection: {kinds:?}");
     assert_eq!(release_name(&web(), NEW.release), "web-r5");
