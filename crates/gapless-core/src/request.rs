@@ -108,6 +108,14 @@ pub(crate) fn roll_back(state: &ServiceState, to: Option<ReleaseNumber>, forced:
     pass.step()
 }
 
+impl ServiceState {
+    /// The release that a wish to go back would lead to now, by name or without one. `None`: it would be refused.
+    #[must_use]
+    pub fn way_back(&self, to: Option<ReleaseNumber>) -> Option<ReleaseNumber> {
+        rollback_target(self, to).ok()
+    }
+}
+
 type Why = (String, &'static str);
 
 /// The release that a wish to go back means.

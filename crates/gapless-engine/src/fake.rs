@@ -206,6 +206,10 @@ impl Platform for Fake {
         Ok(kept.seen.clone())
     }
 
+    async fn hosts(&self) -> Result<BTreeMap<ServiceName, String>, Error> {
+        Ok(BTreeMap::new())
+    }
+
     async fn changed(&self, _service: &ServiceName, at_most: Duration) {
         self.inside().looks += 1;
         tokio::time::sleep(at_most).await;

@@ -20,14 +20,15 @@ pub trait Platform: Send + Sync {
     /// destroyed. Returns when the nodes are started or could not be; it does not wait for health.
     ///
     /// # Errors
-    /// When a node cannot be made: the image is corrupt, there is no room. A node whose command ends at once is no error: it is observed as exited.
+    /// When a node cannot be made: the image is corrupt, there is no room, or another service answers its host ([`Platform::hosts`]). A node whose command ends at once is no
+    /// error: it is observed as exited.
     async fn ensure_group(&self, declaration: Arc<ServiceDeclaration>, group: GroupId, size: u32) -> Result<(), Error>;
 
     /// Every proxy has applied and persisted this route, or a later one of the same service. Members are probed from then on. `declarations` tells, for each release
     /// among the members, how its nodes are reached and checked.
     ///
     /// # Errors
-    /// When a proxy cannot be reached or refuses; some may have applied it.
+    /// When a proxy cannot be reached or refuses; some may have applied it. [`crate::error::ErrorKind::Invalid`], and nothing has changed, when another service answers its host.
     async fn route(&self, service: &ServiceName, route: &Route, declarations: &Declarations) -> Result<(), Error>;
 
     /// The proxies close their idle connections to these nodes; when `deadline` has passed since the first call for a node, they cut what still runs there. A worker's nodes
@@ -64,6 +65,13 @@ pub trait Platform: Send + Sync {
     async fn peek(&self, service: &ServiceName) -> Result<Observation, Error> {
         self.observe(service).await
     }
+
+    /// The host that each service answers by the latest route of it that was taken, whether an engine knows that service or not. No two answer the same one: a proxy would have to
+    /// choose between them.
+    ///
+    /// # Errors
+    /// When nobody can tell.
+    async fn hosts(&self) -> Result<BTreeMap<ServiceName, String>, Error>;
 
     /// Waits until something may have changed since the last `observe` (a node's state, a check's result, a count that reached zero), at most `at_most`. It may
     /// return early without reason.

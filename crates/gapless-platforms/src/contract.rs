@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use gapless_core::effect::Task;
+use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, InstanceId, NodeId};
 use gapless_core::observation::{Condition, Observation};
 use gapless_core::release::ReleaseNumber;
@@ -204,6 +205,40 @@ pub async fn late_effects_touch_nothing(scene: &dyn Scene) {
     stage.clear().await;
 }
 
+/// Two services never have one host: neither a group nor a route that would lead there is taken, and nobody but the service that wants it is held up.
+pub async fn a_host_is_answered_by_one_service(scene: &dyn Scene) {
+    let stage = Stage::new(scene, Script::Serves).await;
+    let (service, host) = (&stage.declaration.service, stage.declaration.host.clone());
+    let (other, rival) = (stage.of_other("other.example"), stage.of_other(&host));
+    stage.ensure(FIRST, 1).await;
+    stage.route(1, [(FIRST.node(0), Weight::EQUAL)]).await;
+    let refused = |done: Result<(), Error>| {
+        let error = done.expect_err("a service got the host of another one");
+        let text = error.to_string();
+        assert!([service, &other.declaration.service].iter().all(|name| text.contains(&name.to_string())), "{text}");
+        assert!(text.contains(&host), "{text}");
+        assert_eq!(error.error_kind(), ErrorKind::Invalid, "{text}");
+    };
+    refused(rival.platform.ensure_group(rival.declaration.clone(), FIRST, 1).await);
+    assert_eq!(nodes(&rival.observe().await), set([]), "nodes were made that can never have traffic");
+
+    other.ensure(FIRST, 1).await;
+    other.route(1, [(FIRST.node(0), Weight::EQUAL)]).await;
+    let late = Stage::a_route(2, [(FIRST.node(0), Weight::EQUAL)]);
+    refused(rival.platform.route(&rival.declaration.service, &late, &rival.declarations).await);
+    rival.ensure(FIRST, 1).await;
+    let hosts = [(service.clone(), host.clone()), (other.declaration.service.clone(), "other.example".to_string())];
+    let next = scene.platform().await;
+    assert_eq!(next.hosts().await.expect("hosts"), BTreeMap::from(hosts), "another instance does not know it");
+
+    stage.route(2, [(FIRST.node(0), Weight::EQUAL)]).await;
+    assert!(acknowledged(&stage.observe().await, 2), "a service is held up by what another one wants");
+    other.route(3, [(FIRST.node(0), Weight::EQUAL)]).await;
+    assert!(acknowledged(&other.observe().await, 3));
+    other.clear().await;
+    stage.clear().await;
+}
+
 /// A look that only tells is no mark: what changed since the engine's own look is still a change after it.
 pub async fn peeking_takes_no_change_away(scene: &dyn Scene) {
     let stage = Stage::new(scene, Script::Serves).await;
@@ -403,10 +438,21 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     async fn new(scene: &'a dyn Scene, script: Script) -> Self {
-        let declaration = Arc::new(scene.declaration(script));
+        Self::with(scene, scene.platform().await, scene.declaration(script))
+    }
+
+    /// The same platform, with another service that has this host.
+    fn of_other(&self, host: &str) -> Self {
+        let declaration = (*self.declaration).clone();
+        let service = ServiceName::new(declaration.service.project(), "other").expect("a name");
+        Self::with(self.scene, self.platform.clone(), ServiceDeclaration { service, host: host.to_string(), ..declaration })
+    }
+
+    fn with(scene: &'a dyn Scene, platform: Arc<dyn Platform>, declaration: ServiceDeclaration) -> Self {
+        let declaration = Arc::new(declaration);
         let releases = [FIRST.release, SECOND.release];
         let declarations = releases.into_iter().map(|release| (release, declaration.clone())).collect();
-        Self { scene, platform: scene.platform().await, declaration, declarations }
+        Self { scene, platform, declaration, declarations }
     }
 
     async fn ensure(&self, group: GroupId, size: u32) {

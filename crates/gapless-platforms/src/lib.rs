@@ -1,5 +1,6 @@
 //! Where groups run and traffic is shifted.
 
 pub mod contract;
+mod host;
 pub mod local;
 pub mod sim;

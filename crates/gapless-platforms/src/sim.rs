@@ -379,8 +379,7 @@ impl Clock for Sim {
 #[async_trait]
 impl Platform for Sim {
     async fn ensure_group(&self, declaration: Arc<ServiceDeclaration>, group: GroupId, size: u32) -> Result<(), Error> {
-        let create = Order::Create { declaration: declaration.clone(), group, size };
-        let fate = self.deliver("EnsureGroup", |_| Ok(vec![create])).await?;
+        let fate = self.deliver("EnsureGroup", |world| world.create_orders(&declaration, group, size)).await?;
         while self.world().is_starting(&declaration.service, group) {
             self.tick().await;
         }
@@ -455,6 +454,10 @@ impl Platform for Sim {
 
     async fn peek(&self, service: &ServiceName) -> Result<Observation, Error> {
         Ok(self.world().see(service))
+    }
+
+    async fn hosts(&self) -> Result<BTreeMap<ServiceName, String>, Error> {
+        Ok(self.world().hosts())
     }
 
     async fn changed(&self, service: &ServiceName, at_most: Duration) {

@@ -414,6 +414,7 @@ async fn refused_wishes(scene: &Scene) -> String {
     assert!(matches!(&engine.plan(&declaration(2), false)[..], [gapless_core::plan::Planned::Refused(_)]));
     let mut other = declaration(1);
     other.service = ServiceName::new("hello", "other").expect("a name");
+    other.host = "other".to_string();
     engine.declare(other.clone()).await.expect("another service is declared");
     while engine.state(&other.service).is_none_or(|state| state.live.is_none()) {
         tokio::time::sleep(GLANCE).await;

@@ -18,8 +18,9 @@ use gapless_wire::log::Log;
 use gapless_wire::receipt::SignedReceipt;
 use gapless_wire::record::{KEPT_MS, Record};
 use gapless_wire::release::Release;
+use gapless_wire::revocation::{RevocationRequest, Revoked};
 use gapless_wire::rollout::{Declared, DeployRequest, Explanation, Fact, Outcome, Plan, RollbackRequest, RolloutLine, RolloutSummary};
-use gapless_wire::service::ServiceStatus;
+use gapless_wire::service::{ServiceStatus, Stage};
 use hyper::{Method, StatusCode};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -371,6 +372,76 @@ async fn a_rollback_takes_no_host_that_another_service_got_since() {
     let (status, problem) = refusal(back.expect_err("refused"));
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(problem.what.contains("which other/web answers"), "{problem:?}");
+
+    // In its bake window a third one goes back to the second, whatever became of the first one's host.
+    scene.commit(&PROJECT.replace("localhost", "third").replace("\"0s\"", "\"1h\""));
+    deploy(&scene).await;
+    let bakes = until("the third one bakes", async || {
+        let status: ServiceStatus = scene.client.get(&path::service(SERVICE)).await.expect("status");
+        status.rollout.filter(|rollout| rollout.stage == Stage::Bake)
+    });
+    assert_eq!(bakes.await.number, 3);
+    scene.commit(&PROJECT.replace("\"hello\"", "\"another\"").replace("localhost", "second"));
+    build(&scene, true).await;
+    let declared = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await;
+    let (status, problem) = refusal(declared.expect_err("its host may be needed again at once"));
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(problem.what.contains("which hello/web may still go back to with web-r2"), "{problem:?}");
+    let back = scene.client.send::<_, Declared>(Method::POST, &path::of_service(SERVICE, "rollback"), &RollbackRequest::default()).await;
+    assert_eq!(back.expect("its host is free").release, "web-r2");
+    assert_eq!(end(&follow(&scene, 4).await).0, Outcome::Live);
+}
+
+/// Declares a service of another project with this host, and waits until it is live.
+async fn other_live(scene: &Scene, host: &str) {
+    scene.commit(&PROJECT.replace("\"hello\"", "\"other\"").replace("localhost", host));
+    let Declared { service, release, .. } = deploy(scene).await;
+    let live = until("the other service is live", async || {
+        let status: ServiceStatus = scene.client.get(&path::service(&service)).await.expect("status");
+        status.live.filter(|live| live.name == release && status.rollout.is_none())
+    });
+    live.await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_takes_no_host_that_another_service_got_since() {
+    let scene = Scene::new().await;
+    deploy(&scene).await;
+    follow(&scene, 1).await;
+    scene.commit(&PROJECT.replace("localhost", "second"));
+    deploy(&scene).await;
+    follow(&scene, 2).await;
+    other_live(&scene, "localhost").await;
+    let revocation = RevocationRequest { artifact: SERVICE.into(), version: 2, reason: Some("it leaks".into()), lift: false };
+    scene.client.send::<_, Revoked>(Method::POST, path::REVOCATIONS, &revocation).await.expect("revoked");
+    let (outcome, reason, _) = end(&follow(&scene, 3).await);
+    assert_eq!(outcome, Outcome::Rejected);
+    let reason = reason.expect("a reason");
+    assert!(reason.contains("hello/web cannot answer the host \"localhost\", which other/web answers"), "{reason}");
+    let status: ServiceStatus = scene.client.get(&path::service(SERVICE)).await.expect("status");
+    assert_eq!(status.live.expect("live").name, "web-r2", "there is nothing better");
+    // Neither of the two is held up.
+    other_live(&scene, "localhost").await;
+    scene.commit(&PROJECT.replace("localhost", "second"));
+    assert_eq!(deploy(&scene).await.release, "web-r3");
+    assert_eq!(end(&follow(&scene, 4).await).0, Outcome::Live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_of_a_service_with_a_damaged_journal_is_given_to_nobody() {
+    let mut scene = Scene::new().await;
+    deploy(&scene).await;
+    follow(&scene, 1).await;
+    scene.stop().await;
+    *scene.store.damaged.lock().expect("whole") = Some(SERVICE.parse().expect("a name"));
+    scene.start().await;
+    scene.commit(&PROJECT.replace("\"hello\"", "\"other\""));
+    build(&scene, true).await;
+    let declared = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await;
+    let (status, problem) = refusal(declared.expect_err("refused"));
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(problem.what.contains("which the proxies know as that of hello/web"), "{problem:?}");
+    other_live(&scene, "second").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

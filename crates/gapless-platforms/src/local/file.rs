@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Writes a value as JSON, whole or not at all, and durable before this returns.
-pub fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     write_by_way_of(path, ".new", value)
 }
 
 /// As [`write`], for what two may write at the same time, as two lives of the server do: each has a draft of its own, and the one that is renamed last stays.
-pub fn write_shared(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+pub fn write_shared<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let draft = format!(".{}-{}.new", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed));
     write_by_way_of(path, &draft, value)
@@ -29,11 +29,19 @@ fn write_bytes(path: &Path, draft: &str, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut name = path.as_os_str().to_os_string();
     name.push(draft);
-    let mut file = File::create(&name)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&name, path)?;
+    let written = write_draft(Path::new(&name), bytes).and_then(|()| fs::rename(&name, path));
+    if written.is_err() {
+        // On a full disk every try would leave one more. What failed is told, not this.
+        let _ = fs::remove_file(&name);
+    }
+    written?;
     File::open(folder)?.sync_all()
+}
+
+fn write_draft(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Reads a value; `None` when there is no such file.
@@ -129,6 +137,17 @@ mod tests {
         assert!(names(&path).is_err());
         assert_eq!(names(folder.path()).unwrap(), ["file"]);
         assert_eq!(names(&folder.path().join("none")).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("value.json");
+        fs::create_dir_all(path.join("below")).unwrap();
+        for write in [write::<u32>, write_shared::<u32>] {
+            assert!(write(&path, &7).is_err(), "a folder that is not empty was replaced by a file");
+            assert_eq!(names(folder.path()).unwrap(), ["value.json"]);
+        }
     }
 
     #[test]

@@ -494,6 +494,8 @@ impl Platform for LocalPlatform {
         if missing.is_empty() {
             return Ok(());
         }
+        // It could never be given traffic.
+        self.shared.routes.refuse_taken(&declaration.service, &declaration.host).context(|| at.clone())?;
         let listed = self.shared.listed(&self.shared.proxies.look().await);
         // Before the image is unpacked, too: nothing at all is made of a group that does not fit.
         let machines: Vec<Key> = missing.iter().map(|node| Key::node(&declaration.service, *node)).collect();
@@ -568,6 +570,16 @@ impl Platform for LocalPlatform {
         let workers = self.shared.proxies.look().await;
         let (shared, name) = (Arc::clone(&self.shared), service.clone());
         blocking(move || shared.observation(&name, &workers)).await.context(|| format!("looking at {service}"))
+    }
+
+    async fn hosts(&self) -> Result<BTreeMap<ServiceName, String>, Error> {
+        let kept = self.shared.routes.hosts().into_iter();
+        kept.map(|(name, host)| {
+            let service =
+                name.parse().map_err(|error| Error::new(format!("{error}")).kind(ErrorKind::Corrupt).context("reading the kept routes"))?;
+            Ok((service, host))
+        })
+        .collect()
     }
 
     async fn changed(&self, service: &ServiceName, at_most: Duration) {

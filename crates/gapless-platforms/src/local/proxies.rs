@@ -77,8 +77,8 @@ impl Proxies {
     /// When a proxy does not answer, has no worker, or has a later generation than was ever decided here.
     pub async fn apply(&self, service: &str, generation: u64, latest: impl Fn() -> Snapshot) -> Result<(), Error> {
         self.tell_all("apply its route", |socket| {
-            let snapshot = latest();
-            async move { put(&socket, &snapshot, service, generation).await }
+            let (snapshot, service) = (latest(), service.to_string());
+            async move { put(&socket, &snapshot, &service, generation).await }
         })
         .await
     }
@@ -88,44 +88,46 @@ impl Proxies {
     /// # Errors
     /// When a proxy does not answer or has no worker.
     pub async fn drain(&self, request: &DrainRequest) -> Result<(), Error> {
-        self.tell_all("drain nodes", |socket| async move {
-            let client = UnixClient::new(&socket).timeout(ASK_TIMEOUT);
-            client
-                .send::<_, serde_json::Value>(Method::POST, "/v1/drain", request)
-                .await
-                .map(drop)
-                .map_err(|error| Error::new(error.to_string()))
+        self.tell_all("drain nodes", |socket| {
+            let request = request.clone();
+            async move {
+                let client = UnixClient::new(&socket).timeout(ASK_TIMEOUT);
+                let told = client.send::<_, serde_json::Value>(Method::POST, "/v1/drain", &request).await;
+                told.map(drop).map_err(|error| Error::new(error.to_string()))
+            }
         })
         .await
     }
 
-    /// Tells every worker, until a listing shows none that was not told. A worker that failed and is listed no more had ended. A proxy without a worker keeps nobody
-    /// else from being told.
+    /// Tells every worker, until a listing shows none that was not told. A worker that failed and is listed no more had ended. Neither one that is silent nor a proxy without a
+    /// worker keeps anybody else from being told.
     async fn tell_all<F, T>(&self, what: &str, tell: F) -> Result<(), Error>
     where
         F: Fn(PathBuf) -> T,
-        T: Future<Output = Result<(), Error>>,
+        T: Future<Output = Result<(), Error>> + Send + 'static,
     {
         let mut told = BTreeSet::new();
         let mut failed = Error::new("its workers change too often");
         for _ in 0..LISTINGS {
-            let (mut missing, mut absent) = (false, None);
+            let (mut asked, mut absent) = (JoinSet::new(), None);
             for worker in self.workers().await {
-                let Some(socket) = worker.socket else {
-                    absent = Some(worker.name);
-                    continue;
-                };
-                if told.contains(&worker.name) {
-                    continue;
-                }
-                missing = true;
-                match tell(socket).await {
-                    Ok(()) => drop(told.insert(worker.name)),
-                    Err(error) => failed = error.context(format!("asking the proxy {} to {what}", worker.name)),
+                match worker.socket {
+                    None => absent = Some(worker.name),
+                    Some(_) if told.contains(&worker.name) => {}
+                    Some(socket) => {
+                        let telling = tell(socket);
+                        asked.spawn(async move { (worker.name, telling.await) });
+                    }
                 }
             }
-            if !missing {
+            if asked.is_empty() {
                 return absent.map_or(Ok(()), |holder| Err(without_worker(&holder)));
+            }
+            for (name, result) in asked.join_all().await {
+                match result {
+                    Ok(()) => drop(told.insert(name)),
+                    Err(error) => failed = error.context(format!("asking the proxy {name} to {what}")),
+                }
             }
         }
         Err(failed)
@@ -201,6 +203,7 @@ mod tests {
     use std::path::Path;
     use std::sync::{Arc, Mutex};
     use tokio::net::UnixListener;
+    use tokio::sync::watch;
 
     const SERVICE: &str = "hello/web";
 
@@ -210,6 +213,9 @@ mod tests {
         workers: Mutex<Vec<Worker>>,
         generation: Mutex<Option<u64>>,
         drains: Mutex<u32>,
+        /// Its worker takes orders and answers none as long as this is true.
+        silent: watch::Sender<bool>,
+        orders: watch::Sender<u32>,
     }
 
     impl Fake {
@@ -252,7 +258,12 @@ mod tests {
                 let fake = Arc::clone(&fake);
                 async move {
                     let path = request.uri().path().to_string();
+                    let is_order = request.method() != Method::GET;
                     let body = request.into_body().collect().await.unwrap().to_bytes();
+                    if is_order {
+                        fake.orders.send_modify(|orders| *orders += 1);
+                        let _ = fake.silent.subscribe().wait_for(|silent| !*silent).await;
+                    }
                     Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(fake.answer(&path, &body)))))
                 }
             });
@@ -297,6 +308,24 @@ mod tests {
         proxies.apply(SERVICE, 5, || snapshot(5)).await.unwrap();
         proxies.drain(&drain).await.unwrap();
         assert!(is_acknowledged(&proxies, 5).await);
+    }
+
+    /// The silent worker answers when the other one was told: told in turn, it would be given up and told again before that.
+    #[tokio::test]
+    async fn a_silent_worker_keeps_nobody_else_from_being_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((a, holder), (b, _)) = (Fake::start(folder.path(), "a"), Fake::start(folder.path(), "b"));
+        let second = b.workers.lock().unwrap()[0].clone();
+        a.workers.lock().unwrap().push(Worker { pid: 2, ..second });
+        a.silent.send_replace(true);
+        let speak = async {
+            b.orders.subscribe().wait_for(|orders| *orders > 0).await.unwrap();
+            a.silent.send_replace(false);
+        };
+        let proxies = Proxies::new(vec![holder]);
+        let (applied, ()) = tokio::join!(proxies.apply(SERVICE, 4, || snapshot(4)), speak);
+        applied.unwrap();
+        assert_eq!((*a.orders.borrow(), *b.orders.borrow()), (1, 1), "the second worker was told when the first was given up");
     }
 
     #[tokio::test]

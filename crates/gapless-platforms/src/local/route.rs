@@ -1,6 +1,7 @@
 //! The routes of all services, as they were decided last: what every proxy shall have.
 
 use super::file;
+use crate::host;
 use gapless_core::name::ServiceName;
 use gapless_core::node::NodeId;
 use gapless_core::route::Route;
@@ -47,10 +48,24 @@ impl Routes {
         kept.services.get(&service.to_string()).is_some_and(|route| !route.members.is_empty())
     }
 
+    /// The host that each service answers by its kept route.
+    pub fn hosts(&self) -> BTreeMap<String, String> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.services.iter().map(|(name, route)| (name.clone(), route.host.clone())).collect()
+    }
+
+    /// A host is for this service to answer, if no other one has it by its kept route.
+    ///
+    /// # Errors
+    /// When one has.
+    pub fn refuse_taken(&self, service: &ServiceName, host: &str) -> Result<(), Error> {
+        refuse_taken(&self.kept.lock().unwrap_or_else(PoisonError::into_inner), service, host)
+    }
+
     /// Keeps a service's route, unless one of the same or a later generation is kept.
     ///
     /// # Errors
-    /// When it cannot be built or written.
+    /// When it cannot be built or written, or another service has its host: no proxy would take a route of any service any more.
     pub fn keep(
         &self,
         service: &ServiceName,
@@ -63,12 +78,23 @@ impl Routes {
         if present.is_some_and(|present| present.generation >= generation) {
             return Ok(());
         }
+        let route = build(present)?;
+        refuse_taken(&kept, service, &route.host)?;
         let mut next = kept.clone();
-        next.services.insert(name, build(present)?);
+        next.services.insert(name, route);
         file::write(&self.path, &next)?;
         *kept = next;
         Ok(())
     }
+}
+
+fn refuse_taken(kept: &Snapshot, service: &ServiceName, host: &str) -> Result<(), Error> {
+    let name = service.to_string();
+    host::refuse_taken(
+        service,
+        host,
+        kept.services.iter().filter(|(other, _)| **other != name).map(|(other, route)| (other, route.host.as_str())),
+    )
 }
 
 /// How requests are treated when nodes fail.
@@ -102,14 +128,14 @@ pub fn service_route(
             .ok_or_else(|| Error::new(format!("the route of {service} names {node}, which does not exist")).kind(ErrorKind::NotFound))?;
         members.insert(node.to_string(), member(declaration, *node, weight.0, address)?);
     }
-    // During a move two releases are members: the host is that of the newest one that has traffic.
-    let serving = route.members.iter().filter(|(_, weight)| weight.0 > 0).map(|(node, _)| node.group.release).max();
-    let newest = serving.or_else(|| declarations.keys().max().copied()).and_then(|release| declarations.get(&release));
-    let host = newest
-        .map(|declaration| declaration.host.clone())
-        .or_else(|| present.map(|present| present.host.clone()))
-        .unwrap_or_else(|| "*".to_string());
-    Ok(ServiceRoute { generation: route.generation.0, host, members, retry: treatment.retry, hold_ms: milliseconds(treatment.hold) })
+    let host = host::of_route(route, declarations).or_else(|| present.map(|present| present.host.as_str())).unwrap_or("*");
+    Ok(ServiceRoute {
+        generation: route.generation.0,
+        host: host.to_string(),
+        members,
+        retry: treatment.retry,
+        hold_ms: milliseconds(treatment.hold),
+    })
 }
 
 fn member(declaration: &ServiceDeclaration, node: NodeId, weight: u16, address: Ipv4Addr) -> Result<Member, Error> {
@@ -134,4 +160,30 @@ fn member(declaration: &ServiceDeclaration, node: NodeId, weight: u16, address: 
 /// A span in whole milliseconds.
 pub fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(generation: u64, host: &str) -> ServiceRoute {
+        ServiceRoute { generation, host: host.to_string(), members: BTreeMap::new(), retry: true, hold_ms: 0 }
+    }
+
+    #[test]
+    fn a_host_that_another_service_has_is_refused_before_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("routes.json");
+        let routes = Routes::open(path.clone()).unwrap();
+        let keep = |service: &str, generation, host| routes.keep(&service.parse().unwrap(), generation, |_| Ok(route(generation, host)));
+        keep("hello/a", 1, "x").unwrap();
+        keep("hello/b", 1, "y").unwrap();
+        let kept = routes.latest();
+        let refused = keep("hello/a", 2, "y").unwrap_err();
+        assert_eq!(refused.to_string(), "hello/a cannot answer the host \"y\", which hello/b answers");
+        assert_eq!(routes.latest(), kept);
+        assert_eq!(Routes::open(path).unwrap().latest(), kept, "it was written");
+        keep("hello/b", 2, "z").unwrap();
+        keep("hello/a", 2, "y").unwrap();
+    }
 }

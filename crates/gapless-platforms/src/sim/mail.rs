@@ -4,7 +4,7 @@ use super::fault::Fate;
 use super::proxy::Checks;
 use super::service::Service;
 use super::world::World;
-use crate::sometimes;
+use crate::{host, sometimes};
 use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, NodeId};
@@ -13,7 +13,7 @@ use gapless_core::time::Instant;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
 use gapless_engine::platform::Declarations;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,17 +152,39 @@ impl World {
         self.proxies.get(proxy).is_some_and(|proxy| proxy.present)
     }
 
-    /// Keeps a service's route, unless a later one is kept, and gives the orders that tell every proxy of it.
+    /// The order that makes a group, unless its nodes could never be given traffic.
+    pub(super) fn create_orders(&self, declaration: &Arc<ServiceDeclaration>, group: GroupId, size: u32) -> Result<Vec<Order>, Error> {
+        let name = &declaration.service;
+        if !self.services.get(name).is_some_and(|service| service.was_made(group, size)) {
+            self.refuse_taken(name, &declaration.host)?;
+        }
+        Ok(vec![Order::Create { declaration: declaration.clone(), group, size }])
+    }
+
+    /// Keeps a service's route, unless a later one is kept or another service has its host, and gives the orders that tell every proxy of it.
     pub(super) fn route_orders(&mut self, name: &ServiceName, route: &Route, declarations: &Declarations) -> Result<Vec<Order>, Error> {
         let service = self.service(name);
         if service.kept.as_ref().is_none_or(|(kept, _)| kept.generation < route.generation) {
             let checks = checks_of(service, route, declarations)?;
-            service.kept = Some((route.clone(), checks));
+            let host = host::of_route(route, declarations).or(service.host.as_deref()).unwrap_or("*").to_string();
+            self.refuse_taken(name, &host)?;
+            let service = self.service(name);
+            (service.kept, service.host) = (Some((route.clone(), checks)), Some(host));
         }
-        let Some((route, checks)) = service.kept.clone() else { return Ok(Vec::new()) };
+        let Some((route, checks)) = self.service(name).kept.clone() else { return Ok(Vec::new()) };
         let reachable = self.proxies.iter().enumerate().filter(|(_, proxy)| proxy.reachable && proxy.present);
         let order = |proxy| Order::Apply { proxy, service: name.clone(), route: route.clone(), checks: checks.clone() };
         Ok(reachable.map(|(proxy, _)| order(proxy)).collect())
+    }
+
+    fn refuse_taken(&self, name: &ServiceName, host: &str) -> Result<(), Error> {
+        let others = self.services.iter().filter(|(other, _)| *other != name);
+        host::refuse_taken(name, host, others.filter_map(|(other, service)| Some((other, service.host.as_deref()?))))
+    }
+
+    /// The host that each service answers.
+    pub(super) fn hosts(&self) -> BTreeMap<ServiceName, String> {
+        self.services.iter().filter_map(|(name, service)| Some((name.clone(), service.host.clone()?))).collect()
     }
 
     /// The orders that tell every proxy of a drain.

@@ -46,6 +46,8 @@ pub(super) struct Service {
     pub(super) at: Vec<AtProxy>,
     /// The latest route that the platform was told: it hands on no older one.
     pub(super) kept: Option<(Route, Checks)>,
+    /// The host that it answers by that route.
+    pub(super) host: Option<String>,
     /// So many nodes must answer at every proxy that has traffic to give, once they did.
     demanded: usize,
     reached: bool,
@@ -213,6 +215,11 @@ impl Service {
             let (created, condition) = (around.now, Condition::Starting);
             self.existing.insert(id, Node { artifact, declared_image, created, condition, hung: false, worker: None });
         }
+    }
+
+    /// Whether so many nodes of a group were made before, as they are when an effect arrives again.
+    pub(super) fn was_made(&self, group: GroupId, size: u32) -> bool {
+        (0..size).all(|ordinal| self.made.contains(&group.node(ordinal)))
     }
 
     /// Begins a task, unless it was begun before or must not begin any more.

@@ -81,6 +81,7 @@ kept!(
     the_first_drain_deadline_stays,
     destroying_is_idempotent,
     late_effects_touch_nothing,
+    a_host_is_answered_by_one_service,
     peeking_takes_no_change_away,
     observing_reads_the_world,
     an_exited_command_is_observed,

@@ -12,7 +12,7 @@ use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::Error;
 use gapless_engine::platform::{Declarations, Platform};
 use gapless_platforms::sim::Sim;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -144,6 +144,10 @@ impl Platform for MortalPlatform {
 
     async fn peek(&self, service: &ServiceName) -> Result<Observation, Error> {
         self.sim.peek(service).await
+    }
+
+    async fn hosts(&self) -> Result<BTreeMap<ServiceName, String>, Error> {
+        self.sim.hosts().await
     }
 
     async fn changed(&self, service: &ServiceName, at_most: Duration) {

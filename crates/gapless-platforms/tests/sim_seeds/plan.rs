@@ -330,7 +330,7 @@ pub fn declaration(name: &str, version: u32) -> ServiceDeclaration {
         artifact_version: ArtifactVersion(version),
         image: Digest([u8::try_from(version).expect("a small version"); 32]),
         nodes: 3,
-        host: "*".to_string(),
+        host: name.to_string(),
         node: NodeSettings {
             port: (name != WORKER).then_some(80),
             command: vec!["/bin/serve".to_string()],

@@ -93,7 +93,7 @@ async fn declare(server: Arc<Server>, request: DeployRequest) -> Result<Vec<wire
     }
     let mut claims = Vec::new();
     for Wanted { declaration, .. } in &all {
-        claims.push(server.hosts.claim(&server.parts.engine, &declaration.service, &declaration.host).await?);
+        claims.push(server.hosts.claim(&server.parts, &declaration.service, &declaration.host).await?);
     }
     let mut companions = companions(&server, &all, request.urgent)?;
     let mut answers: Vec<wire::Declared> = Vec::new();
@@ -179,10 +179,10 @@ async fn go_back(server: Arc<Server>, service: ServiceName, to: Option<ReleaseNu
     let engine = &server.parts.engine;
     let state = engine.state(&service).unwrap_or_default();
     let mut claims = Vec::new();
-    // An earlier release may have answered a host that another service got since. One that never was is for the engine to refuse.
-    if let Some(release) = to.or(state.previous).filter(|release| state.releases.contains_key(release)) {
+    // An earlier release may have answered a host that another service got since. One that cannot be gone back to is for the engine to refuse.
+    if let Some(release) = state.way_back(to) {
         let host = engine.declaration(&service, release).await?.host;
-        claims.push(server.hosts.claim(engine, &service, &host).await?);
+        claims.push(server.hosts.claim(&server.parts, &service, &host).await?);
     }
     let declared = engine.rollback_with(&service, to, forced).await?;
     Ok(answer(&service, declared))
@@ -231,7 +231,7 @@ async fn wanted(server: &Server, request: &DeployRequest, unbuilt: Unbuilt) -> R
             .declaration(&project.name, name, artifact.version, artifact.image)
             .map_err(|error| Refused::bad_request(error.to_string(), "rename it in gapless.hcl"))?;
         is_free(server, &declaration.service, &artifact_name, artifact.version).await?;
-        server.hosts.is_free(&server.parts.engine, &declaration.service, &declaration.host).await?;
+        server.hosts.is_free(&server.parts, &declaration.service, &declaration.host).await?;
         found.push(Wanted { declaration, artifact, unbuilt, together: settings.together.clone() });
     }
     Ok(found)
