@@ -385,7 +385,8 @@ impl<'a> Round<'a> {
     /// Nothing of the service exists but nodes of the rollout's new group.
     fn others_are_gone(&self) -> bool {
         let Some(to) = self.rollout().map(|rollout| rollout.to) else { return true };
-        self.seen.nodes.keys().all(|node| node.group == to) && self.pass.state.groups.keys().all(|group| *group == to || self.is_gone(*group))
+        self.seen.nodes.keys().all(|node| node.group == to)
+            && self.pass.state.groups.keys().all(|group| *group == to || self.is_gone(*group))
     }
 
     pub fn new_is_gone(&self) -> bool {

@@ -17,7 +17,8 @@ enum Standing {
 /// What this service has to be told now, if anything.
 pub fn message(state: &State, service: usize) -> Option<Cause> {
     let core = &state.parts[service].core.state;
-    let others = |id: Digest| state.parts.iter().enumerate().filter(move |(place, _)| *place != service).map(move |(_, part)| standing(part, id));
+    let others =
+        |id: Digest| state.parts.iter().enumerate().filter(move |(place, _)| *place != service).map(move |(_, part)| standing(part, id));
     let Some(rollout) = core.rollout.as_ref() else { return who_went_back(others(core.came_together()?.id)) };
     let id = rollout.together.as_ref()?.id;
     if matches!(rollout.stage, Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } | Stage::Retire) {

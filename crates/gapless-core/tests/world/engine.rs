@@ -202,7 +202,7 @@ impl Engine {
                 // Its outcome is counted from when it was sent.
                 let runs = self.behaviour(*group).runs.saturating_sub(50);
                 vec![(50, Order::Task { group: *group, task: *task, runs })]
-            },
+            }
             Effect::Analyse { .. } | Effect::Notify(_) => Vec::new(),
         }
     }

@@ -8,6 +8,7 @@ use gapless_core::name::ServiceName;
 use gapless_core::notice::RolloutNumber;
 use gapless_core::release::ArtifactVersion;
 use gapless_core::service::ServiceState;
+use gapless_core::time::Instant;
 use gapless_engine::checkpoint::EffectContext;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
@@ -64,34 +65,34 @@ impl FaultyStore {
         Arc::new(Self { inner: MemoryStore::new(), sim, kept: Mutex::new(kept) })
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn world(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().expect("the store")
     }
 
     /// Another program opens the store.
     pub fn open(&self, mortal: &Arc<Mortal>) {
-        self.kept().mortal = mortal.clone();
+        self.world().mortal = mortal.clone();
     }
 
     pub fn set_faults(&self, faults: StoreFaults) {
-        self.kept().faults = faults;
+        self.world().faults = faults;
     }
 
     pub fn fill(&self, full: bool) {
-        self.kept().faults.full = full;
+        self.world().faults.full = full;
     }
 
     pub fn gone_wrong(&self) -> u64 {
-        self.kept().gone_wrong
+        self.world().gone_wrong
     }
 
     pub fn violations(&self) -> Vec<String> {
-        self.kept().violations.clone()
+        self.world().violations.clone()
     }
 
     /// What the durable records of a service amount to.
     pub fn state(&self, service: &ServiceName) -> ServiceState {
-        self.kept().watched.get(service).map(|watched| watched.state.clone()).unwrap_or_default()
+        self.world().watched.get(service).map(|watched| watched.state.clone()).unwrap_or_default()
     }
 
     /// How many records a service has.
@@ -112,7 +113,7 @@ impl FaultyStore {
 
     /// I4: what leaves is written down and has not ended. What an analysis finds may be of no use any more when it begins: its canary went on without it.
     pub fn judge_intent(&self, context: &EffectContext) {
-        let mut kept = self.kept();
+        let mut kept = self.world();
         if matches!(context.effect, Effect::Analyse { .. }) && self.is_written(context) {
             return;
         }
@@ -196,7 +197,7 @@ impl Journal for FaultyStore {
     }
 
     fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
-        let mut kept = self.kept();
+        let mut kept = self.world();
         kept.refuse()?;
         let sequence = self.inner.append(service, record)?;
         kept.watch(service, record, &self.sim);
@@ -205,12 +206,31 @@ impl Journal for FaultyStore {
     }
 
     fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
-        self.kept().readable()?;
+        self.world().readable()?;
         self.inner.read(service)
     }
 
+    fn read_after(&self, service: &ServiceName, after: Sequence) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
+        self.world().readable()?;
+        self.inner.read_after(service, after)
+    }
+
+    fn keep(&self, service: &ServiceName, sequence: Sequence, at: Instant, state: &ServiceState) -> Result<(), Error> {
+        let mut kept = self.world();
+        kept.refuse().inspect_err(|_| sometimes!("a state is not kept"))?;
+        self.inner.keep(service, sequence, at, state)?;
+        kept.doubt()
+    }
+
+    fn kept(&self, service: &ServiceName) -> Result<Option<(Sequence, Instant, ServiceState)>, Error> {
+        self.world().readable()?;
+        let kept = self.inner.kept(service)?;
+        sometimes!("a start begins at a kept state", kept.is_some());
+        Ok(kept)
+    }
+
     fn services(&self) -> Result<Vec<ServiceName>, Error> {
-        self.kept().readable()?;
+        self.world().readable()?;
         self.inner.services()
     }
 }
@@ -229,14 +249,14 @@ impl Records for FaultyStore {
     }
 
     fn put_declaration(&self, content: Digest, declaration: &ServiceDeclaration) -> Result<(), Error> {
-        let mut kept = self.kept();
+        let mut kept = self.world();
         kept.refuse()?;
         self.inner.put_declaration(content, declaration)?;
         kept.doubt()
     }
 
     fn declaration(&self, content: Digest) -> Result<ServiceDeclaration, Error> {
-        self.kept().readable()?;
+        self.world().readable()?;
         self.inner.declaration(content)
     }
 
@@ -249,19 +269,19 @@ impl Records for FaultyStore {
     }
 
     fn revocations(&self, artifact: &str) -> Result<BTreeMap<ArtifactVersion, Revocation>, Error> {
-        self.kept().readable()?;
+        self.world().readable()?;
         self.inner.revocations(artifact)
     }
 
     fn put_revocation(&self, artifact: &str, version: ArtifactVersion, revocation: &Revocation) -> Result<(), Error> {
-        let mut kept = self.kept();
+        let mut kept = self.world();
         kept.refuse()?;
         self.inner.put_revocation(artifact, version, revocation)?;
         kept.doubt()
     }
 
     fn remove_revocation(&self, artifact: &str, version: ArtifactVersion) -> Result<(), Error> {
-        let mut kept = self.kept();
+        let mut kept = self.world();
         kept.refuse()?;
         self.inner.remove_revocation(artifact, version)?;
         kept.doubt()

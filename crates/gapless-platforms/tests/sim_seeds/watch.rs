@@ -113,6 +113,8 @@ fn told(before: &ServiceState, notice: &Notice) {
         }
         Notice::RolloutStarted { kind: RolloutKind::Eviction, .. } => sometimes!("nodes of a revoked version are evicted"),
         Notice::NothingToEvictTo { .. } => sometimes!("there is nothing good to evict to"),
+        Notice::CrashLoop { .. } => sometimes!("a crash loop is told"),
+        Notice::FollowsBack { to, .. } => sometimes!("a service follows back that came with another", to.is_some()),
         Notice::PartnersAwaited { .. } => sometimes!("a rollout waits for the services that move together with it"),
         Notice::ShiftBegan { way_back: true, .. } => sometimes!("a shift begins with the way back rehearsed"),
         Notice::ShiftBegan { way_back: false, .. } => sometimes!("a shift begins without a way back", before.live.is_some()),

@@ -159,12 +159,14 @@ fn references(source: &Source<'_>, top: &Section<'_>, project: &Project) {
 /// Why a service could not move with those of the same name, and what to do.
 fn apart(project: &Project, name: &str, settings: &ServiceSettings) -> Option<(String, &'static str)> {
     let together = settings.together.as_ref()?;
-    let mut others = project.services.iter().filter(|(other, service)| *other != name && service.together.as_ref() == Some(together)).peekable();
+    let mut others =
+        project.services.iter().filter(|(other, service)| *other != name && service.together.as_ref() == Some(together)).peekable();
     if others.peek().is_none() {
         let what = format!("service \"{name}\" is together with no other service");
         return Some((what, "write the same name in the service that it shall move with, or leave it out"));
     }
     let (other, _) = others.find(|(_, service)| service.policy.freeze != settings.policy.freeze)?;
-    let what = format!("service \"{name}\" moves together with \"{other}\", but is frozen at other times: one could begin and the other not");
+    let what =
+        format!("service \"{name}\" moves together with \"{other}\", but is frozen at other times: one could begin and the other not");
     Some((what, "write the same `freeze` in the `rollout` of each of them"))
 }
