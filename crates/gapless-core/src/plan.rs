@@ -57,8 +57,10 @@ pub enum Planned {
     Create {
         /// Their group.
         group: GroupId,
-        /// How many.
+        /// How many: all of them, or the first ones of a rolling rollout.
         nodes: u32,
+        /// There are old ones that stay meanwhile.
+        beside: bool,
     },
     /// The release that waits does not wait for the end of a freeze window any more.
     Hurried {
@@ -76,6 +78,8 @@ pub enum Planned {
     },
     /// New nodes take old ones' place, some after others.
     Roll {
+        /// How many new nodes there are in the end.
+        nodes: u32,
         /// How many nodes there may be beyond the node count.
         surge: u32,
         /// The fewest ready nodes.
@@ -151,11 +155,22 @@ fn release(state: &ServiceState, release: ReleaseNumber, declaration: &Declarati
     }
     let task = |task: Task| declaration.tasks.contains(&task).then_some(Planned::Run { task, deadline: policy.task_deadline });
     lines.extend(task(Task::ReleaseCommand));
-    lines.push(Planned::Create { group, nodes: declaration.nodes });
+    let nodes = size(state, declaration);
+    let beside = old.is_some() && !alone;
+    let first = match policy.strategy {
+        Strategy::Rolling { surge } if beside => surge.min(nodes),
+        _ => nodes,
+    };
+    // Without a surge old nodes make room before there are new ones.
+    if first > 0 {
+        lines.push(Planned::Create { group, nodes: first, beside });
+    }
     lines.push(Planned::Gate { passes: policy.gate_passes, deadline: policy.progress_deadline });
     lines.extend(task(Task::BeforeShift));
-    lines.extend(old.into_iter().filter(|_| !alone).flat_map(|_| between(&policy.strategy, policy.floor)));
-    let bakes = old.is_some() && !alone && !policy.bake.is_zero();
+    if beside {
+        lines.extend(between(declaration, nodes));
+    }
+    let bakes = beside && !policy.bake.is_zero();
     lines.push(Planned::Shift { keep_old: bakes });
     lines.extend(task(Task::AfterShift));
     if bakes {
@@ -167,11 +182,21 @@ fn release(state: &ServiceState, release: ReleaseNumber, declaration: &Declarati
     lines
 }
 
+/// How many nodes the new group shall have: what somebody wanted in place of the declared number, as in [`ServiceState::size_of`].
+fn size(state: &ServiceState, declaration: &Declaration) -> u32 {
+    state.scaled.filter(|scaled| scaled.declared == declaration.nodes).map_or(declaration.nodes, |scaled| scaled.nodes)
+}
+
 /// What is between the gate and the whole traffic.
-fn between(strategy: &Strategy, floor: u32) -> Vec<Planned> {
-    match strategy {
+fn between(declaration: &Declaration, nodes: u32) -> Vec<Planned> {
+    let floor = declaration.policy.floor;
+    match &declaration.policy.strategy {
         Strategy::BlueGreen | Strategy::Recreate => Vec::new(),
-        Strategy::Rolling { surge } => vec![Planned::Roll { surge: *surge, floor }],
+        Strategy::Rolling { surge } => {
+            // No more may be missing of another number of nodes than of the declared one.
+            let spare = declaration.nodes.saturating_sub(floor);
+            vec![Planned::Roll { nodes, surge: *surge, floor: nodes.saturating_sub(spare).max(floor) }]
+        }
         Strategy::Canary { steps, analysis } => {
             steps.iter().map(|step| Planned::Share { step: step.clone(), compared: analysis.is_some() }).collect()
         }
@@ -205,7 +230,10 @@ impl fmt::Display for Planned {
                 write!(f, "outage: {group} leaves first; its requests run out, at most {deadline:?}, and it is destroyed")
             }
             Planned::Run { task, deadline } => write!(f, "RunTask: {task}, at most {deadline:?}"),
-            Planned::Create { group, nodes } => write!(f, "EnsureGroup: {nodes} nodes of {group} beside the old ones"),
+            Planned::Create { group, nodes, beside } => {
+                let beside = if *beside { " beside the old ones" } else { "" };
+                write!(f, "EnsureGroup: {} of {group}{beside}", Nodes(*nodes, ""))
+            }
             Planned::Share { step, compared } => {
                 write!(f, "Route: {} percent of the traffic to the new nodes, ", step.percent)?;
                 match step.pause {
@@ -214,10 +242,11 @@ impl fmt::Display for Planned {
                 }
                 f.write_str(if *compared { "; their answers are compared with the old ones'" } else { "" })
             }
-            Planned::Roll { surge, floor } => {
+            Planned::Roll { nodes, surge, floor } => {
+                let new = Nodes(*nodes, "new ");
                 write!(
                     f,
-                    "Route after Route: new nodes take old ones' place, {surge} beyond the node count, never fewer than {floor} ready"
+                    "Route after Route: {new} in the old ones' place, at most {surge} beyond the node count, never fewer than {floor} ready"
                 )
             }
             Planned::Gate { passes, deadline } => {
@@ -231,6 +260,16 @@ impl fmt::Display for Planned {
             Planned::Drain { group, deadline } => write!(f, "Route without {group}; Drain: its requests run out, at most {deadline:?}"),
             Planned::Destroy { group } => write!(f, "DestroyNodes: {group}"),
         }
+    }
+}
+
+/// So many nodes, of some kind.
+struct Nodes(u32, &'static str);
+
+impl fmt::Display for Nodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Nodes(count, kind) = self;
+        write!(f, "{count} {kind}{}", if *count == 1 { "node" } else { "nodes" })
     }
 }
 

@@ -5,10 +5,10 @@ use gapless_core::effect::Effect;
 use gapless_core::event::Event;
 use gapless_core::node::{GroupId, InstanceId};
 use gapless_core::plan::{Planned, plan};
-use gapless_core::policy::Policy;
+use gapless_core::policy::{Policy, Strategy};
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::rollout::step;
-use gapless_core::service::{Group, Queued, ServiceState};
+use gapless_core::service::{Group, Queued, Scaled, ServiceState};
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -76,6 +76,74 @@ fn the_plan_names_the_group_that_the_step_then_creates() {
         step.effects.iter().find_map(|(_, effect)| if let Effect::EnsureGroup { group, .. } = effect { Some(*group) } else { None });
     assert!(created.is_some());
     assert_eq!(planned, created);
+}
+
+fn with(strategy: Strategy) -> Declaration {
+    let mut wanted = declaration(2);
+    match strategy {
+        Strategy::Rolling { .. } => wanted.policy.bake = Duration::ZERO,
+        Strategy::Recreate => (wanted.policy.floor, wanted.policy.bake) = (0, Duration::ZERO),
+        _ => {}
+    }
+    wanted.policy.strategy = strategy;
+    wanted
+}
+
+/// A service of which somebody wanted 5 nodes in place of 3.
+fn scaled() -> ServiceState {
+    ServiceState { scaled: Some(Scaled { declared: 3, nodes: 5 }), ..live() }
+}
+
+/// What is planned to be made first, and what the step then asks for.
+fn made(state: &ServiceState, wanted: &Declaration) -> (Option<u32>, Option<u32>) {
+    let planned = plan(state, wanted, false, Instant(1000));
+    let planned = planned.iter().find_map(|line| if let Planned::Create { nodes, .. } = line { Some(*nodes) } else { None });
+    let step = step(state, &Event::declared(wanted.clone()), Instant(1000));
+    let asked = step.effects.iter().find_map(|(_, effect)| if let Effect::EnsureGroup { size, .. } = effect { Some(*size) } else { None });
+    (planned, asked)
+}
+
+#[test]
+fn as_many_nodes_are_planned_as_the_step_then_asks_for() {
+    let cases = [
+        (ServiceState::default(), Strategy::BlueGreen, Some(3)),
+        (ServiceState::default(), Strategy::Rolling { surge: 2 }, Some(3)),
+        (live(), Strategy::BlueGreen, Some(3)),
+        (live(), Strategy::Rolling { surge: 2 }, Some(2)),
+        (live(), Strategy::Rolling { surge: 9 }, Some(3)),
+        (live(), Strategy::Rolling { surge: 0 }, None),
+        (scaled(), Strategy::BlueGreen, Some(5)),
+        (scaled(), Strategy::Rolling { surge: 4 }, Some(4)),
+    ];
+    for (state, strategy, nodes) in cases {
+        assert_eq!(made(&state, &with(strategy.clone())), (nodes, nodes), "{strategy:?}, {:?}", state.scaled);
+    }
+    let other = Declaration { nodes: 4, ..declaration(2) };
+    assert_eq!(made(&scaled(), &other), (Some(4), Some(4)), "what was wanted in place of 3 nodes holds for no other number");
+}
+
+#[test]
+fn old_nodes_are_named_only_where_there_are_some() {
+    let create = |state: &ServiceState, wanted: &Declaration| {
+        lines(state, wanted).into_iter().filter(|line| line.starts_with("EnsureGroup") || line.starts_with("outage")).collect::<Vec<_>>()
+    };
+    assert_eq!(create(&ServiceState::default(), &declaration(2)), ["EnsureGroup: 3 nodes of r1-i1"]);
+    let outage = "outage: r1-i1 leaves first; its requests run out, at most 30s, and it is destroyed";
+    assert_eq!(create(&live(), &with(Strategy::Recreate)), [outage, "EnsureGroup: 3 nodes of r2-i2"]);
+    let one = Declaration { nodes: 1, ..with(Strategy::Rolling { surge: 1 }) };
+    assert_eq!(create(&live(), &one), ["EnsureGroup: 1 node of r2-i2 beside the old ones"]);
+}
+
+#[test]
+fn a_rolling_rollout_tells_its_whole_size_and_the_floor_of_what_somebody_wanted() {
+    let roll = |state: &ServiceState, surge: u32| {
+        lines(state, &with(Strategy::Rolling { surge })).into_iter().find(|line| line.starts_with("Route after Route")).expect("it rolls")
+    };
+    let expected = "Route after Route: 3 new nodes in the old ones' place, at most 1 beyond the node count, never fewer than 1 ready";
+    assert_eq!(roll(&live(), 1), expected);
+    let expected = "Route after Route: 5 new nodes in the old ones' place, at most 0 beyond the node count, never fewer than 3 ready";
+    assert_eq!(roll(&scaled(), 0), expected);
+    assert!(!lines(&ServiceState::default(), &with(Strategy::Rolling { surge: 1 })).iter().any(|line| line.starts_with("Route after")));
 }
 
 #[test]

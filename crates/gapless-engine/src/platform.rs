@@ -24,6 +24,16 @@ pub trait Platform: Send + Sync {
     /// error: it is observed as exited.
     async fn ensure_group(&self, declaration: Arc<ServiceDeclaration>, group: GroupId, size: u32) -> Result<(), Error>;
 
+    /// Whether all of these nodes, together, could be made once what leaves for them has left. Nothing is made or held: [`Platform::ensure_group`] looks again. A platform that
+    /// knows no bounds has room.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::NoRoom`] when there is none now, [`crate::error::ErrorKind::Invalid`] when there never will be. Other errors when nobody can tell.
+    async fn has_room(&self, newcomers: &[Newcomers]) -> Result<(), Error> {
+        let _ = newcomers;
+        Ok(())
+    }
+
     /// Every proxy has applied and persisted this route, or a later one of the same service. Members are probed from then on. `declarations` tells, for each release
     /// among the members, how its nodes are reached and checked.
     ///
@@ -76,6 +86,17 @@ pub trait Platform: Send + Sync {
     /// Waits until something may have changed since the last `observe` (a node's state, a check's result, a count that reached zero), at most `at_most`. It may
     /// return early without reason.
     async fn changed(&self, service: &ServiceName, at_most: Duration);
+}
+
+/// New nodes of a service that are wanted at once.
+#[derive(Clone, Debug)]
+pub struct Newcomers {
+    /// What they will be.
+    pub declaration: ServiceDeclaration,
+    /// How many.
+    pub nodes: u32,
+    /// The present nodes of the service that stay meanwhile. What the others take is free by then.
+    pub staying: BTreeSet<NodeId>,
 }
 
 /// The declarations of the releases that a route's members belong to.

@@ -36,7 +36,7 @@ use gapless_engine::analysis::{AnalysisRequest, Analyst};
 use gapless_engine::clock::{Clock, SystemClock};
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
-use gapless_engine::platform::{Declarations, Platform};
+use gapless_engine::platform::{Declarations, Newcomers, Platform};
 use mail::Order;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -136,6 +136,11 @@ impl Sim {
     /// Nodes of this artifact version behave so; those that exist already too. Without this they behave as [`Behaviour::default`].
     pub fn behave(&self, version: ArtifactVersion, behaviour: Behaviour) {
         self.world().behaviours.insert(version, behaviour);
+    }
+
+    /// The world has memory for so many nodes, those of all services together. Without this it has enough.
+    pub fn limit_nodes(&self, nodes: usize) {
+        self.world().most_nodes = Some(nodes);
     }
 
     /// Clients send requests to this service from now on.
@@ -384,6 +389,10 @@ impl Platform for Sim {
             self.tick().await;
         }
         self.answer("EnsureGroup", &fate).await
+    }
+
+    async fn has_room(&self, newcomers: &[Newcomers]) -> Result<(), Error> {
+        self.world().check_room_for(newcomers)
     }
 
     async fn route(&self, service: &ServiceName, route: &Route, declarations: &Declarations) -> Result<(), Error> {

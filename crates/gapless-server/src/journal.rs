@@ -1,6 +1,7 @@
 //! Journals as far as they can be read: damage in what lies behind a service holds up nothing that lies before it.
 
 use gapless_core::name::ServiceName;
+use gapless_core::time::Instant;
 use gapless_engine::error::{Context, Error, ErrorKind};
 use gapless_engine::recovery::{recover, replay};
 use gapless_engine::store::{Journal, JournalRecord, Sequence};
@@ -20,6 +21,37 @@ pub(crate) async fn readable(journal: &Arc<dyn Journal>, service: &ServiceName) 
     let read = tokio::task::spawn_blocking(move || read(&*journal, &name)).await;
     read.unwrap_or_else(|error| Err(Error::new(format!("a call to the store did not end: {error}"))))
         .context(|| format!("reading the journal of {service}"))
+}
+
+/// A record of a journal by its number and its time: a number alone is not enough where a part of a backup was put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) record: Sequence,
+    pub(crate) at: Instant,
+}
+
+impl Place {
+    /// Whether this record is at this place.
+    pub(crate) fn is_at(self, record: Option<&(Sequence, JournalRecord)>) -> bool {
+        record.is_some_and(|(sequence, record)| (*sequence, record.at) == (self.record, self.at))
+    }
+}
+
+/// The records from this one on. What lies before it is not looked at, unless the journal has no such record.
+pub(crate) async fn readable_from(journal: &Arc<dyn Journal>, service: &ServiceName, begin: Option<Place>) -> Result<Readable, Error> {
+    let Some(begin) = begin else { return readable(journal, service).await };
+    let (reading, name) = (journal.clone(), service.clone());
+    let read = tokio::task::spawn_blocking(move || read_from(&*reading, &name, begin)).await;
+    // Whatever is wrong with them, reading all of them tells.
+    match read {
+        Ok(Some(records)) => Ok(Readable { records, damage: None }),
+        _ => readable(journal, service).await,
+    }
+}
+
+fn read_from(journal: &dyn Journal, service: &ServiceName, begin: Place) -> Option<Vec<(Sequence, JournalRecord)>> {
+    let records = journal.read_after(service, Sequence(begin.record.0.checked_sub(1)?)).ok()?;
+    begin.is_at(records.first()).then_some(records)
 }
 
 fn read(journal: &dyn Journal, service: &ServiceName) -> Result<Readable, Error> {
@@ -49,7 +81,6 @@ pub fn damage(journal: &dyn Journal, service: &ServiceName) -> Option<Error> {
 mod tests {
     use super::*;
     use gapless_core::event::Event;
-    use gapless_core::time::Instant;
     use gapless_store::{SqliteStore, StateLock};
 
     fn web() -> ServiceName {
@@ -68,6 +99,21 @@ mod tests {
         let replayed = recover(store, &web()).expect("it recovers");
         store.keep(&web(), replayed.last, replayed.at, &replayed.state).expect("kept");
         store.append(&web(), &restarted(4)).expect("appended");
+    }
+
+    #[test]
+    fn records_are_read_from_a_place_that_is_the_journals_own() {
+        let store = gapless_store::MemoryStore::default();
+        for at in 1..=4 {
+            store.append(&web(), &restarted(at)).expect("appended");
+        }
+        let from = |record, at| {
+            let records = read_from(&store, &web(), Place { record: Sequence(record), at: Instant(at) })?;
+            Some(records.iter().map(|(sequence, _)| sequence.0).collect::<Vec<_>>())
+        };
+        assert_eq!(from(1, 1), Some(vec![1, 2, 3, 4]));
+        assert_eq!(from(3, 3), Some(vec![3, 4]));
+        assert_eq!((from(3, 2), from(5, 5), from(0, 0)), (None, None, None), "it is another journal's");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod prune;
 pub mod receipt;
 mod receipts;
 pub mod record;
+mod room;
 mod server;
 mod stories;
 pub mod story;

@@ -1,6 +1,9 @@
 //! Receipts are made as rollouts end; those that a dead server owed are made at the next start.
 
-use crate::journal::readable;
+mod owed;
+
+use self::owed::Owed;
+use crate::journal::{Place, Readable, readable_from};
 use crate::receipt::{Account, BuiltForThis, Made, measure, receipt};
 use crate::server::Server;
 use crate::story;
@@ -9,7 +12,7 @@ use gapless_core::notice::{Notice, RolloutNumber};
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
 use gapless_engine::Told;
 use gapless_engine::error::{Error, ErrorKind};
-use gapless_engine::store::Artifact;
+use gapless_engine::store::{Artifact, Sequence};
 use gapless_wire::receipt::{Ran, SignedReceipt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,13 +29,10 @@ const QUIET_READING: Duration = Duration::from_secs(1);
 /// How long a failed write of a receipt waits for the next try.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
-/// The rollouts without a stored receipt, in progress or ended, each with when it began, in milliseconds since the Unix epoch: what was counted since then is needed.
-type Owed = BTreeMap<(ServiceName, RolloutNumber), u64>;
-
 /// Reads the records and makes receipts until the server stops.
 pub(crate) async fn keep(server: Arc<Server>) {
     let mut told = server.parts.engine.watch();
-    let mut owed = Owed::new();
+    let mut owed = Owed::default();
     server.keeper.read().await;
     let mut again = make_missing(&server, &mut owed).await;
     loop {
@@ -41,12 +41,15 @@ pub(crate) async fn keep(server: Arc<Server>) {
             () = server.stopped() => return,
             news = told.recv() => match news {
                 Ok(news) => again = again.or(after(&server, &mut owed, &news).await),
-                Err(RecvError::Lagged(_)) => again = make_missing(&server, &mut owed).await,
+                Err(RecvError::Lagged(_)) => {
+                    owed.doubt_all();
+                    again = make_missing(&server, &mut owed).await;
+                }
                 Err(RecvError::Closed) => return,
             },
             () = tokio::time::sleep(pause) => {
                 server.keeper.read().await;
-                server.keeper.forget(owed.values().min().copied());
+                server.keeper.forget(owed.needed_since_ms());
                 if again.is_some_and(|again| again <= Instant::now()) {
                     again = make_missing(&server, &mut owed).await;
                 }
@@ -64,14 +67,11 @@ fn is_busy(server: &Server) -> bool {
 async fn after(server: &Server, owed: &mut Owed, news: &Told) -> Option<Instant> {
     match news.notice {
         Notice::RolloutStarted { rollout, .. } => {
-            owed.insert((news.service.clone(), rollout), news.at.0);
+            owed.add(&news.service, rollout, Place { record: news.sequence, at: news.at });
             None
         }
-        Notice::RolloutEnded { rollout, .. } => match make(server, &news.service, rollout).await {
-            Ok(()) => {
-                owed.remove(&(news.service.clone(), rollout));
-                None
-            }
+        Notice::RolloutEnded { rollout, .. } => match make_missing_of(server, &news.service, owed).await {
+            Ok(()) => None,
             Err(error) => {
                 tracing::error!(service = %news.service, %rollout, %error, "the receipt could not be made; it is tried again");
                 Some(Instant::now() + WRITE_AGAIN)
@@ -95,27 +95,49 @@ async fn make_missing(server: &Server, owed: &mut Owed) -> Option<Instant> {
     failed.then(|| Instant::now() + WRITE_AGAIN)
 }
 
+/// Makes the receipts of the service's ended rollouts that have none, and looks up who owes one. What was settled long ago is not read again.
 async fn make_missing_of(server: &Server, service: &ServiceName, owed: &mut Owed) -> Result<(), Error> {
-    let accounts = Account::all(&readable(&server.parts.journal, service).await?.records);
-    let mut made = Ok(());
+    let mark = match owed.begin(service) {
+        None => owed::mark(server, service).await,
+        Some(_) => None,
+    };
+    let begin = owed.begin(service).or(mark);
+    owed.set_complete(service, false);
+    let Readable { records, damage } = readable_from(&server.parts.journal, service, begin).await?;
+    if let Some(mark) = mark.filter(|mark| mark.is_at(records.first())) {
+        owed.forget_up_to(service, mark.record);
+    }
+    if let Some((first, _)) = records.first().filter(|_| damage.is_some()) {
+        // What began before them nobody can tell any more.
+        owed.forget_up_to(service, Sequence(first.0.saturating_sub(1)));
+    }
+    let accounts = Account::all(&records);
     for account in &accounts {
-        let name = (service.clone(), account.rollout);
         // Whatever comes of it, nothing that its receipt needs may be forgotten before it is stored.
-        owed.insert(name.clone(), account.started.0);
-        if account.ended.is_none() {
-            continue;
-        }
-        let done = match stored(server, service, account.rollout).await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => write(server, service, account).await,
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(()) => drop(owed.remove(&name)),
+        owed.add(service, account.rollout, Place { record: account.first.unwrap_or_default(), at: account.started });
+    }
+    let mut made = Ok(());
+    for account in accounts.iter().filter(|account| account.ended.is_some()) {
+        match make(server, service, account).await {
+            Ok(()) => owed.settle(service, account.rollout),
             Err(error) => made = Err(error.context(format!("the receipt of rollout {}", account.rollout))),
         }
     }
+    // What cannot be read today may be read by another version, or once it is put back.
+    if damage.is_none() {
+        owed.set_complete(service, true);
+        let settled = owed.settled(service, &records).filter(|settled| Some(*settled) != mark);
+        move_mark(server, service, settled).await;
+    }
     made
+}
+
+/// Without its new mark the next start reads more, and that is all.
+async fn move_mark(server: &Server, service: &ServiceName, settled: Option<Place>) {
+    let Some(settled) = settled else { return };
+    if let Err(error) = owed::move_mark(server, service, settled).await {
+        tracing::warn!(%service, %error, "it could not be written down up to where all receipts are made");
+    }
 }
 
 /// The receipt of a rollout as it was stored, if it was.
@@ -130,13 +152,14 @@ pub(crate) async fn stored(server: &Server, service: &ServiceName, rollout: Roll
     }
 }
 
-/// Makes the receipt of a rollout that ended, once the records reach its end. What they do not tell in time makes it incomplete.
-async fn make(server: &Server, service: &ServiceName, rollout: RolloutNumber) -> Result<(), Error> {
-    let journal = readable(&server.parts.journal, service).await?;
-    let Some(account) = Account::all(&journal.records).into_iter().find(|account| account.rollout == rollout) else { return Ok(()) };
+/// Makes the receipt of a rollout that ended, if there is none, once the records reach its end. What they do not tell in time makes it incomplete.
+async fn make(server: &Server, service: &ServiceName, account: &Account) -> Result<(), Error> {
+    if stored(server, service, account.rollout).await?.is_some() {
+        return Ok(());
+    }
     let Some(window) = account.window() else { return Ok(()) };
     server.keeper.read_up_to(window.until_ms).await;
-    write(server, service, &account).await
+    write(server, service, account).await
 }
 
 async fn write(server: &Server, service: &ServiceName, account: &Account) -> Result<(), Error> {

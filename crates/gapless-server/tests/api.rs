@@ -3,9 +3,11 @@
 mod support;
 
 use gapless_core::digest::Digest;
+use gapless_core::name::ServiceName;
+use gapless_core::notice::{Notice, RolloutNumber};
 use gapless_core::release::ArtifactVersion;
 use gapless_core::time::Instant;
-use gapless_engine::store::{NewArtifact, Records};
+use gapless_engine::store::{Journal, NewArtifact, Records, Sequence};
 use gapless_platforms::sim::Behaviour;
 use gapless_server::receipt::verify;
 use gapless_wire::api::{Problem, ServerStatus, path};
@@ -195,6 +197,83 @@ async fn the_next_server_makes_the_receipts_that_the_last_one_owed() {
     let (outcome, _, receipt) = end(&follow(&scene, 1).await);
     assert_eq!((outcome, receipt.receipt.rollout), (Outcome::Live, 1));
     assert!(verify(&serde_json::to_string(&receipt).expect("json"), None).is_ok());
+}
+
+fn web() -> ServiceName {
+    SERVICE.parse().expect("a name")
+}
+
+/// Waits for a receipt without asking the server, which would read the journal for an answer.
+async fn stored(scene: &Scene, rollout: u32) {
+    until("the receipt is stored", async || scene.store.receipt(&web(), RolloutNumber(rollout)).ok()).await;
+}
+
+/// The first and the last record of a rollout.
+fn records_of(scene: &Scene, wanted: u32) -> (Sequence, Option<Sequence>) {
+    let records = Journal::read(&*scene.store, &web()).expect("readable");
+    let told = |is_it: fn(&Notice) -> Option<u32>| {
+        let story = gapless_engine::engine::story(&records);
+        story.iter().find(|(_, _, notice)| is_it(notice) == Some(wanted)).map(|(sequence, ..)| *sequence)
+    };
+    let first = told(|notice| if let Notice::RolloutStarted { rollout, .. } = notice { Some(rollout.0) } else { None });
+    let last = told(|notice| if let Notice::RolloutEnded { rollout, .. } = notice { Some(rollout.0) } else { None });
+    (first.expect("it began"), last)
+}
+
+/// The record from which on the next start looks for receipts that are owed.
+fn mark(scene: &Scene) -> Sequence {
+    let value = scene.store.value("receipts/hello/web").expect("readable").expect("a mark");
+    let (record, _): (u64, u64) = serde_json::from_str(&value).expect("a place");
+    Sequence(record)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_start_nor_a_rollout_reads_what_was_settled_before() {
+    let mut scene = Scene::new().await;
+    for rollout in 1..=3 {
+        scene.commit(PROJECT);
+        deploy(&scene).await;
+        stored(&scene, rollout).await;
+    }
+    until("the mark is moved", async || (Some(mark(&scene)) >= records_of(&scene, 3).1).then_some(())).await;
+    scene.stop().await;
+    let settled = records_of(&scene, 3).1.expect("it ended");
+    let reads = scene.store.journal_reads.load(Ordering::SeqCst);
+    scene.store.read_from.lock().expect("whole").clear();
+    scene.start().await;
+    scene.commit(PROJECT);
+    deploy(&scene).await;
+    stored(&scene, 4).await;
+    assert_eq!(scene.store.journal_reads.load(Ordering::SeqCst), reads, "no journal was read as a whole");
+    let from = scene.store.read_from.lock().expect("whole").get(&web()).copied().expect("it was read");
+    assert!(from >= settled, "record {} was read again, and all was settled up to {}", from.0, settled.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_is_owed_at_the_end_of_a_server_is_made_whatever_became_of_the_mark() {
+    let mut scene = Scene::new().await;
+    deploy(&scene).await;
+    stored(&scene, 1).await;
+    for (rollout, lost) in [(2, None), (3, Some("nonsense")), (4, Some("[99999,1]")), (5, Some("[2,1]"))] {
+        scene.store.refuse_receipts.store(true, Ordering::SeqCst);
+        scene.commit(PROJECT);
+        deploy(&scene).await;
+        let rollouts = path::of_service(SERVICE, "rollouts");
+        let ended = until("the rollout ends", async || {
+            let all: Vec<RolloutSummary> = scene.client.get(&rollouts).await.expect("rollouts");
+            all.iter().any(|one| one.number == rollout && one.ended_ms.is_some()).then_some(())
+        });
+        ended.await;
+        scene.stop().await;
+        assert!(mark(&scene) < records_of(&scene, rollout).0, "the mark is past a rollout that owes a receipt");
+        if let Some(lost) = lost {
+            scene.store.put_value("receipts/hello/web", lost).expect("written");
+        }
+        scene.store.refuse_receipts.store(false, Ordering::SeqCst);
+        scene.start().await;
+        stored(&scene, rollout).await;
+        until("the mark is moved", async || (Some(mark(&scene)) >= records_of(&scene, rollout).1).then_some(())).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use gapless_engine::store::{Journal, Sequence};
+use gapless_engine::store::{Journal, Records, Sequence};
 use gapless_wire::api::path;
 use gapless_wire::build::{BuildLine, BuildRequest};
 use gapless_wire::client::ClientError;
@@ -75,6 +75,27 @@ async fn damage_behind_a_service_is_told_by_status_and_doctor() {
     let journal: Vec<_> = found.findings.iter().filter(|finding| finding.kind == "journal").collect();
     assert!(journal.len() == 1 && journal[0].why.contains("record 2 is damaged"), "{found:?}");
     assert_eq!(found.restart.len(), 1, "a restart would go on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_are_made_before_damage_that_nobody_can_look_behind_and_nothing_is_taken_for_settled() {
+    let mut scene = damaged().await;
+    scene.stop().await;
+    scene.store.put_value("receipts/hello/web", "lost").expect("written");
+    scene.start().await;
+    let rollout = deploy(&scene).await;
+    assert!(is_live(&last_line(&scene, rollout).await));
+    assert_eq!(scene.store.value("receipts/hello/web").expect("read").as_deref(), Some("lost"), "who knows what is owed there");
+    *scene.store.damaged_record.lock().expect("whole") = None;
+    scene.start().await;
+    let rollout = deploy(&scene).await;
+    assert!(is_live(&last_line(&scene, rollout).await));
+    let is_moved = async {
+        while scene.store.value("receipts/hello/web").expect("read").as_deref() == Some("lost") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), is_moved).await.expect("it can be read again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

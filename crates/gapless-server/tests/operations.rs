@@ -369,6 +369,100 @@ async fn a_recreated_service_counts_its_outage_and_its_tasks() {
     assert!(begins(|fact| matches!(fact, Fact::TaskEnded { .. })) < begins(|fact| matches!(fact, Fact::NodesBooted { .. })));
 }
 
+/// Declares what has no room, which must be refused, by the plan too.
+async fn refused_without_room(scene: &Scene, project: &str) -> Problem {
+    scene.commit(project);
+    build(scene).await;
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(scene)).await.expect("plan");
+    assert!(plan.iter().any(|plan| plan.refused && plan.lines.last().is_some_and(|line| line.contains("refused: no room"))), "{plan:?}");
+    let refused = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(scene)).await;
+    let (status, problem) = refusal(refused.expect_err("there is no room"));
+    assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{problem:?}");
+    assert!(problem.hint.is_some(), "{problem:?}");
+    problem
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_service_without_room_is_not_touched() {
+    let scene = Scene::new().await;
+    let recreate = project("    strategy = \"recreate\"").replace("  nodes   = 2\n", "");
+    let recreate = recreate.replace("  health {", "  release_command = [\"/bin/migrate\"]\n  health {");
+    live(&scene, &recreate).await;
+    let before = scene.sim.picture(&SERVICE.parse().expect("a name"));
+    scene.sim.limit_nodes(0);
+    let problem = refused_without_room(&scene, &recreate).await;
+    assert!(problem.what.contains("hello/web: no room for 1 more") && problem.what.contains("memory"), "{problem:?}");
+    assert_eq!(scene.sim.picture(&SERVICE.parse().expect("a name")), before, "the old node serves on");
+    assert_eq!((scene.sim.carried_out("DestroyNodes"), scene.sim.carried_out("RunTask")), (0, 1));
+    let now = status(&scene).await;
+    assert_eq!((now.live.expect("live").name.as_str(), now.rollout.is_none()), ("web-r1", true));
+    assert!(scene.sim.tally().failures() == 0, "{:?}", scene.sim.tally());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_of_a_recreated_node_is_counted_as_free() {
+    let mut scene = Scene::new().await;
+    scene.outage = true;
+    scene.sim.limit_nodes(1);
+    let recreate = project("    strategy = \"recreate\"").replace("  nodes   = 2\n", "");
+    for _ in 0..2 {
+        live(&scene, &recreate).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_asked_for_the_whole_group_that_somebody_wanted() {
+    let scene = Scene::new().await;
+    scene.sim.limit_nodes(5);
+    live(&scene, PROJECT).await;
+    operate(&scene, Operation::Scale { nodes: 3 }).await.expect("scaled");
+    until(&scene, |status| status.nodes.len() == 3 && status.nodes.iter().all(|node| node.weight > Some(0))).await;
+    let command = PROJECT.replace("  health {", "  release_command = [\"/bin/migrate\"]\n  health {");
+    let problem = refused_without_room(&scene, &command).await;
+    assert!(problem.what.contains("no room for 3 more"), "{problem:?}");
+    assert_eq!(scene.sim.carried_out("RunTask"), 0, "nothing was migrated for it");
+    let declared: Vec<Declared> = {
+        scene.commit(&PROJECT.replace("bake     = \"0s\"", "strategy = \"rolling\"\n    surge    = 1"));
+        build(&scene).await;
+        scene.client.send(Method::POST, path::DEPLOYS, &request(&scene)).await.expect("one at a time has room")
+    };
+    assert_eq!(end(&scene, SERVICE, declared[0].rollout.expect("a rollout")).await.0, Outcome::Live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_declared_at_once_is_asked_for_together() {
+    let scene = Scene::new().await;
+    let api = PROJECT.split("service \"web\"").nth(1).expect("a service").replace("\"localhost\"", "\"api.test\"");
+    let both = format!("{PROJECT}\nservice \"api\"{api}");
+    scene.sim.limit_nodes(3);
+    let problem = refused_without_room(&scene, &both).await;
+    assert!(problem.what.starts_with("hello/api and hello/web: no room for 4 more"), "{problem:?}");
+    let services: Vec<ServiceStatus> = scene.client.get(path::SERVICES).await.expect("services");
+    assert!(services.is_empty(), "{services:?}");
+    scene.sim.limit_nodes(4);
+    for one in declare(&scene, &both).await {
+        assert_eq!(end(&scene, &one.service, one.rollout.expect("a rollout")).await.0, Outcome::Live);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_nothing_needs_no_room_and_what_waits_may_find_it() {
+    let scene = Scene::new().await;
+    live(&scene, PROJECT).await;
+    scene.sim.limit_nodes(4);
+    slow(&scene, 2);
+    assert_eq!(deploy(&scene, PROJECT).await.rollout, Some(2));
+    let again: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &request(&scene)).await.expect("nothing to do");
+    assert!(!again[0].changed);
+    let queued = deploy(&scene, PROJECT).await;
+    assert!(queued.waiting.is_some(), "the old nodes of the rollout in progress will have left: {queued:?}");
+    assert_eq!(end(&scene, SERVICE, 2).await.0, Outcome::Live);
+    assert_eq!(end(&scene, SERVICE, 3).await.0, Outcome::Live);
+    scene.sim.limit_nodes(0);
+    let again: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &request(&scene)).await.expect("nothing to do");
+    assert!(!again[0].changed);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_together_shifts_together() {
     let scene = Scene::new().await;

@@ -32,6 +32,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many states of a service are kept: the last one, and the one before it in case that it is damaged.
 const STATES_KEPT: u32 = 2;
 
+/// How many records of a journal are read at a time, while all others wait.
+const JOURNAL_PAGE: u32 = 1000;
+
 /// From each service to the next one by the index, so that it costs the same however long the journals are. One whose records are all gone is found by its end.
 const SERVICES: &str = "
     WITH RECURSIVE known (service) AS (
@@ -142,6 +145,31 @@ fn prepare(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
+impl SqliteStore {
+    /// The rows of a journal after a record, a page at a time: writers get their turn in between, and a row that is written never changes.
+    fn rows_after(&self, service: &ServiceName, after: Sequence) -> Result<Vec<(i64, Written)>, Error> {
+        let name = service.to_string();
+        let mut rows: Vec<(i64, Written)> = Vec::new();
+        let mut last = signed(after.0);
+        loop {
+            let page: Vec<(i64, Written)> = self.look(|connection| {
+                collect(
+                    connection,
+                    "SELECT version, body, checksum, sequence FROM journal WHERE service = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+                    params![name, last, JOURNAL_PAGE],
+                    |row| Ok((row.get(3)?, written(row)?)),
+                )
+            })?;
+            let more = page.len() >= JOURNAL_PAGE as usize;
+            last = page.last().map_or(last, |(sequence, _)| *sequence);
+            rows.extend(page);
+            if !more {
+                return Ok(rows);
+            }
+        }
+    }
+}
+
 impl Journal for SqliteStore {
     fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
         let name = service.to_string();
@@ -168,16 +196,8 @@ impl Journal for SqliteStore {
     }
 
     fn read_after(&self, service: &ServiceName, after: Sequence) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
-        let name = service.to_string();
-        let (rows, end): (Vec<(i64, Written)>, Sequence) = self.look(|connection| {
-            let rows = collect(
-                connection,
-                "SELECT version, body, checksum, sequence FROM journal WHERE service = ?1 AND sequence > ?2 ORDER BY sequence",
-                params![name, signed(after.0)],
-                |row| Ok((row.get(3)?, written(row)?)),
-            )?;
-            Ok((rows, end(connection, &name)?))
-        })?;
+        let end = self.look(|connection| end(connection, &service.to_string()))?;
+        let rows = self.rows_after(service, after)?;
         let missing = |sequence: u64| damaged(&format!("record {sequence} of the journal of {service} is missing"));
         let read = |(expected, (sequence, written)): (u64, (i64, Written))| {
             let sequence = Sequence(unsigned(sequence)?);
@@ -443,5 +463,58 @@ fn told(error: &rusqlite::Error) -> Error {
         }
         // What a whole disk does not say either: a table or a column that is not there, a number that is none.
         _ => said.hint(record::DAMAGED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gapless_core::event::Event;
+
+    /// A store whose journal has so many records, written at once: one after the other they would wait for the disk that often.
+    fn store_of(records: u32, folder: &Path) -> SqliteStore {
+        let store = SqliteStore::open(StateLock::acquire(folder).expect("the lock")).expect("a store");
+        let fill = |transaction: &Transaction<'_>| {
+            for number in 1..=u64::from(records) {
+                let record = JournalRecord { at: Instant(number), event: Event::Restarted, effects: Vec::new() };
+                let Written { version, body, checksum } = record::write_journal(&web(), Sequence(number), &record)?;
+                let statement = "INSERT INTO journal (service, sequence, version, at, body, checksum) VALUES (?1, ?2, ?3, ?2, ?4, ?5)";
+                execute(transaction, statement, params![web().to_string(), signed(number), version, body, checksum])?;
+            }
+            execute(transaction, "INSERT INTO journal_ends (service, last) VALUES (?1, ?2)", params![web().to_string(), records])
+        };
+        store.write(fill).expect("filled");
+        store
+    }
+
+    fn web() -> ServiceName {
+        ServiceName::new("hello", "web").expect("a name")
+    }
+
+    fn numbers(store: &SqliteStore, after: u64) -> Vec<u64> {
+        store.read_after(&web(), Sequence(after)).expect("readable").iter().map(|(sequence, _)| sequence.0).collect()
+    }
+
+    #[test]
+    fn a_journal_of_several_pages_is_read_whole() {
+        for records in [JOURNAL_PAGE - 1, JOURNAL_PAGE, JOURNAL_PAGE + 1, 2 * JOURNAL_PAGE, 2 * JOURNAL_PAGE + 7] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let store = store_of(records, folder.path());
+            for after in [0, 1, 7] {
+                assert_eq!(numbers(&store, after), (after + 1..=records.into()).collect::<Vec<_>>(), "{records} records, after {after}");
+            }
+            assert_eq!(numbers(&store, records.into()), [0; 0]);
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_missing_where_pages_meet_is_noticed() {
+        for lost in [JOURNAL_PAGE, JOURNAL_PAGE + 1, 2 * JOURNAL_PAGE] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let store = store_of(2 * JOURNAL_PAGE, folder.path());
+            store.write(|transaction| execute(transaction, "DELETE FROM journal WHERE sequence = ?1", [lost])).expect("it is lost");
+            let error = store.read(&web()).expect_err("it is missing").to_string();
+            assert!(error.contains(&format!("record {lost} of the journal of hello/web is missing")), "{error}");
+        }
     }
 }

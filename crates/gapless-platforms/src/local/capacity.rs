@@ -26,7 +26,7 @@ const FILES_OF_MACHINE: u64 = 64;
 pub struct Wanted {
     /// How many.
     pub machines: u32,
-    /// The most memory of each, in bytes. A limit is no reservation: most machines take a part of theirs. So what runs already counts with what it takes, and only new
+    /// The most memory of all of them together, in bytes. A limit is no reservation: most machines take a part of theirs. So what runs already counts with what it takes, and only new
     /// machines with their whole limits, because nobody knows yet what they will take.
     pub memory_bytes: u64,
     /// How many of them need an address.
@@ -69,6 +69,12 @@ impl Room {
         })
     }
 
+    /// The same host once whoever holds so much memory is gone. `None`: nobody knows how much, so what there is then is not known either.
+    #[must_use]
+    pub fn without(self, held: Option<u64>) -> Self {
+        Self { memory: self.memory.zip(held).map(|(memory, held)| memory.saturating_add(held)), ..self }
+    }
+
     /// Whether there is room.
     ///
     /// # Errors
@@ -83,7 +89,7 @@ impl Room {
     }
 
     fn check_memory(&self, wanted: &Wanted) -> Result<(), Error> {
-        let needed = wanted.memory_bytes.saturating_mul(wanted.machines.into());
+        let needed = wanted.memory_bytes;
         let too_much = |has: Option<u64>| has.filter(|has| needed > has.saturating_sub(MEMORY_RESERVE));
         let refused = |has: u64, whose: &str| {
             let (machines, needed, has) = (nodes(wanted.machines), mebibytes_up(needed), mebibytes(has));
@@ -166,7 +172,7 @@ mod tests {
         Room { memory: Some(1000 * MEBIBYTE), all_memory: Some(2000 * MEBIBYTE), addresses: 4, disk: 100 * MEBIBYTE, files: Some(1000) };
 
     fn wanted(machines: u32, memory: u64) -> Wanted {
-        Wanted { machines, memory_bytes: memory * MEBIBYTE, addresses: machines }
+        Wanted { machines, memory_bytes: memory * MEBIBYTE * u64::from(machines), addresses: machines }
     }
 
     fn refusal(room: Room, wanted: Wanted) -> (ErrorKind, String) {
@@ -192,6 +198,15 @@ mod tests {
         assert_eq!(kind, ErrorKind::Invalid);
         assert!(text.contains("1 node more") && text.contains("2000 MiB in all"), "{text}");
         assert_eq!(refusal(ROOM, Wanted { machines: u32::MAX, memory_bytes: u64::MAX, addresses: 0 }).0, ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn what_leaves_first_makes_room_also_when_nobody_knows_how_much_it_holds() {
+        let short = wanted(4, 235);
+        assert!(ROOM.without(Some(3 * MEBIBYTE)).check(&short).is_err());
+        ROOM.without(Some(4 * MEBIBYTE)).check(&short).unwrap();
+        ROOM.without(None).check(&short).unwrap();
+        assert_eq!(refusal(ROOM.without(None), wanted(1, 1937)).0, ErrorKind::Invalid, "the host stays as small as it is");
     }
 
     #[test]

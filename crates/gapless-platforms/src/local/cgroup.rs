@@ -72,11 +72,62 @@ impl Cgroups {
         roots.into_iter().map(|root| root.join(group)).collect()
     }
 
+    /// What is free again when a group of the memory controller is gone, in bytes: all that its processes hold, in swap too, but pages of files, which the kernel takes back at
+    /// any time. `None` where the host does not tell.
+    #[must_use]
+    pub fn memory_held(&self, group: &str) -> Option<u64> {
+        let group = group.trim_start_matches('/');
+        let (folder, names) = match (self.controllers.get("memory"), &self.unified) {
+            (Some(root), _) => (root.join(group), VERSION_1),
+            (None, Some(root)) => (root.join(group), VERSION_2),
+            (None, None) => return None,
+        };
+        if !folder.is_dir() {
+            return Some(0);
+        }
+        let used = fs::read_to_string(folder.join(names.used)).ok()?.trim().parse().ok()?;
+        let swap = names.swap_file.and_then(|file| fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok());
+        let parts = fs::read_to_string(folder.join("memory.stat")).ok()?;
+        Some(names.held(used, swap, &parts))
+    }
+
     /// Removes a group and those below it from every hierarchy. Groups with processes stay.
     pub fn remove(&self, group: &str) {
         for folder in self.folders(group) {
             remove_group(&folder);
         }
+    }
+}
+
+/// Where a version of the memory controller tells what.
+#[derive(Clone, Copy)]
+struct MemoryNames {
+    used: &'static str,
+    /// A file of its own.
+    swap_file: Option<&'static str>,
+    /// Parts of `memory.stat`.
+    swap: Option<&'static str>,
+    files: [&'static str; 2],
+}
+
+const VERSION_1: MemoryNames = MemoryNames {
+    used: "memory.usage_in_bytes",
+    swap_file: None,
+    swap: Some("total_swap"),
+    files: ["total_inactive_file", "total_active_file"],
+};
+
+const VERSION_2: MemoryNames =
+    MemoryNames { used: "memory.current", swap_file: Some("memory.swap.current"), swap: None, files: ["inactive_file", "active_file"] };
+
+impl MemoryNames {
+    fn held(&self, used: u64, swap: Option<u64>, parts: &str) -> u64 {
+        let part = |name: &str| {
+            let line = parts.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|bytes| bytes.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        let files = self.files.iter().map(|name| part(name)).fold(0, u64::saturating_add);
+        used.saturating_sub(files).saturating_add(swap.unwrap_or_else(|| self.swap.map_or(0, part)))
     }
 }
 
@@ -120,5 +171,28 @@ mod tests {
         let pure = Cgroups::parse("33 20 0:28 / /sys/fs/cgroup rw,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
         assert_eq!(pure.unified.as_deref(), Some(Path::new("/sys/fs/cgroup")));
         assert!(pure.controllers.is_empty());
+    }
+
+    #[test]
+    fn pages_of_files_are_not_held_and_swap_is() {
+        let first = "cache 70\nrss 30\nshmem 10\nswap 1\ninactive_file 1\ntotal_inactive_file 20\ntotal_active_file 40\ntotal_swap 5\n";
+        assert_eq!(VERSION_1.held(100, None, first), 45);
+        let second = "anon 30\nfile 70\nshmem 10\ninactive_anon 10\ninactive_file 20\nactive_file 40\n";
+        assert_eq!(VERSION_2.held(100, Some(7), second), 47);
+        assert_eq!(VERSION_2.held(10, None, second), 0, "figures that were read one after the other may not fit");
+    }
+
+    #[test]
+    fn a_group_that_is_gone_holds_nothing_and_a_host_without_the_controller_does_not_tell() {
+        assert_eq!(Cgroups::default().memory_held("/none"), None);
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_path_buf();
+        let host = Cgroups { unified: Some(root.clone()), ..Cgroups::default() };
+        assert_eq!(host.memory_held("/gapless/none"), Some(0));
+        fs::create_dir_all(root.join("gapless/node")).unwrap();
+        assert_eq!(host.memory_held("/gapless/node"), None, "the controller is not on for it");
+        fs::write(root.join("gapless/node/memory.current"), "100\n").unwrap();
+        fs::write(root.join("gapless/node/memory.stat"), "anon 60\ninactive_file 40\n").unwrap();
+        assert_eq!(host.memory_held("/gapless/node"), Some(60));
     }
 }

@@ -154,6 +154,13 @@ impl Ground {
         self.addresses().free_count(&self.network.subnet, outbound, not)
     }
 
+    /// The same, once `leaving` are free, too.
+    pub fn free_addresses_without(&self, outbound: bool, not: &BTreeSet<Ipv4Addr>, leaving: &BTreeSet<Ipv4Addr>) -> u32 {
+        let mut addresses = self.addresses().clone();
+        leaving.iter().for_each(|address| addresses.free(*address));
+        addresses.free_count(&self.network.subnet, outbound, &(not - leaving))
+    }
+
     /// Where the runtime keeps its own records.
     #[must_use]
     pub fn runtime_root(&self) -> PathBuf {

@@ -21,6 +21,7 @@ mod observe;
 mod process;
 mod proxies;
 pub mod requirements;
+mod room;
 mod rootfs;
 mod route;
 mod sandbox;
@@ -56,7 +57,7 @@ use gapless_core::route::Route;
 use gapless_engine::declaration::{ServiceDeclaration, StopSignal};
 use gapless_engine::error::{Context, Error, ErrorKind};
 use gapless_engine::images::Images;
-use gapless_engine::platform::{Declarations, Platform};
+use gapless_engine::platform::{Declarations, Newcomers, Platform};
 use gapless_wire::route::DrainRequest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -334,8 +335,9 @@ impl Shared {
         let count = |machines: usize| u32::try_from(machines).unwrap_or(u32::MAX);
         // One whose making was broken off has its address already.
         let without_address = machines.iter().filter(|key| self.nodes.address(key).is_none()).count();
-        let wanted =
-            Wanted { machines: count(machines.len()), memory_bytes: declaration.node.memory_bytes, addresses: count(without_address) };
+        let machines = count(machines.len());
+        let memory_bytes = declaration.node.memory_bytes.saturating_mul(machines.into());
+        let wanted = Wanted { machines, memory_bytes, addresses: count(without_address) };
         let addresses = self.ground.free_addresses(declaration.node.outbound, listed);
         Room::of(&self.ground.folder, addresses)?.check(&wanted)
     }
@@ -513,6 +515,12 @@ impl Platform for LocalPlatform {
             made.result
         };
         blocking(make).await.context(|| at)
+    }
+
+    async fn has_room(&self, newcomers: &[Newcomers]) -> Result<(), Error> {
+        let listed = self.shared.listed(&self.shared.proxies.look().await);
+        let (shared, newcomers) = (Arc::clone(&self.shared), newcomers.to_vec());
+        blocking(move || shared.check_room_for(&newcomers, &listed)).await
     }
 
     async fn route(&self, service: &ServiceName, route: &Route, declarations: &Declarations) -> Result<(), Error> {

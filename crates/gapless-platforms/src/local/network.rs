@@ -76,7 +76,7 @@ impl Subnet {
 }
 
 /// Which addresses are in use. The next one is always the one after the last, so that an address rests as long as possible before it is used again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Addresses {
     taken: BTreeSet<Ipv4Addr>,
     last: [u32; 2],

@@ -152,12 +152,13 @@ impl World {
         self.proxies.get(proxy).is_some_and(|proxy| proxy.present)
     }
 
-    /// The order that makes a group, unless its nodes could never be given traffic.
+    /// The order that makes a group, unless its nodes could never be given traffic, or there is no room for them.
     pub(super) fn create_orders(&self, declaration: &Arc<ServiceDeclaration>, group: GroupId, size: u32) -> Result<Vec<Order>, Error> {
         let name = &declaration.service;
         if !self.services.get(name).is_some_and(|service| service.was_made(group, size)) {
             self.refuse_taken(name, &declaration.host)?;
         }
+        self.check_room_for_group(name, group, size)?;
         Ok(vec![Order::Create { declaration: declaration.clone(), group, size }])
     }
 

@@ -272,6 +272,11 @@ impl Service {
         }
     }
 
+    /// How many nodes of a group of this size never were.
+    pub(super) fn unmade(&self, group: GroupId, size: u32) -> usize {
+        (0..size).filter(|ordinal| !self.made.contains(&group.node(*ordinal))).count()
+    }
+
     /// Whether a node of the group is still being started.
     pub(super) fn is_starting(&self, group: GroupId) -> bool {
         self.existing.iter().filter(|(id, _)| id.group == group).any(|(_, node)| node.condition == Condition::Starting)

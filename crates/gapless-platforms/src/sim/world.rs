@@ -16,6 +16,7 @@ use gapless_core::observation::Observation;
 use gapless_core::release::ArtifactVersion;
 use gapless_core::time::Instant;
 use gapless_engine::error::{Error, ErrorKind};
+use gapless_engine::platform::Newcomers;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub(super) struct World {
     pub(super) random: Random,
     pub(super) apply_delay: Duration,
     /// By effect: failures by chance since it last went well.
+    /// How many nodes there may be, where that has a bound.
+    pub(super) most_nodes: Option<usize>,
     failed_in_a_row: BTreeMap<&'static str, u32>,
     looks: BTreeMap<ServiceName, VecDeque<Observation>>,
     tick: Duration,
@@ -79,6 +82,7 @@ impl World {
             gone_wrong: 0,
             random: Random::new(options.seed),
             apply_delay: options.apply_delay,
+            most_nodes: None,
             failed_in_a_row: BTreeMap::new(),
             looks: BTreeMap::new(),
             tick: options.tick,
@@ -192,6 +196,30 @@ impl World {
 
     pub(super) fn proxy(&mut self, name: &str) -> Option<&mut Proxy> {
         self.proxies.iter_mut().find(|proxy| proxy.name == name)
+    }
+
+    /// Whether the nodes of a group that never were could be made.
+    pub(super) fn check_room_for_group(&self, name: &ServiceName, group: GroupId, size: u32) -> Result<(), Error> {
+        let unmade = self.services.get(name).map_or(size as usize, |service| service.unmade(group, size));
+        self.check_room(unmade, 0)
+    }
+
+    /// Whether all of these could be made once what does not stay has left.
+    pub(super) fn check_room_for(&self, newcomers: &[Newcomers]) -> Result<(), Error> {
+        let present = newcomers.iter().filter_map(|new| Some((new, self.services.get(&new.declaration.service)?)));
+        let leaving = present.map(|(new, service)| service.existing.keys().filter(|node| !new.staying.contains(node)).count()).sum();
+        self.check_room(newcomers.iter().map(|new| new.nodes as usize).sum(), leaving)
+    }
+
+    fn check_room(&self, new: usize, leaving: usize) -> Result<(), Error> {
+        let existing: usize = self.services.values().map(|service| service.existing.len()).sum();
+        match self.most_nodes {
+            Some(most) if new > 0 && existing.saturating_sub(leaving) + new > most => {
+                let what = format!("no room for {new} more: the world has memory for {most} nodes, and {existing} are there");
+                Err(Error::new(what).kind(ErrorKind::NoRoom).hint("end what else runs, or take a bigger world"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a node of the group is still being started.

@@ -7,12 +7,14 @@ use crate::problem::Refused;
 use crate::project::{Project, ServiceSettings};
 use crate::receipt::BuiltForThis;
 use crate::receipts::built_name;
+use crate::room::{self, NoRoom};
 use crate::server::Server;
 use crate::story::{self, release_name};
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
 use gapless_core::plan::Planned;
 use gapless_core::release::{ArtifactVersion, ReleaseNumber};
+use gapless_core::rollout::Refusal;
 use gapless_core::service::{ServiceState, Together};
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Context, Error};
@@ -46,16 +48,20 @@ enum Unbuilt {
 
 pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
     let (server, request): (_, DeployRequest) = call.read().await?;
-    let mut plans = Vec::new();
-    for wanted in wanted(&server, &request, Unbuilt::Suppose).await? {
-        plans.push(plan_of(&server, &wanted, request.urgent));
-    }
+    let all = wanted(&server, &request, Unbuilt::Suppose).await?;
+    let no_room = room_lacking(&server, &all, request.urgent).await?;
+    let plans: Vec<Plan> = all.iter().map(|wanted| plan_of(&server, wanted, request.urgent, no_room.as_ref())).collect();
     json(&plans)
 }
 
-fn plan_of(server: &Server, wanted: &Wanted, urgent: bool) -> Plan {
+fn plan_of(server: &Server, wanted: &Wanted, urgent: bool, no_room: Option<&NoRoom>) -> Plan {
     let service = &wanted.declaration.service;
-    let planned = server.parts.engine.plan(&wanted.declaration, urgent);
+    let planned = match no_room.filter(|no_room| no_room.services.contains(service)) {
+        Some(NoRoom { error, .. }) => {
+            vec![Planned::Refused(Refusal { reason: error.to_string(), hint: error.hint_text().unwrap_or_default().to_string() })]
+        }
+        None => server.parts.engine.plan(&wanted.declaration, urgent),
+    };
     let changed = makes_a_release(&planned) || matches!(planned.first(), Some(Planned::Hurried { .. }));
     let refused = matches!(planned.first(), Some(Planned::Refused(_)));
     let build = wanted.unbuilt.then(|| format!("build {}: this commit has no artifact yet", wanted.artifact.name));
@@ -95,6 +101,9 @@ async fn declare(server: Arc<Server>, request: DeployRequest) -> Result<Vec<wire
     for Wanted { declaration, .. } in &all {
         claims.push(server.hosts.claim(&server.parts, &declaration.service, &declaration.host).await?);
     }
+    if let Some(no_room) = room_lacking(&server, &all, request.urgent).await? {
+        return Err(without_room(no_room));
+    }
     let mut companions = companions(&server, &all, request.urgent)?;
     let mut answers: Vec<wire::Declared> = Vec::new();
     for wanted in all {
@@ -127,6 +136,19 @@ async fn is_kept(server: &Server, artifact: &Artifact) -> Result<(), Refused> {
     let commit = artifact.metadata.get("commit").map_or("its commit", String::as_str);
     let what = format!("the image of {} version {} is not kept any more", artifact.name, artifact.version.0);
     Err(Refused::new(StatusCode::CONFLICT, what, format!("build it again: `gapless build --commit {commit}`, then deploy it")))
+}
+
+async fn room_lacking(server: &Server, all: &[Wanted], urgent: bool) -> Result<Option<NoRoom>, Error> {
+    let declarations: Vec<&ServiceDeclaration> = all.iter().map(|wanted| &wanted.declaration).collect();
+    room::lacking(server, &declarations, urgent).await
+}
+
+/// The answer when there is no room: nothing of the request is declared.
+fn without_room(NoRoom { services, error }: NoRoom) -> Refused {
+    let names: Vec<String> = services.iter().map(ToString::to_string).collect();
+    let mut refused = Refused::from(error);
+    refused.problem.what = format!("{}: {}", names.join(" and "), refused.problem.what);
+    refused
 }
 
 fn makes_a_release(planned: &[Planned]) -> bool {

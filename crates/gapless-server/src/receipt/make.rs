@@ -26,6 +26,8 @@ pub struct Account {
     pub to: ReleaseNumber,
     /// When it began.
     pub started: Instant,
+    /// The record that it began with. Known from a journal only.
+    pub first: Option<Sequence>,
     /// When it ended, and how.
     pub ended: Option<(Instant, Outcome)>,
     /// Every fact from its start to its end, in order, also those of no rollout.
@@ -56,7 +58,7 @@ impl Account {
                 account.restarts += u32::from(restarted);
             }
             for (_, at, notice) in engine::story(std::slice::from_ref(record)) {
-                take(&mut accounts, at, &notice, Some(&record.1.event));
+                take(&mut accounts, at, &notice, Some(record));
             }
         }
         accounts
@@ -145,7 +147,7 @@ fn between(from: Option<u64>, to: Option<u64>) -> Option<u64> {
     from.zip(to).map(|(from, to)| to.saturating_sub(from))
 }
 
-fn take(accounts: &mut Vec<Account>, at: Instant, notice: &Notice, event: Option<&Event>) {
+fn take(accounts: &mut Vec<Account>, at: Instant, notice: &Notice, record: Option<&(Sequence, JournalRecord)>) {
     if let Notice::RolloutStarted { rollout, kind, from, to } = notice {
         let (rollout, kind, from, to) = (*rollout, *kind, *from, *to);
         accounts.push(Account {
@@ -154,13 +156,14 @@ fn take(accounts: &mut Vec<Account>, at: Instant, notice: &Notice, event: Option
             from,
             to,
             started: at,
+            first: record.map(|(sequence, _)| *sequence),
             ended: None,
             facts: Vec::new(),
             in_flight_at_switch: None,
             restarts: 0,
         });
     }
-    let of = notice.rollout();
+    let (of, event) = (notice.rollout(), record.map(|(_, record)| &record.event));
     let belongs = |account: &&mut Account| if of.is_some() { of == Some(account.rollout) } else { account.ended.is_none() };
     for account in accounts.iter_mut().filter(belongs) {
         if let (Notice::Shifted { .. }, Some(Event::Observed(seen))) = (notice, event) {

@@ -25,9 +25,18 @@ pub struct TestStore {
     pub damaged_record: Mutex<Option<(ServiceName, Sequence)>>,
     /// How often a journal was read.
     pub journal_reads: AtomicU32,
+    /// The first record that was read of a journal since this was last taken.
+    pub read_from: Mutex<BTreeMap<ServiceName, Sequence>>,
 }
 
 impl TestStore {
+    fn note_read(&self, service: &ServiceName, records: &[(Sequence, JournalRecord)]) {
+        let Some((first, _)) = records.first() else { return };
+        let mut read_from = self.read_from.lock().expect("whole");
+        let earliest = read_from.entry(service.clone()).or_insert(*first);
+        *earliest = (*earliest).min(*first);
+    }
+
     /// Everything after this record can be read.
     fn sound_after(&self, service: &ServiceName, after: Sequence) -> Result<(), Error> {
         let damaged = |number: u64| Err(Error::new(format!("record {number} is damaged")).kind(ErrorKind::Corrupt));
@@ -49,12 +58,12 @@ impl Journal for TestStore {
     fn read(&self, service: &ServiceName) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
         self.journal_reads.fetch_add(1, Ordering::SeqCst);
         self.sound_after(service, Sequence(0))?;
-        self.kept.read(service)
+        self.kept.read(service).inspect(|records| self.note_read(service, records))
     }
 
     fn read_after(&self, service: &ServiceName, after: Sequence) -> Result<Vec<(Sequence, JournalRecord)>, Error> {
         self.sound_after(service, after)?;
-        self.kept.read_after(service, after)
+        self.kept.read_after(service, after).inspect(|records| self.note_read(service, records))
     }
 
     fn keep(&self, service: &ServiceName, sequence: Sequence, at: Instant, state: &ServiceState) -> Result<(), Error> {
