@@ -8,7 +8,7 @@ use crate::policy::{Strategy, Supersede};
 use crate::release::ReleaseNumber;
 use crate::request::{busy, frozen_until};
 use crate::rollout::Round;
-use crate::service::{Group, Healing, Queued, Rollout, Stage, TaskState, Together};
+use crate::service::{Group, Healing, Queued, Rollout, Stage, TaskState, Together, TogetherOutcome};
 use crate::time::Instant;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -88,11 +88,16 @@ impl Pass {
     /// Gives the present rollout up in its shift or right after it, and begins one back to the group that had the traffic. Its nodes may be members no more, so they are probed
     /// first; the new group keeps what traffic it has until then.
     pub fn take_back(&mut self, group: GroupId, reason: Rejection) {
-        let Some(Rollout { number, to, .. }) = self.state.rollout else { return };
+        let Some(Rollout { number, to, ref together, .. }) = self.state.rollout else { return };
+        let moved_together = together.is_some();
         self.state.live = Some(to);
         self.set_stage(Stage::Undo { reason: reason.clone() });
         self.notify(Notice::Rejecting { rollout: number, reason });
         self.close_rollout(false);
+        // The others follow when the traffic is back, and not before: it may come to nothing.
+        if let Some(end) = self.state.together.as_mut().filter(|_| moved_together) {
+            end.outcome = TogetherOutcome::Live;
+        }
         self.start_back(RolloutKind::Rollback, group, false);
     }
 

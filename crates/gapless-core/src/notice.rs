@@ -107,6 +107,18 @@ pub enum Rejection {
         /// Which one, and why.
         reason: String,
     },
+    /// Somebody took a service back that moves together with this one.
+    PartnerTakenBack {
+        /// Which one.
+        reason: String,
+    },
+}
+
+impl Rejection {
+    /// Whether a person took it back after it had the traffic, here or of what moves together with it: nothing says that it is bad.
+    pub(crate) fn is_by_hand(&self) -> bool {
+        matches!(self, Rejection::TakenBack | Rejection::PartnerTakenBack { .. })
+    }
 }
 
 /// One fact of the story, in the order in which they happen.

@@ -95,7 +95,7 @@ impl Pass {
         let outcome = match stage {
             Stage::Undo { reason } | Stage::Unroll { reason } | Stage::Restore { reason, .. } => {
                 // One that failed after its shift was live until then, and is nothing to go back to; one that a person took back may be.
-                let failed = (reason != Rejection::TakenBack).then_some(to.release);
+                let failed = (!reason.is_by_hand()).then_some(to.release);
                 self.state.served.extend(self.state.live_release().filter(|live| Some(*live) != failed));
                 if kind == RolloutKind::Eviction && reason != Rejection::Superseded {
                     self.state.evicted_in_vain.insert(to.release);
@@ -116,10 +116,10 @@ impl Pass {
         if let Some(together) = together {
             let outcome = match &outcome {
                 Outcome::Live => TogetherOutcome::Live,
-                Outcome::Rejected(Rejection::TakenBack) => TogetherOutcome::TakenBack,
+                Outcome::Rejected(reason) if reason.is_by_hand() => TogetherOutcome::TakenBack,
                 Outcome::Rejected(_) => TogetherOutcome::Failed,
             };
-            self.state.together = Some(TogetherEnd { id: together.id, release: to.release, outcome });
+            self.state.together = Some(TogetherEnd { id: together.id, release: to.release, from: from.map(|from| from.release), outcome });
         }
         self.notify(Notice::RolloutEnded { rollout: number, outcome, settled });
         self.forget_releases();

@@ -6,7 +6,7 @@ use crate::pass::Pass;
 use crate::release::{Declaration, ReleaseNumber};
 use crate::rollout::Step;
 use crate::route::Weight;
-use crate::service::{Queued, Rollout, ServiceState, Stage, Together, TogetherOutcome};
+use crate::service::{Queued, Rollout, ServiceState, Stage, Together};
 use crate::sound::unsound;
 use crate::time::Instant;
 use alloc::format;
@@ -104,7 +104,6 @@ pub(crate) fn roll_back(state: &ServiceState, to: Option<ReleaseNumber>, forced:
         pass.make_room();
         pass.begin(RolloutKind::Rollback, target, None);
     }
-    pass.take_the_others_along(state, target, TogetherOutcome::TakenBack);
     pass.step()
 }
 

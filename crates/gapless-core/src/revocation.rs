@@ -5,7 +5,7 @@ use crate::pass::Pass;
 use crate::release::{ArtifactVersion, ReleaseNumber};
 use crate::request::{broken_by, busy, warm_group};
 use crate::rollout::{Round, Step};
-use crate::service::{Rollout, ServiceState, Stage, TogetherOutcome};
+use crate::service::{Rollout, ServiceState, Stage};
 use crate::time::Instant;
 use alloc::collections::BTreeSet;
 
@@ -58,9 +58,7 @@ impl Round<'_> {
         }
         let warm = warm_group(state).filter(|group| may_be_evicted_to(state, group.release));
         if let Some(group) = warm {
-            let before = self.pass.state.clone();
-            self.pass.return_to(RolloutKind::Eviction, group);
-            return self.pass.take_the_others_along(&before, group.release, TogetherOutcome::Failed);
+            return self.pass.return_to(RolloutKind::Eviction, group);
         }
         match newest_good(state) {
             Some(good) => {

@@ -285,6 +285,7 @@ impl<'a> Round<'a> {
     fn shifted(&mut self) {
         let Some(Rollout { number, to, .. }) = self.rollout().cloned() else { return };
         self.pass.state.live = Some(to);
+        self.pass.leave_the_others();
         self.give_up_what_is_neither();
         self.pass.notify(Notice::Shifted { rollout: number, generation: self.pass.state.route.generation });
         if self.waits_for(Task::AfterShift) {

@@ -225,6 +225,8 @@ pub struct TogetherEnd {
     pub id: Digest,
     /// What it was to make live.
     pub release: ReleaseNumber,
+    /// What was live before.
+    pub from: Option<ReleaseNumber>,
     /// What came of it.
     pub outcome: TogetherOutcome,
 }
@@ -236,7 +238,7 @@ pub enum TogetherOutcome {
     Live,
     /// Its release was given up, if not at once then later.
     Failed,
-    /// Its release was live, and somebody took it back.
+    /// Somebody took its release back.
     TakenBack,
 }
 

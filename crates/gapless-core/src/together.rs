@@ -25,7 +25,8 @@ pub(crate) fn go_back(state: &ServiceState, why: &str, outcome: TogetherOutcome,
     if rollout.together.is_none() {
         return pass.step();
     }
-    let reason = Rejection::PartnerFailed { reason: why.into() };
+    let by_hand = outcome == TogetherOutcome::TakenBack;
+    let reason = if by_hand { Rejection::PartnerTakenBack { reason: why.into() } } else { Rejection::PartnerFailed { reason: why.into() } };
     if rollout.can_be_rejected() {
         pass.reject(reason);
         pass.pin_after(outcome, state.live_release());
@@ -41,7 +42,8 @@ fn follow_back(state: &ServiceState, why: &str, outcome: TogetherOutcome, now: I
     let mut pass = Pass::new(state, now);
     let Some(end) = state.came_together() else { return pass.step() };
     pass.state.together = Some(TogetherEnd { outcome, ..end });
-    let to = state.previous.filter(|previous| state.served.contains(previous) && no_way_back_to(state, *previous, false).is_none());
+    let may_run = |release: &ReleaseNumber| state.served.contains(release) && no_way_back_to(state, *release, false).is_none();
+    let to = end.from.filter(may_run);
     pass.notify(Notice::FollowsBack { from: end.release, to, reason: why.into() });
     let Some(to) = to else { return pass.step() };
     if outcome == TogetherOutcome::Failed {
@@ -53,20 +55,25 @@ fn follow_back(state: &ServiceState, why: &str, outcome: TogetherOutcome, now: I
 }
 
 impl Pass {
-    /// What a person took back stays back for all that came together; what failed is tried again when it is declared again.
+    /// What a person took back stays back for all that came together, and nothing that waits undoes it; what failed is tried again when it is declared again.
     fn pin_after(&mut self, outcome: TogetherOutcome, live: Option<ReleaseNumber>) {
-        self.state.pinned = outcome == TogetherOutcome::TakenBack && self.state.declared != live;
+        let by_hand = outcome == TogetherOutcome::TakenBack;
+        if by_hand {
+            self.dequeue();
+        }
+        self.state.pinned = by_hand && self.state.declared != live;
     }
 
-    /// The services that came together with what `before` has live, or is giving the traffic to, go back as this one does, if it goes to where they all come from.
-    pub fn take_the_others_along(&mut self, before: &ServiceState, to: ReleaseNumber, outcome: TogetherOutcome) {
-        let moving = before.rollout.as_ref().and_then(|rollout: &Rollout| {
-            let together = rollout.together.as_ref().filter(|_| rollout.from.is_some_and(|from| from.release == to))?;
-            Some(TogetherEnd { id: together.id, release: rollout.to.release, outcome })
-        });
-        let moved = before.came_together().filter(|_| before.rollout.is_none() && before.previous == Some(to));
-        if let Some(end) = moving.or(moved) {
-            self.state.together = Some(TogetherEnd { outcome, ..end });
-        }
+    /// The traffic has moved, and not together with others: what came together has gone back to where it came from, which the others are told, or has gone on without them.
+    pub fn leave_the_others(&mut self) {
+        let Some(Rollout { kind, from, to, together: None, .. }) = &self.state.rollout else { return };
+        let Some(end) = self.state.together else { return };
+        let goes_back = from.map(|from| from.release) == Some(end.release) && Some(to.release) == end.from;
+        let outcome = match end.outcome {
+            TogetherOutcome::Live if *kind == RolloutKind::Rollback && self.state.pinned => TogetherOutcome::TakenBack,
+            TogetherOutcome::Live => TogetherOutcome::Failed,
+            known => known,
+        };
+        self.state.together = goes_back.then_some(TogetherEnd { outcome, ..end });
     }
 }

@@ -272,6 +272,7 @@ fn path(effect: &Effect) -> Option<&'static str> {
             Rejection::Inconclusive { .. } => "inconclusive",
             Rejection::Revoked => "revoked",
             Rejection::PartnerFailed { .. } => "partner failed",
+            Rejection::PartnerTakenBack { .. } => "partner taken back",
         },
         Notice::RolloutStarted { kind: RolloutKind::Eviction, .. } => "eviction",
         Notice::TaskEnded { .. } => "task ended",

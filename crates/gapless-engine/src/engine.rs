@@ -319,7 +319,7 @@ impl Engine {
         let wishes = self.inner.wishes(service)?;
         let (reply, answer) = oneshot::channel();
         let ended = || DeclareError::Failed(Error::new("the engine is stopping").hint("try again when the server runs"));
-        wishes.send(Wish { event, reply }).await.map_err(|_| ended())?;
+        wishes.send(Wish { event, about: None, reply }).await.map_err(|_| ended())?;
         match answer.await.map_err(|_| ended())?? {
             Taken::Refused(refusal) => Err(refusal.into()),
             Taken::Unchanged(state) => Ok(declared(&state, false)),
@@ -513,11 +513,11 @@ async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, 
         let states = inner.states();
         let messages = together::messages(&states);
         let again = !messages.is_empty() || together::is_any(&states);
-        for (service, event) in messages {
+        for (service, id, event) in messages {
             // The answer is of no use: what came of it is in the next state.
             let (reply, _) = oneshot::channel();
             if let Ok(wishes) = inner.wishes(&service) {
-                let _ = wishes.send(Wish { event, reply }).await;
+                let _ = wishes.send(Wish { event, about: Some(id), reply }).await;
             }
         }
         drop(inner);

@@ -8,6 +8,7 @@ use crate::error::{Context, Error, ErrorKind};
 use crate::platform::Declarations;
 use crate::recovery::{self, Replayed, blocking};
 use crate::store::{JournalRecord, Sequence};
+use crate::together;
 use gapless_core::analysis::Judgement;
 use gapless_core::digest::Digest;
 use gapless_core::effect::{Effect, EffectId, EffectKind};
@@ -51,6 +52,8 @@ const KEEP_AT_END: u64 = 64;
 /// Something a person wants of a service.
 pub(crate) struct Wish {
     pub(crate) event: Event,
+    /// What moves together that it is about: what is said of something that is over by now says nothing.
+    pub(crate) about: Option<Digest>,
     pub(crate) reply: oneshot::Sender<Result<Taken, Error>>,
 }
 
@@ -195,7 +198,11 @@ impl Service {
     }
 
     async fn grant(&mut self, wish: Wish) {
-        let taken = if self.settle().await { self.take(wish.event).await } else { Err(self.present_trouble()) };
+        let taken = match self.settle().await {
+            true if wish.about.is_some_and(|id| !together::concerns(&self.state, id)) => Ok(Taken::Unchanged(self.state.clone())),
+            true => self.take(wish.event).await,
+            false => Err(self.present_trouble()),
+        };
         // The person may have gone away: the decision stands all the same.
         let _ = wish.reply.send(taken);
     }

@@ -29,13 +29,27 @@ pub(crate) fn is_any(states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> bool 
     states.values().any(|state| state.rollout.as_ref().is_some_and(|rollout| rollout.together.is_some()))
 }
 
-/// What the services have to be told of each other now.
-pub(crate) fn messages(states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Vec<(ServiceName, Event)> {
+/// What the services have to be told of each other now, each with what it is about.
+pub(crate) fn messages(states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Vec<(ServiceName, Digest, Event)> {
     let message = |service: &ServiceName, state: &ServiceState| match &state.rollout {
         Some(rollout) => while_it_moves(rollout, states),
         None => after_it_moved(service, state, states),
     };
-    states.iter().filter_map(|(service, state)| Some((service.clone(), message(service, state)?))).collect()
+    let told = states.iter().filter_map(|(service, state)| Some((service.clone(), message_id(state)?, message(service, state)?)));
+    told.collect()
+}
+
+/// What a service moves in together with others, or came with.
+fn message_id(state: &ServiceState) -> Option<Digest> {
+    match &state.rollout {
+        Some(rollout) => rollout.together.as_ref().map(|together| together.id),
+        None => state.came_together().map(|end| end.id),
+    }
+}
+
+/// Whether the service still moves in this together with others, or came with it and has not gone on.
+pub(crate) fn concerns(state: &ServiceState, id: Digest) -> bool {
+    message_id(state) == Some(id)
 }
 
 fn while_it_moves(rollout: &Rollout, states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Option<Event> {
@@ -76,7 +90,7 @@ fn standing(id: Digest, state: &ServiceState) -> Standing {
     if let Some(rollout) = state.rollout.as_ref().filter(|rollout| rollout.together.as_ref().is_some_and(|known| known.id == id)) {
         return match &rollout.stage {
             Stage::Vacate | Stage::Command | Stage::Prepare { .. } => Standing::OnItsWay,
-            Stage::Undo { reason } if *reason == Rejection::TakenBack => Standing::TakenBack,
+            Stage::Undo { reason: Rejection::PartnerTakenBack { .. } } => Standing::TakenBack,
             Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } => Standing::Failed,
             // It would not follow at once, and whoever paused it may cancel it yet.
             Stage::Await { .. } if rollout.paused.is_some() => Standing::OnItsWay,
@@ -128,13 +142,13 @@ mod tests {
             Event::PartnersTakenBack { .. } => "taken back",
             _ => "failed",
         };
-        messages(&states).iter().map(|(service, event)| (service.service().to_string(), kind(event))).collect()
+        messages(&states).iter().map(|(service, _, event)| (service.service().to_string(), kind(event))).collect()
     }
 
     /// A service whose rollout is over: what it was to make live, what is, and what came of it.
     fn ended(id: Digest, release: u32, live: u32, outcome: TogetherOutcome) -> ServiceState {
         let live = GroupId { release: ReleaseNumber(live), instance: InstanceId(live.into()) };
-        let together = TogetherEnd { id, release: ReleaseNumber(release), outcome };
+        let together = TogetherEnd { id, release: ReleaseNumber(release), from: None, outcome };
         ServiceState { live: Some(live), together: Some(together), ..ServiceState::default() }
     }
 
@@ -187,7 +201,7 @@ mod tests {
         assert_eq!(told(at(Stage::Bake { until: Instant(9) }, "worker"), Some(came())), [], "all is well");
         let undone = at(Stage::Undo { reason: Rejection::Cancelled }, "worker");
         assert_eq!(told(undone, Some(came())), [("worker".to_string(), "failed")]);
-        let taken_back = at(Stage::Undo { reason: Rejection::TakenBack }, "worker");
+        let taken_back = at(Stage::Undo { reason: Rejection::PartnerTakenBack { reason: String::new() } }, "worker");
         assert_eq!(told(taken_back, Some(came())), [("worker".to_string(), "taken back")]);
         let both = || ended(ID, 2, 1, TogetherOutcome::Failed);
         assert_eq!(told(both(), Some(came())), [("worker".to_string(), "failed")]);

@@ -38,9 +38,10 @@ impl Hosts {
             return Ok(());
         }
         let engine = &parts.engine;
+        let states: Vec<Arc<ServiceState>> = engine.services().iter().filter_map(|service| engine.state(service)).collect();
         for other in engine.services().into_iter().filter(|other| other != service) {
             let Some(state) = engine.state(&other) else { continue };
-            for (release, hold) in holding(&state) {
+            for (release, hold) in holding(&state).into_iter().chain(follows_to(&state, &states)) {
                 if engine.declaration(&other, release).await?.host == host {
                     return Err(hold.refusal(service, host, &other, release));
                 }
@@ -114,6 +115,15 @@ fn holding(state: &ServiceState) -> BTreeMap<ReleaseNumber, Hold> {
     let coming = state.rollout.as_ref().map(|rollout| rollout.to.release);
     let answering = [state.live_release(), state.declared, coming].into_iter().flatten().map(|release| (release, Hold::Answers));
     way_back.chain(answering).collect()
+}
+
+/// Where a service goes back to if one of those fails that came with it and whose rollouts are not over.
+fn follows_to(state: &ServiceState, all: &[Arc<ServiceState>]) -> Option<(ReleaseNumber, Hold)> {
+    let end = state.came_together()?;
+    let moves = |other: &Arc<ServiceState>| {
+        other.rollout.as_ref().is_some_and(|rollout| rollout.together.as_ref().is_some_and(|together| together.id == end.id))
+    };
+    end.from.filter(|_| all.iter().any(moves)).map(|from| (from, Hold::WayBack))
 }
 
 /// Where a service may go from a live release that is revoked.

@@ -232,9 +232,9 @@ pub fn strategies() -> Vec<Configuration> {
     together.together = true;
     together.script.iter_mut().for_each(|script| script.truncate(2));
     let mut with_a_way_back = together.clone();
-    with_a_way_back.name = "two services that move together, one with a bake window, a rollback, a death";
+    with_a_way_back.name = "two services that move together, one with a bake window, a rollback";
     with_a_way_back.script = vec![script(2, 1, &policy(1, 120)), script(2, 1, &policy(1, 0))];
-    with_a_way_back.budget = Budget { rollbacks: 1, deaths: 1, ..NONE };
+    with_a_way_back.budget = Budget { rollbacks: 1, ..NONE };
     vec![
         together,
         with_a_way_back,

@@ -374,5 +374,6 @@ fn rejection_mark(reason: &Rejection) -> &'static str {
         Rejection::Inconclusive { .. } => "analysis without an end",
         Rejection::Revoked => "revoked",
         Rejection::PartnerFailed { .. } => "partner failed",
+        Rejection::PartnerTakenBack { .. } => "partner taken back",
     }
 }

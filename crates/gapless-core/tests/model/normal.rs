@@ -216,6 +216,7 @@ fn blank(reason: &Rejection, group: gapless_core::node::GroupId) -> Rejection {
         Rejection::AnalysisFailed { .. } => Rejection::AnalysisFailed { evidence: blank },
         Rejection::Inconclusive { .. } => Rejection::Inconclusive { evidence: blank },
         Rejection::PartnerFailed { .. } => Rejection::PartnerFailed { reason: blank },
+        Rejection::PartnerTakenBack { .. } => Rejection::PartnerTakenBack { reason: blank },
         Rejection::TakenBack | Rejection::Cancelled | Rejection::Superseded | Rejection::Revoked => reason.clone(),
     }
 }

@@ -45,7 +45,7 @@ fn standing(part: &Part, id: Digest) -> Standing {
     if let Some(rollout) = state.rollout.as_ref().filter(own) {
         return match &rollout.stage {
             Stage::Vacate | Stage::Command | Stage::Prepare { .. } => Standing::OnItsWay,
-            Stage::Undo { reason } if *reason == Rejection::TakenBack => Standing::TakenBack,
+            Stage::Undo { reason: Rejection::PartnerTakenBack { .. } } => Standing::TakenBack,
             Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } => Standing::Failed,
             _ => Standing::Ready,
         };

@@ -406,6 +406,7 @@ fn is(state: &ServiceState, words: &[String]) -> bool {
         ["declared", release] => state.declared.is_some_and(|declared| declared.to_string() == *release),
         ["pinned"] => state.pinned,
         ["free"] => !state.pinned,
+        ["together", "none"] => state.together.is_none(),
         ["together", outcome] => state.together.is_some_and(|end| format!("{:?}", end.outcome) == *outcome),
         other => panic!("no such condition: {other:?}"),
     }

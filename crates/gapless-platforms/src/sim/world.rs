@@ -51,9 +51,9 @@ pub(super) struct World {
     pub(super) gone_wrong: u64,
     pub(super) random: Random,
     pub(super) apply_delay: Duration,
-    /// By effect: failures by chance since it last went well.
     /// How many nodes there may be, where that has a bound.
     pub(super) most_nodes: Option<usize>,
+    /// By effect: failures by chance since it last went well.
     failed_in_a_row: BTreeMap<&'static str, u32>,
     looks: BTreeMap<ServiceName, VecDeque<Observation>>,
     tick: Duration,

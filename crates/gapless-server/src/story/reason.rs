@@ -39,6 +39,7 @@ pub fn reason(rejection: &Rejection) -> Reason {
             plain("inconclusive", format!("the comparison with the old nodes' answers came to no verdict in time: {evidence}"))
         }
         Rejection::Revoked => plain("revoked", "the artifact of the new release was revoked".into()),
+        Rejection::PartnerTakenBack { reason } => plain("partner-taken-back", reason.clone()),
         Rejection::PartnerFailed { reason } => {
             plain("partner-failed", format!("a service that moves together with this one could not: {reason}"))
         }

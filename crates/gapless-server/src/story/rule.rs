@@ -73,6 +73,7 @@ fn rejection(reason: &Rejection) -> &'static str {
         Rejection::AnalysisFailed { .. } => "answers that are worse than the margins allow, and not by chance, end in the old release",
         Rejection::Inconclusive { .. } => "what is not shown to be good does not get more traffic",
         Rejection::Revoked => "a revoked version is not deployed",
+        Rejection::PartnerTakenBack { .. } => "services that came together go back together",
         Rejection::PartnerFailed { .. } => "services that move together shift together, or none of them does",
     }
 }

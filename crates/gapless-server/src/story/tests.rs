@@ -120,6 +120,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::Inconclusive { evidence: "312 of 500 requests".into() },
         Rejection::Revoked,
         Rejection::PartnerFailed { reason: "hello/worker: a node failed its gate".into() },
+        Rejection::PartnerTakenBack { reason: "hello/worker, which moves together with it, was taken back".into() },
     ]
 }
 
@@ -273,6 +274,6 @@ fn every_fact_has_a_rule_and_its_own_word_for_machines() {
     }
     assert_eq!(words.len(), 31, "one word for each kind of notice: {words:?}");
     let kinds: BTreeSet<String> = rejections().iter().map(|rejection| reason(rejection).kind).collect();
-    assert_eq!(kinds.len(), 13, "one for each kind of rejection: {kinds:?}");
+    assert_eq!(kinds.len(), 14, "one for each kind of rejection: {kinds:?}");
     assert_eq!(release_name(&web(), NEW.release), "web-r5");
 }

@@ -303,6 +303,7 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::Inconclusive { evidence: "12 of 500 requests".to_string() },
         Rejection::Revoked,
         Rejection::PartnerFailed { reason: "hello/api: its gate failed".to_string() },
+        Rejection::PartnerTakenBack { reason: "hello/api was taken back".to_string() },
     ];
     rejections.extend(Task::ALL.map(|task| Rejection::TaskFailed { task, reason: "status 1".to_string() }));
     rejections
@@ -372,7 +373,12 @@ fn a_state() -> ServiceState {
         served: BTreeSet::from([ReleaseNumber(3), ReleaseNumber(4)]),
         rollout: None,
         queued: Some(Queued { release: ReleaseNumber(6), urgent: true, not_before: Some(Instant(4)), together: Some(together()) }),
-        together: Some(TogetherEnd { id: Digest([5; 32]), release: ReleaseNumber(4), outcome: TogetherOutcome::Live }),
+        together: Some(TogetherEnd {
+            id: Digest([5; 32]),
+            release: ReleaseNumber(4),
+            from: Some(ReleaseNumber(3)),
+            outcome: TogetherOutcome::Live,
+        }),
         scaled: Some(Scaled { declared: 3, nodes: 4 }),
         tried: Some(ReleaseNumber(2)),
         revoked: BTreeSet::from([ArtifactVersion(2)]),
@@ -493,6 +499,7 @@ mod tests {
                 Inconclusive,
                 Revoked,
                 PartnerFailed,
+                PartnerTakenBack,
             }
         );
         assert_every_variant!(every_rollout_kind(), RolloutKind { Deploy, Rollback, Eviction });

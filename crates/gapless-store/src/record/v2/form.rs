@@ -29,26 +29,35 @@ pub(in crate::record) trait Form: Sized {
     fn read(text: Self::Text) -> Result<Self, Error>;
 }
 
-/// The form of a struct, from the list of all its fields.
+/// The form of a struct, from the list of all its fields. What came later has its default where an earlier program wrote the text.
 macro_rules! form_of_struct {
-    ($core:ty { $($field:ident : $type:ty),* $(,)? }) => {
+    ($core:ty { $($field:ident : $type:ty),* $(,)? } $(later { $($new:ident : $new_type:ty),* $(,)? })?) => {
         const _: () = {
             #[derive(serde::Serialize, serde::Deserialize)]
             #[serde(deny_unknown_fields)]
-            pub struct Text { $($field: <$type as $crate::record::v2::Form>::Text),* }
+            pub struct Text {
+                $($field: <$type as $crate::record::v2::Form>::Text,)*
+                $($(#[serde(default)] $new: <$new_type as $crate::record::v2::Form>::Text,)*)?
+            }
 
             impl $crate::record::v2::Form for $core {
                 type Text = Text;
 
                 fn write(&self) -> Text {
                     type Core = $core;
-                    let Core { $($field),* } = self;
-                    Text { $($field: <$type as $crate::record::v2::Form>::write($field)),* }
+                    let Core { $($field,)* $($($new,)*)? } = self;
+                    Text {
+                        $($field: <$type as $crate::record::v2::Form>::write($field),)*
+                        $($($new: <$new_type as $crate::record::v2::Form>::write($new),)*)?
+                    }
                 }
 
                 fn read(text: Text) -> Result<Self, gapless_engine::error::Error> {
                     type Core = $core;
-                    Ok(Core { $($field: <$type as $crate::record::v2::Form>::read(text.$field)?),* })
+                    Ok(Core {
+                        $($field: <$type as $crate::record::v2::Form>::read(text.$field)?,)*
+                        $($($new: <$new_type as $crate::record::v2::Form>::read(text.$new)?,)*)?
+                    })
                 }
             }
         };

@@ -63,4 +63,5 @@ form_of_enum!(Rejection {
     Inconclusive { evidence: String },
     Revoked,
     PartnerFailed { reason: String },
+    PartnerTakenBack { reason: String },
 });

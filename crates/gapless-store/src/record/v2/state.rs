@@ -1,6 +1,6 @@
 //! A service's state in version 2, as it is kept so that a start need not replay the whole journal.
 
-use super::form::{form_of_enum, form_of_struct};
+use super::form::{Form, form_of_enum, form_of_struct};
 use gapless_core::digest::Digest;
 use gapless_core::effect::{Effect, EffectId, EffectKind, Task};
 use gapless_core::name::ServiceName;
@@ -13,6 +13,8 @@ use gapless_core::service::{
     TogetherOutcome,
 };
 use gapless_core::time::Instant;
+use gapless_engine::error::Error;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A state with the time of the record after which it was so.
@@ -51,7 +53,7 @@ form_of_struct!(ServiceState {
 
 form_of_struct!(Scaled { declared: u32, nodes: u32 });
 
-form_of_struct!(Group { size: u32, made: u32, nodes: BTreeSet<u32>, exposed: bool, runs_task: bool });
+form_of_struct!(Group { size: u32, made: u32, nodes: BTreeSet<u32>, exposed: bool } later { runs_task: bool });
 
 form_of_struct!(Draining { unnamed_since: Generation, deadline: Instant, ends: Option<Instant>, cut: Option<u32>, over: bool });
 
@@ -81,7 +83,35 @@ form_of_struct!(Queued { release: ReleaseNumber, urgent: bool, not_before: Optio
 
 form_of_struct!(Together { id: Digest, with: BTreeSet<ServiceName> });
 
-form_of_struct!(TogetherEnd { id: Digest, release: ReleaseNumber, outcome: TogetherOutcome });
+/// An earlier program wrote no more than whether the release went live. It bound nothing, and neither does what is read of it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::record) struct TogetherEndText {
+    id: <Digest as Form>::Text,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    live: Option<bool>,
+    #[serde(default)]
+    release: <ReleaseNumber as Form>::Text,
+    #[serde(default)]
+    from: <Option<ReleaseNumber> as Form>::Text,
+    #[serde(default)]
+    outcome: <Option<TogetherOutcome> as Form>::Text,
+}
+
+impl Form for TogetherEnd {
+    type Text = TogetherEndText;
+
+    fn write(&self) -> TogetherEndText {
+        let TogetherEnd { id, release, from, outcome } = self;
+        TogetherEndText { id: id.write(), live: None, release: release.write(), from: from.write(), outcome: Some(*outcome).write() }
+    }
+
+    fn read(text: TogetherEndText) -> Result<Self, Error> {
+        let known = if text.live == Some(true) { TogetherOutcome::Live } else { TogetherOutcome::Failed };
+        let outcome = Option::<TogetherOutcome>::read(text.outcome)?.unwrap_or(known);
+        Ok(TogetherEnd { id: Form::read(text.id)?, release: Form::read(text.release)?, from: Form::read(text.from)?, outcome })
+    }
+}
 
 form_of_enum!(TogetherOutcome { Live, Failed, TakenBack });
 
@@ -109,3 +139,25 @@ form_of_struct!(Canary {
     good: bool,
     holds: u32,
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written before groups remembered their tasks, and before services followed back.
+    const AT_FIRST: &str = include_str!("../../../tests/journals/v2-at-first.txt");
+
+    #[test]
+    fn what_was_kept_at_first_is_still_read() {
+        let (mut states, mut came) = (0, 0);
+        for body in AT_FIRST.lines().filter_map(|line| line.strip_prefix("2 ")).filter(|body| body.contains("\"evicted_in_vain\"")) {
+            let text: <KeptState as Form>::Text = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"));
+            let state = KeptState::read(text).expect(body).state;
+            assert!(state.groups.values().all(|group| !group.runs_task));
+            assert_eq!(state.came_together(), None, "it bound nothing");
+            states += 1;
+            came += u32::from(state.together.is_some_and(|end| end.outcome == TogetherOutcome::Live));
+        }
+        assert!(states > 10 && came > 0, "{states} states, {came} of them came together");
+    }
+}
