@@ -67,10 +67,10 @@ async fn a_full_disk_refuses_what_is_new_and_room_is_all_it_needs() {
     next_version(&project, 3);
 
     let filler = disk.fill();
-    // An artifact is there: the journal refuses. None is there: the build does.
-    for commit in [built.as_str(), "HEAD"] {
-        refused(&installation, &project.path, commit);
-    }
+    // An artifact is there: its nodes have no room. None is there: the build has none. Nothing has to be made: the journal has none.
+    refused(&installation, &project.path, "deploy", &["--commit", &built], "the disk of the state folder has 0 MiB free");
+    refused(&installation, &project.path, "deploy", &["--commit", "HEAD"], "full");
+    refused(&installation, &project.path, "scale", &["4"], "full");
     under_load(&witness, 300).await;
     let status = installation.status(SERVICE).await;
     assert_eq!(status.live.map(|release| release.name).as_deref(), Some("web-r1"));
@@ -97,8 +97,8 @@ async fn a_full_disk_refuses_what_is_new_and_room_is_all_it_needs() {
     leaves_nothing(installation);
 }
 
-fn refused(installation: &Installation, project: &Path, commit: &str) {
-    let (status, printed, said) = installation.run(project, "deploy", &["--commit", commit]);
-    assert_eq!(status, 1, "a deploy on a full disk:\n{printed}{said}");
-    assert_says(&said, &["full", "hint: make room on the disk of the server's state folder"]);
+fn refused(installation: &Installation, project: &Path, command: &str, arguments: &[&str], why: &str) {
+    let (status, printed, said) = installation.run(project, command, arguments);
+    assert_eq!(status, 1, "{command} on a full disk:\n{printed}{said}");
+    assert_says(&said, &[why, "hint: make room on the disk of the server's state folder"]);
 }
