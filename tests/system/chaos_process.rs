@@ -1,6 +1,6 @@
 //! Workers, holders and nodes that die or hang in mid rollout, together with the server; and a disk that is full then.
 
-use crate::chaos::{Excuse, Stage, Tally, load, stop, whole};
+use crate::chaos::{Excuse, Stage, Tally, load, stop, ways, whole};
 use crate::chaos_way::{WAYS, Way};
 use crate::fault::{SERVICE, kill_process, leaves_nothing, node_process, now_us, send, serving, under_load};
 use crate::fault_disk::SmallDisk;
@@ -130,11 +130,9 @@ async fn strike_in(stage: &mut Stage, way: &Way, victim: Victim, tally: &mut Tal
 async fn workers_holders_and_nodes_may_end_in_mid_rollout() {
     let mut tally = Tally::default();
     let mut stage = Stage::set("chaos-process", &WAYS[0]).await;
-    let ways = WAYS.iter().filter(|way| !way.middle.is_empty()).take(if whole() { usize::MAX } else { 1 });
-    for (place, way) in ways.enumerate() {
-        if place > 0 {
-            stage.change(way).await;
-        }
+    let ways = ways().filter(|way| !way.middle.is_empty()).take(if whole() { usize::MAX } else { 1 });
+    for way in ways {
+        stage.change(way).await;
         for victim in Victim::all() {
             // A recreated service has no old nodes while there are new ones.
             if !(way.outage && victim.is_node()) {

@@ -85,6 +85,8 @@ impl Pass {
     /// Ends the rollout: everything of the other group is gone.
     pub fn end_rollout(&mut self) {
         self.close_rollout(true);
+        // What is declared is live again, as when a rollback failed: there is nothing to keep.
+        self.state.pinned &= self.state.live.is_none() || self.state.live_release() != self.state.declared;
     }
 
     /// Closes the rollout, if there is one, in the way that its stage says. `settled`: everything of the other group is gone.

@@ -285,7 +285,6 @@ impl<'a> Round<'a> {
     fn shifted(&mut self) {
         let Some(Rollout { number, to, .. }) = self.rollout().cloned() else { return };
         self.pass.state.live = Some(to);
-        self.pass.leave_the_others();
         self.give_up_what_is_neither();
         self.pass.notify(Notice::Shifted { rollout: number, generation: self.pass.state.route.generation });
         if self.waits_for(Task::AfterShift) {
@@ -324,6 +323,7 @@ impl<'a> Round<'a> {
 
     pub fn bake_or_retire(&mut self) {
         let Some(Rollout { number, .. }) = self.rollout().cloned() else { return };
+        self.pass.leave_the_others();
         let bake = self.bake_window();
         if bake.is_zero() {
             return self.retire();

@@ -67,7 +67,8 @@ impl Pass {
     /// The traffic has moved, and not together with others: what came together has gone back to where it came from, which the others are told, or has gone on without them.
     pub fn leave_the_others(&mut self) {
         let Some(Rollout { kind, from, to, together: None, .. }) = &self.state.rollout else { return };
-        let Some(end) = self.state.together else { return };
+        // A way back that came to nothing ends where it began.
+        let Some(end) = self.state.together.filter(|end| end.outcome != TogetherOutcome::Live || end.release != to.release) else { return };
         let goes_back = from.map(|from| from.release) == Some(end.release) && Some(to.release) == end.from;
         let outcome = match end.outcome {
             TogetherOutcome::Live if *kind == RolloutKind::Rollback && self.state.pinned => TogetherOutcome::TakenBack,

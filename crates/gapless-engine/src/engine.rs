@@ -512,7 +512,8 @@ async fn keep_together(inner: Weak<Inner>, mut told: broadcast::Receiver<Told>, 
         let Some(inner) = inner.upgrade() else { return };
         let states = inner.states();
         let messages = together::messages(&states);
-        let again = !messages.is_empty() || together::is_any(&states);
+        // Nobody tells when a service is found again whose journal could not be read.
+        let again = !messages.is_empty() || together::is_any(&states) || inner.lock().values().any(|handle| handle.lost.is_some());
         for (service, id, event) in messages {
             // The answer is of no use: what came of it is in the next state.
             let (reply, _) = oneshot::channel();
