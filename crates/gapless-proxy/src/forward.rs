@@ -209,8 +209,9 @@ impl Passage {
     /// One try with one node. Only a request that could be sent again may use a connection that the node may be about to close.
     async fn attempt(&mut self, claim: Claim, service: &Service) -> Result<Answered, Failure> {
         let may_be_sent_again = service.retry && self.inbound.is_idempotent() && self.content.is_kept() && self.inbound.upgrade.is_none();
+        let mut may_use_idle = may_be_sent_again;
         loop {
-            let idle = if may_be_sent_again { self.core.idle_connection(&claim.node) } else { None };
+            let idle = if may_use_idle { self.core.idle_connection(&claim.node) } else { None };
             let reused = idle.is_some();
             let mut connection = match idle {
                 Some(connection) => connection,
@@ -229,6 +230,11 @@ impl Passage {
                 Err(_) if exchange.was_cut() => return Err(Failure::Cut),
                 // The node closed it while it was idle, and nothing was written: no try was made.
                 Err(Failure::Unsent { .. }) if reused => {}
+                // It closed it just as this was written. Others may be as old, and a node that is alone has no other to make up for it.
+                Err(Failure::Sent { cause: cause::NODE_CLOSED, .. }) if reused => {
+                    may_use_idle = false;
+                    self.account.retried = true;
+                }
                 Err(failure) => return Err(failure),
             }
         }

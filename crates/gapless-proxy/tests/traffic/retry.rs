@@ -130,6 +130,23 @@ fn nothing_is_sent_again_once_a_byte_of_the_answer_was_passed_on() {
 }
 
 #[test]
+fn a_lone_node_that_closes_every_kept_connection_fails_no_get() {
+    let proxy = Proxy::start();
+    let node = Node::start("a");
+    proxy.put(&snapshot(1, &[(&node, 1)]));
+    proxy.wait_ready(&["a"]);
+    let address = proxy.address;
+    let at_once: Vec<_> = (0..4).map(|_| std::thread::spawn(move || Client::new(address).get("/slow?ms=200").unwrap())).collect();
+    assert!(at_once.into_iter().all(|client| client.join().unwrap().status == 200), "four connections are kept");
+    node.inside.breaks_kept.store(true, Ordering::SeqCst);
+    let begun = node.begun();
+    let answer = Client::new(address).get("/name").unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "a"));
+    assert!(node.begun() >= begun + 2, "a kept connection was tried first");
+    assert_eq!(totals(&proxy.record()).failed, 0);
+}
+
+#[test]
 fn a_node_that_closes_idle_connections_early_fails_no_request() {
     for retry in [true, false] {
         let proxy = Proxy::start();

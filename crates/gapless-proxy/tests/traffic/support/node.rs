@@ -24,6 +24,8 @@ pub struct Inside {
     pub idle_ms: AtomicU64,
     /// Every request but checks is read and its connection closed.
     pub breaks: AtomicBool,
+    /// Every request but checks and the first one of a connection is read and its connection closed.
+    pub breaks_kept: AtomicBool,
     /// Milliseconds that every answer takes longer.
     pub delay_ms: AtomicU64,
     /// Bytes read of uploads.
@@ -141,6 +143,7 @@ impl Inside {
             streams.push(clone);
         }
         let mut stream = BufReader::new(stream);
+        let mut is_kept = false;
         loop {
             let idle = self.idle_ms.load(Ordering::SeqCst);
             stream.get_mut().set_read_timeout((idle > 0).then(|| Duration::from_millis(idle))).expect("a read timeout");
@@ -158,9 +161,10 @@ impl Inside {
                 break;
             }
             self.begun.fetch_add(1, Ordering::SeqCst);
-            if self.breaks.load(Ordering::SeqCst) {
+            if self.breaks.load(Ordering::SeqCst) || (is_kept && self.breaks_kept.load(Ordering::SeqCst)) {
                 break;
             }
+            is_kept = true;
             thread::sleep(Duration::from_millis(self.delay_ms.load(Ordering::SeqCst)));
             let goes_on = self.answer(&mut stream, &head);
             match goes_on {
