@@ -155,6 +155,15 @@ impl Round<'_> {
         healthy >= floor as usize
     }
 
+    pub fn has_traffic(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(|weight| weight.has_traffic())
+    }
+
+    /// The node has traffic, and nothing says that it does not serve it.
+    pub fn is_at_work(&self, node: NodeId) -> bool {
+        self.has_traffic(node) && self.seen.nodes.get(&node).is_some_and(NodeSeen::may_serve)
+    }
+
     /// Nodes of the group that may get traffic.
     pub fn able(&self, group: GroupId) -> impl Iterator<Item = NodeId> + '_ {
         let declaration = self.pass.state.declaration(group.release);

@@ -53,7 +53,7 @@ impl Round<'_> {
             .pass
             .state
             .wanted_nodes(group)
-            .filter(|node| self.members.get(node).is_some_and(|weight| weight.has_traffic()))
+            .filter(|node| self.has_traffic(*node))
             .filter_map(|node| Some((node, self.seen.nodes.get(&node)?)))
             .collect();
         let healthy = with_traffic.iter().filter(|(_, seen)| seen.is_healthy()).count();
@@ -138,15 +138,6 @@ impl Round<'_> {
             ready -= usize::from(serves);
             self.drop_node(node);
         }
-    }
-
-    fn has_traffic(&self, node: NodeId) -> bool {
-        self.members.get(&node).is_some_and(|weight| weight.has_traffic())
-    }
-
-    /// The node has traffic, and nothing says that it does not serve it.
-    pub fn is_at_work(&self, node: NodeId) -> bool {
-        self.has_traffic(node) && self.seen.nodes.get(&node).is_some_and(NodeSeen::may_serve)
     }
 
     /// A replacement is probed first and gets traffic after the gate, as every new node does.

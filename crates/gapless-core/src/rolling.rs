@@ -58,11 +58,7 @@ impl Round<'_> {
     /// One look at the way back from half way: the broken nodes leave at once, the others as old nodes take their place again.
     pub fn unroll(&mut self) {
         let Some(Rollout { from: Some(from), to, .. }) = self.rollout().cloned() else { return };
-        let useless = |node: &NodeId| {
-            !self.members.get(node).is_some_and(|weight| weight.has_traffic())
-                || !self.seen.nodes.get(node).is_some_and(NodeSeen::may_serve)
-        };
-        let useless: Vec<NodeId> = self.pass.state.wanted_nodes(to).filter(useless).collect();
+        let useless: Vec<NodeId> = self.pass.state.wanted_nodes(to).filter(|node| !self.is_at_work(*node)).collect();
         useless.into_iter().for_each(|node| self.drop_node(node));
         self.let_go(to, from);
         if self.pass.state.is_whole_again() && self.new_is_gone() && self.acknowledged_unchanged() {
@@ -182,7 +178,7 @@ impl Round<'_> {
     }
 
     fn is_ready(&self, node: NodeId) -> bool {
-        self.members.get(&node).is_some_and(|weight| weight.has_traffic()) && self.seen.nodes.get(&node).is_some_and(NodeSeen::is_healthy)
+        self.has_traffic(node) && self.seen.nodes.get(&node).is_some_and(NodeSeen::is_healthy)
     }
 
     fn ready(&self) -> u32 {

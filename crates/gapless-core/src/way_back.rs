@@ -20,7 +20,7 @@ impl Round<'_> {
         let limit = self.policy_of(group, |policy| policy.gate_failures).unwrap_or(1);
         let fit = |seen: &NodeSeen| seen.condition == Condition::Running && seen.health.failures < limit;
         let mut wanted = self.pass.state.wanted_nodes(group);
-        wanted.any(|node| self.members.get(&node).is_some_and(|weight| weight.has_traffic()) && self.seen.nodes.get(&node).is_some_and(fit))
+        wanted.any(|node| self.has_traffic(node) && self.seen.nodes.get(&node).is_some_and(fit))
     }
 
     /// No node of the new group can serve, and the old one has some that can, and may.

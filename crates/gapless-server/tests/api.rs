@@ -437,14 +437,20 @@ async fn a_host_belongs_to_one_service_whether_it_is_live_or_only_declared() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_takes_no_host_that_another_service_got_since() {
+/// The service was live with one host, and is with another one.
+async fn on_its_second_host() -> Scene {
     let scene = Scene::new().await;
     deploy(&scene).await;
     follow(&scene, 1).await;
     scene.commit(&PROJECT.replace("localhost", "second"));
     deploy(&scene).await;
     follow(&scene, 2).await;
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_takes_no_host_that_another_service_got_since() {
+    let scene = on_its_second_host().await;
     scene.commit(&PROJECT.replace("\"hello\"", "\"other\""));
     assert_eq!(deploy(&scene).await.service, "other/web");
     let back = scene.client.send::<_, Declared>(Method::POST, &path::of_service(SERVICE, "rollback"), &RollbackRequest::default()).await;
@@ -484,12 +490,7 @@ async fn other_live(scene: &Scene, host: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_eviction_takes_no_host_that_another_service_got_since() {
-    let scene = Scene::new().await;
-    deploy(&scene).await;
-    follow(&scene, 1).await;
-    scene.commit(&PROJECT.replace("localhost", "second"));
-    deploy(&scene).await;
-    follow(&scene, 2).await;
+    let scene = on_its_second_host().await;
     other_live(&scene, "localhost").await;
     let revocation = RevocationRequest { artifact: SERVICE.into(), version: 2, reason: Some("it leaks".into()), lift: false };
     scene.client.send::<_, Revoked>(Method::POST, path::REVOCATIONS, &revocation).await.expect("revoked");
