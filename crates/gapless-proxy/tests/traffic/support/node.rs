@@ -20,7 +20,7 @@ pub struct Inside {
     pub ended: AtomicU64,
     /// Requests whose client went away.
     pub broken: AtomicU64,
-    /// Milliseconds after which an idle connection is closed; 0: never.
+    /// Milliseconds after which a connection is closed that waits for another request than its first; 0: never.
     pub idle_ms: AtomicU64,
     /// Every request but checks is read and its connection closed.
     pub breaks: AtomicBool,
@@ -145,7 +145,7 @@ impl Inside {
         let mut stream = BufReader::new(stream);
         let mut is_kept = false;
         loop {
-            let idle = self.idle_ms.load(Ordering::SeqCst);
+            let idle = if is_kept { self.idle_ms.load(Ordering::SeqCst) } else { 0 };
             stream.get_mut().set_read_timeout((idle > 0).then(|| Duration::from_millis(idle))).expect("a read timeout");
             if stream.fill_buf().map_or(true, <[u8]>::is_empty) {
                 break;
