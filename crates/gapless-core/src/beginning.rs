@@ -95,7 +95,7 @@ impl Pass {
         self.notify(Notice::Rejecting { rollout: number, reason });
         self.close_rollout(false);
         // The others follow when the traffic is back, and not before: it may come to nothing.
-        if let Some(end) = self.state.together.as_mut().filter(|_| moved_together) {
+        if let Some(end) = self.state.together.0.get_mut(&to.release).filter(|_| moved_together) {
             end.outcome = TogetherOutcome::Live;
         }
         self.start_back(RolloutKind::Rollback, group, false);

@@ -48,6 +48,11 @@ pub enum Event {
     Promoted,
     /// The declared release shall be tried again that was rejected, or the nodes that were given up in a crash loop.
     RetryRequested,
+    /// The same, for all services that were to move together: each of them is told.
+    RetriedTogether {
+        /// Whom this service moves together with now.
+        together: Together,
+    },
     /// The service shall have this many nodes, until a declaration names another number.
     Scaled {
         /// How many nodes; at least 1.

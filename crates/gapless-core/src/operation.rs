@@ -7,7 +7,7 @@ use crate::pass::Pass;
 use crate::policy::Strategy;
 use crate::request::{self, busy, frozen_until, group_to_take_back, warm_group};
 use crate::rollout::Step;
-use crate::service::{Canary, Healing, Queued, Rollout, Scaled, ServiceState, Stage, TogetherOutcome};
+use crate::service::{Canary, Healing, Queued, Rollout, Scaled, ServiceState, Stage, Together};
 use crate::time::Instant;
 use alloc::format;
 use core::time::Duration;
@@ -110,7 +110,7 @@ pub(crate) fn promote(state: &ServiceState, now: Instant) -> Step {
 }
 
 /// The declared release is tried again, or what was given up in a crash loop.
-pub(crate) fn retry(state: &ServiceState, now: Instant) -> Step {
+pub(crate) fn retry(state: &ServiceState, together: Option<&Together>, now: Instant) -> Step {
     let mut pass = Pass::new(state, now);
     if let Some((reason, hint)) = busy(state) {
         return pass.refuse(state, reason, hint);
@@ -126,18 +126,17 @@ pub(crate) fn retry(state: &ServiceState, now: Instant) -> Step {
         let hint = "deploy another version, or lift the revocation: `gapless revoke --lift`";
         return pass.refuse(state, format!("the artifact of {declared} is revoked"), hint);
     }
-    let with_others = state.together.is_some_and(|end| end.release == declared && end.outcome == TogetherOutcome::Failed);
-    if with_others {
-        let hint = "deploy its commit again: `gapless deploy` declares all of them";
+    if together.is_none() && state.left_together().is_some() {
+        let hint = "try all of them again: `gapless retry`";
         return pass.refuse(state, format!("{declared} moves together with other services, and would go alone"), hint);
     }
     pass.state.pinned = false;
     if let Some(until) = state.declaration(declared).and_then(|declaration| frozen_until(declaration, now)) {
-        pass.queue(Queued { release: declared, urgent: false, not_before: Some(until), together: None }, Some(until));
+        pass.queue(Queued { release: declared, urgent: false, not_before: Some(until), together: together.cloned() }, Some(until));
         return pass.step();
     }
     pass.make_room();
-    pass.begin(RolloutKind::Deploy, declared, None);
+    pass.begin(RolloutKind::Deploy, declared, together.cloned());
     pass.step()
 }
 

@@ -121,7 +121,8 @@ impl Pass {
                 Outcome::Rejected(reason) if reason.is_by_hand() => TogetherOutcome::TakenBack,
                 Outcome::Rejected(_) => TogetherOutcome::Failed,
             };
-            self.state.together = Some(TogetherEnd { id: together.id, release: to.release, from: from.map(|from| from.release), outcome });
+            let end = TogetherEnd { id: together.id, from: from.map(|from| from.release), outcome };
+            self.state.together.0.insert(to.release, end);
         }
         self.notify(Notice::RolloutEnded { rollout: number, outcome, settled });
         self.forget_releases();

@@ -104,6 +104,7 @@ pub(crate) fn roll_back(state: &ServiceState, to: Option<ReleaseNumber>, forced:
         pass.make_room();
         pass.begin(RolloutKind::Rollback, target, None);
     }
+    pass.is_by_hand();
     pass.step()
 }
 
@@ -192,11 +193,12 @@ fn is_wanted_already(state: &ServiceState, declaration: &Declaration) -> bool {
     else {
         return false;
     };
-    let under_way = state.rollout.as_ref().is_some_and(|rollout| rollout.to.release == release && !rollout.is_given_up());
+    let leads_to = state.rollout.as_ref().filter(|rollout| !rollout.is_given_up()).map(|rollout| rollout.to.release);
     let next = state.queued.as_ref().is_some_and(|queued| queued.release == release);
-    let (under_way, live) = if state.queued.is_some() { (false, false) } else { (under_way, state.live_release() == Some(release)) };
+    // What is live and is being left is as good as gone.
+    let comes = leads_to.or(state.live_release()).filter(|_| state.queued.is_none()) == Some(release);
     // Neither pinned nor live nor on its way: it was rejected, and declaring it again is asking for another try.
-    state.pinned || under_way || next || live
+    state.pinned || next || comes
 }
 
 /// The release that is on its way, or live with nothing about to take its place, if it is what this declaration says.

@@ -20,5 +20,8 @@ impl Pass {
         state.releases.retain(|release, _| kept.contains(release));
         state.served.retain(|release| kept.contains(release));
         state.evicted_in_vain.retain(|release| kept.contains(release));
+        // The others may not have heard of the last one yet.
+        let last = state.together.0.keys().next_back().copied();
+        state.together.0.retain(|release, _| kept.contains(release) || Some(*release) == last);
     }
 }

@@ -32,8 +32,8 @@ pub struct ServiceState {
     pub rollout: Option<Rollout>,
     /// The release that is tried next.
     pub queued: Option<Queued>,
-    /// How the last rollout ended that was to move together with others, and what became of its release since.
-    pub together: Option<TogetherEnd>,
+    /// What was to move together with others.
+    pub together: Ties,
     /// How many nodes somebody wanted, if that is not what the declaration says.
     pub scaled: Option<Scaled>,
     /// The newest release that was given up after it may have taken away what earlier ones need: its command was begun, or its nodes had traffic.
@@ -163,6 +163,8 @@ pub struct Rollout {
     pub paused: Option<Instant>,
     /// The old group left before the new one was made.
     pub vacated: bool,
+    /// Somebody wanted to go back, to this service's earlier release or to that of one that came with it.
+    pub by_hand: bool,
 }
 
 impl Rollout {
@@ -181,6 +183,7 @@ impl Rollout {
             partners_ready: false,
             paused: None,
             vacated: false,
+            by_hand: false,
         }
     }
 }
@@ -218,13 +221,24 @@ pub struct Together {
     pub with: BTreeSet<ServiceName>,
 }
 
+/// How rollouts ended that were to move together with others, by the release that each was to make live. What is live may be bound by an earlier one than the last, as when that
+/// came to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ties(pub BTreeMap<ReleaseNumber, TogetherEnd>);
+
+impl Ties {
+    /// How the rollout ended that was the part of this service in what has this identity, and what it was to make live.
+    #[must_use]
+    pub fn of(&self, id: Digest) -> Option<(ReleaseNumber, TogetherEnd)> {
+        self.0.iter().find(|(_, end)| end.id == id).map(|(release, end)| (*release, *end))
+    }
+}
+
 /// How a rollout ended that was to move together with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TogetherEnd {
     /// As in [`Together`].
     pub id: Digest,
-    /// What it was to make live.
-    pub release: ReleaseNumber,
     /// What was live before.
     pub from: Option<ReleaseNumber>,
     /// What came of it.
@@ -343,10 +357,20 @@ impl ServiceState {
         crate::request::warm_group(self).is_some()
     }
 
-    /// What is live came with other services, and none of them is known to have gone back.
+    /// What is live, if it came with other services and none of them is known to have gone back.
     #[must_use]
-    pub fn came_together(&self) -> Option<TogetherEnd> {
-        self.together.filter(|end| end.outcome == TogetherOutcome::Live && self.live_release() == Some(end.release))
+    pub fn came_together(&self) -> Option<(ReleaseNumber, TogetherEnd)> {
+        let live = self.live_release()?;
+        let end = self.together.0.get(&live).filter(|end| end.outcome == TogetherOutcome::Live)?;
+        Some((live, *end))
+    }
+
+    /// What is declared, if it was to move together with other services, was given up or taken back, and is not live: alone it would leave them behind.
+    #[must_use]
+    pub fn left_together(&self) -> Option<(ReleaseNumber, TogetherEnd)> {
+        let declared = self.declared.filter(|declared| self.live_release() != Some(*declared))?;
+        let end = self.together.0.get(&declared).filter(|end| end.outcome != TogetherOutcome::Live)?;
+        Some((declared, *end))
     }
 
     /// Whether the service answers requests, behind the proxies. One that does not never begins to, and the other way round.

@@ -50,6 +50,10 @@ fn unsound_strategy(declaration: &Declaration, policy: &Policy) -> Option<Why> {
             "there is a hook after the shift, but with this strategy no old node is left then that could take the traffic back".into(),
             "leave the hook out, or choose blue-green or canary",
         )),
+        Strategy::Rolling { surge: 0 } if policy.floor == 0 => Some((
+            format!("a rolling rollout without surge and with a floor of 0 of {} nodes takes all of them away first", declaration.nodes),
+            "allow a surge of at least 1, or choose recreate, which counts the outage",
+        )),
         Strategy::Rolling { surge: 0 } if policy.floor >= declaration.nodes => Some((
             format!("a rolling rollout without surge and with a floor of {} of {} nodes can never begin", policy.floor, declaration.nodes),
             "allow a surge of at least 1, or lower the floor",

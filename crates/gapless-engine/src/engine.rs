@@ -287,8 +287,13 @@ impl Engine {
     /// [`DeclareError::Refused`] when there is no such service or it makes no sense now, and nothing changed then; [`DeclareError::Failed`] when it could not be written down.
     pub async fn operate(&self, service: &ServiceName, operation: Operation) -> Result<Declared, DeclareError> {
         self.assert_known(service)?;
+        self.work_on(service, operation.event()).await
+    }
+
+    /// Tells a service something that makes no release.
+    pub(crate) async fn work_on(&self, service: &ServiceName, event: Event) -> Result<Declared, DeclareError> {
         let before = self.state(service).unwrap_or_default();
-        let declared = self.wish(service, operation.event()).await?;
+        let declared = self.wish(service, event).await?;
         let state = self.state(service).unwrap_or_default();
         Ok(operated(&before, &state, declared))
     }

@@ -3,12 +3,15 @@
 //! Nothing is remembered here. What has to be said to whom follows from the services' durable states, and every core bears to be told twice, so a crash between two of them
 //! changes nothing.
 
+use crate::engine::{DeclareError, Declared, Engine};
+use crate::operation::Operation;
 use gapless_core::digest::Digest;
 use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::Rejection;
-use gapless_core::service::{Rollout, ServiceState, Stage, TogetherOutcome};
-use std::collections::BTreeMap;
+use gapless_core::rollout::step;
+use gapless_core::service::{Rollout, ServiceState, Stage, Together, TogetherOutcome};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How a partner stands.
@@ -43,7 +46,7 @@ pub(crate) fn messages(states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Vec
 fn message_id(state: &ServiceState) -> Option<Digest> {
     match &state.rollout {
         Some(rollout) => rollout.together.as_ref().map(|together| together.id),
-        None => state.came_together().map(|end| end.id),
+        None => state.came_together().map(|(_, end)| end.id),
     }
 }
 
@@ -71,7 +74,7 @@ fn while_it_moves(rollout: &Rollout, states: &BTreeMap<ServiceName, Arc<ServiceS
 
 /// What came together goes back together, also when its own rollout is over.
 fn after_it_moved(service: &ServiceName, state: &ServiceState, states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Option<Event> {
-    let end = state.came_together()?;
+    let (_, end) = state.came_together()?;
     let others = states.iter().filter(|(other, _)| *other != service);
     let partners: Vec<(&ServiceName, Standing)> = others.map(|(other, state)| (other, standing(end.id, state))).collect();
     somebody_went_back(&partners)
@@ -103,11 +106,44 @@ fn standing(id: Digest, state: &ServiceState) -> Standing {
             | Stage::Retire => Standing::Ready,
         };
     }
-    match state.together.filter(|end| end.id == id).map(|end| end.outcome) {
+    match state.together.of(id).map(|(_, end)| end.outcome) {
         Some(TogetherOutcome::Live) => Standing::Ready,
         Some(TogetherOutcome::Failed) => Standing::Failed,
         Some(TogetherOutcome::TakenBack) => Standing::TakenBack,
         None => Standing::OnItsWay,
+    }
+}
+
+impl Engine {
+    /// Tries the declared release again, as [`Operation::Retry`] does. What was to move together with others is tried again with all of those that were left behind, too; `id` says from
+    /// then on that they belong together, and was never used before.
+    ///
+    /// # Errors
+    /// As [`Engine::operate`]. When one of them would be refused, none is tried again.
+    pub async fn retry(&self, service: &ServiceName, id: Digest) -> Result<Declared, DeclareError> {
+        let Some(all) = self.left_together(service) else { return self.operate(service, Operation::Retry).await };
+        let event = |service: &ServiceName| {
+            let with = all.iter().filter(|other| *other != service).cloned().collect();
+            Event::RetriedTogether { together: Together { id, with } }
+        };
+        for other in &all {
+            let state = self.state(other).unwrap_or_default();
+            if let Some(refusal) = step(&state, &event(other), self.parts().clock.now()).refusal {
+                let reason = format!("{other}: {} (it moves together with others, so none of them is tried again)", refusal.reason);
+                return Err(DeclareError::Refused { reason, hint: refusal.hint });
+            }
+        }
+        for other in all.iter().filter(|other| *other != service) {
+            self.work_on(other, event(other)).await?;
+        }
+        self.work_on(service, event(service)).await
+    }
+
+    /// The services that were to move together with this one's declared release and are not live with theirs either, this one among them.
+    fn left_together(&self, service: &ServiceName) -> Option<BTreeSet<ServiceName>> {
+        let left = |service: &ServiceName| self.state(service)?.left_together().map(|(_, end)| end.id);
+        let id = left(service)?;
+        Some(self.services().into_iter().filter(|other| left(other) == Some(id)).collect())
     }
 }
 
@@ -117,9 +153,8 @@ mod tests {
     use gapless_core::node::{GroupId, InstanceId};
     use gapless_core::notice::{RolloutKind, RolloutNumber};
     use gapless_core::release::ReleaseNumber;
-    use gapless_core::service::{Together, TogetherEnd};
+    use gapless_core::service::{Ties, TogetherEnd};
     use gapless_core::time::Instant;
-    use std::collections::BTreeSet;
 
     const ID: Digest = Digest([7; 32]);
 
@@ -148,8 +183,8 @@ mod tests {
     /// A service whose rollout is over: what it was to make live, what is, and what came of it.
     fn ended(id: Digest, release: u32, live: u32, outcome: TogetherOutcome) -> ServiceState {
         let live = GroupId { release: ReleaseNumber(live), instance: InstanceId(live.into()) };
-        let together = TogetherEnd { id, release: ReleaseNumber(release), from: None, outcome };
-        ServiceState { live: Some(live), together: Some(together), ..ServiceState::default() }
+        let together = Ties(BTreeMap::from([(ReleaseNumber(release), TogetherEnd { id, from: None, outcome })]));
+        ServiceState { live: Some(live), together, ..ServiceState::default() }
     }
 
     fn waiting(other: &str) -> ServiceState {

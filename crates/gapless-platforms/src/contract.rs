@@ -73,7 +73,7 @@ pub trait Scene: Send + Sync {
 
     /// How long something may take that is expected to come.
     fn patience(&self) -> Duration {
-        Duration::from_secs(15)
+        Duration::from_secs(60)
     }
 
     /// How long something is awaited that must not come.

@@ -119,7 +119,7 @@ fn holding(state: &ServiceState) -> BTreeMap<ReleaseNumber, Hold> {
 
 /// Where a service goes back to if one of those fails that came with it and whose rollouts are not over.
 fn follows_to(state: &ServiceState, all: &[Arc<ServiceState>]) -> Option<(ReleaseNumber, Hold)> {
-    let end = state.came_together()?;
+    let (_, end) = state.came_together()?;
     let moves = |other: &Arc<ServiceState>| {
         other.rollout.as_ref().is_some_and(|rollout| rollout.together.as_ref().is_some_and(|together| together.id == end.id))
     };

@@ -4,6 +4,7 @@ use crate::server::Server;
 use gapless_core::name::ServiceName;
 use gapless_core::node::NodeId;
 use gapless_core::plan::Planned;
+use gapless_core::release::ReleaseNumber;
 use gapless_core::service::ServiceState;
 use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::{Error, ErrorKind};
@@ -43,6 +44,26 @@ pub(crate) async fn lacking(server: &Server, declarations: &[&ServiceDeclaration
     Ok(None)
 }
 
+/// Whether there is room for going to this earlier release, where the present nodes leave before it is known. Where they stay, the rollout itself finds out, and nothing is lost.
+///
+/// # Errors
+/// When nobody can tell.
+pub(crate) async fn lacking_alone(server: &Server, service: &ServiceName, release: ReleaseNumber) -> Result<Option<NoRoom>, Error> {
+    let state = server.parts.engine.state(service).unwrap_or_default();
+    let alone = state.is_single(release) || state.live_release().is_some_and(|live| state.is_single(live));
+    if !alone || state.rollout.is_some() {
+        return Ok(None);
+    }
+    let declaration = server.parts.engine.declaration(service, release).await?;
+    let newcomers = [Newcomers { declaration, nodes: state.size_of(release), staying: BTreeSet::new() }];
+    match server.parts.platform.has_room(&newcomers).await {
+        Err(error) if matches!(error.error_kind(), ErrorKind::NoRoom | ErrorKind::Invalid) => {
+            Ok(Some(NoRoom { services: vec![service.clone()], error }))
+        }
+        answer => answer.map(|()| None),
+    }
+}
+
 /// Whether what is planned begins later.
 fn waits(planned: &[Planned]) -> bool {
     matches!(planned.first(), Some(Planned::Queued { .. } | Planned::Hurried { at_once: false, .. }))
@@ -69,7 +90,6 @@ fn nodes(state: &ServiceState, planned: &[Planned]) -> Option<(u32, BTreeSet<Nod
 mod tests {
     use super::*;
     use gapless_core::node::{GroupId, InstanceId};
-    use gapless_core::release::ReleaseNumber;
     use gapless_core::service::{Group, Rollout, Stage};
     use gapless_core::{notice::RolloutKind, notice::RolloutNumber, time::Instant};
 

@@ -400,6 +400,28 @@ async fn a_recreated_service_without_room_is_not_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_service_does_not_go_back_into_no_room() {
+    let mut scene = Scene::new().await;
+    scene.outage = true;
+    let recreate = project("    strategy = \"recreate\"").replace("  nodes   = 2\n", "");
+    for _ in 0..2 {
+        live(&scene, &recreate).await;
+    }
+    let before = scene.sim.picture(&SERVICE.parse().expect("a name"));
+    scene.sim.limit_nodes(0);
+    let (status, problem) = refusal(back(&scene, SERVICE).await.expect_err("there is no room"));
+    assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{problem:?}");
+    assert!(problem.what.contains("hello/web: no room for 1 more"), "{problem:?}");
+    assert_eq!(scene.sim.picture(&SERVICE.parse().expect("a name")), before, "the node serves on");
+    scene.sim.limit_nodes(1);
+    let rollout = back(&scene, SERVICE).await.expect("there is room").rollout.expect("a rollout");
+    assert_eq!(end(&scene, SERVICE, rollout).await.0, Outcome::Live);
+    scene.sim.limit_nodes(0);
+    let (status, _) = operate(&scene, Operation::Retry).await.expect_err("there is no room to go forward again either");
+    assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_room_of_a_recreated_node_is_counted_as_free() {
     let mut scene = Scene::new().await;
     scene.outage = true;
@@ -463,18 +485,79 @@ async fn what_changes_nothing_needs_no_room_and_what_waits_may_find_it() {
     assert!(!again[0].changed);
 }
 
+/// The project with a second service that moves together with the first one.
+fn shop(host: &str) -> String {
+    let both = PROJECT.replace("  nodes   = 2\n", "  nodes   = 2\n  together = \"shop\"\n");
+    let api = both.split("service \"web\"").nth(1).expect("a service").replace("\"localhost\"", &format!("\"{host}\""));
+    format!("{both}\nservice \"api\"{api}")
+}
+
+/// Both go live.
+async fn both_live(scene: &Scene, project: &str) {
+    let declared = declare(scene, project).await;
+    assert_eq!(declared.len(), 2);
+    for one in &declared {
+        assert_eq!(end(scene, &one.service, one.rollout.expect("a rollout")).await.0, Outcome::Live, "{}", one.service);
+    }
+}
+
+/// Both are at rest with this release.
+async fn both_at(scene: &Scene, release: &str) {
+    let waiting = async {
+        loop {
+            let services: Vec<ServiceStatus> = scene.client.get(path::SERVICES).await.expect("services");
+            let at = |service: &ServiceStatus| service.rollout.is_none() && service.live.as_ref().is_some_and(|live| live.name.ends_with(release));
+            if services.len() == 2 && services.iter().all(at) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("both come to be so");
+}
+
+async fn back(scene: &Scene, service: &str) -> Result<Declared, ClientError> {
+    scene.client.send(Method::POST, &path::of_service(service, "rollback"), &RollbackRequest::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_together_goes_back_and_forward_together() {
+    let scene = Scene::new().await;
+    for _ in 0..2 {
+        both_live(&scene, &shop("api.test")).await;
+    }
+    back(&scene, SERVICE).await.expect("granted");
+    both_at(&scene, "-r1").await;
+    let again = operate(&scene, Operation::Retry).await.expect("tried again");
+    assert_eq!(end(&scene, SERVICE, again.rollout.expect("a rollout")).await.0, Outcome::Live);
+    both_at(&scene, "-r2").await;
+    assert!(scene.sim.tally().failures() == 0, "{:?}", scene.sim.tally());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_goes_back_where_one_that_follows_has_lost_its_host() {
+    let scene = Scene::new().await;
+    both_live(&scene, &shop("api.test")).await;
+    both_live(&scene, &shop("new.test")).await;
+    let other = PROJECT.split("service \"web\"").nth(1).expect("a service").replace("\"localhost\"", "\"api.test\"");
+    scene.commit(&format!("{}\nservice \"other\"{other}", shop("new.test")));
+    build(&scene).await;
+    let other = DeployRequest { service: Some("other".into()), ..request(&scene) };
+    let declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &other).await.expect("the host is free");
+    assert_eq!(end(&scene, &declared[0].service, declared[0].rollout.expect("a rollout")).await.0, Outcome::Live);
+    let (status, problem) = refusal(back(&scene, SERVICE).await.expect_err("refused"));
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(problem.what.starts_with("hello/api wants the host \"api.test\", which hello/other"), "{problem:?}");
+    let web = self::status(&scene).await;
+    assert_eq!((web.live.expect("live").name.as_str(), web.rollout.is_none()), ("web-r2", true), "nothing was begun");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_together_shifts_together() {
     let scene = Scene::new().await;
-    let both = PROJECT.replace("  nodes   = 2\n", "  nodes   = 2\n  together = \"shop\"\n");
-    let api = both.split("service \"web\"").nth(1).expect("a service").replace("\"localhost\"", "\"api.test\"");
-    let both = format!("{both}\nservice \"api\"{api}");
+    let both = shop("api.test");
     for _ in 0..2 {
-        let declared = declare(&scene, &both).await;
-        assert_eq!(declared.len(), 2);
-        for one in &declared {
-            assert_eq!(end(&scene, &one.service, one.rollout.expect("a rollout")).await.0, Outcome::Live, "{}", one.service);
-        }
+        both_live(&scene, &both).await;
     }
     let told = facts(&scene, 2).await;
     assert!(told.contains(&Fact::PartnersAwaited), "{told:?}");

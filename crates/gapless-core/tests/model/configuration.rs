@@ -235,9 +235,14 @@ pub fn strategies() -> Vec<Configuration> {
     with_a_way_back.name = "two services that move together, one with a bake window, a rollback";
     with_a_way_back.script = vec![script(2, 1, &policy(1, 120)), script(2, 1, &policy(1, 0))];
     with_a_way_back.budget = Budget { rollbacks: 1, ..NONE };
+    let mut with_more_to_come = with_a_way_back.clone();
+    with_more_to_come.name = "two services that move together, three releases, a bad one, a rollback";
+    with_more_to_come.script = vec![script(3, 1, &policy(1, 0)), script(3, 1, &policy(1, 0))];
+    with_more_to_come.budget = Budget { rollbacks: 1, bad: 1, ..NONE };
     vec![
         together,
         with_a_way_back,
+        with_more_to_come,
         Configuration::new("rolling 2+2, surge 1", of(Strategy::Rolling { surge: 1 }, 2)).with(accident).with_nodes_that_differ(),
         Configuration::new("rolling 2+2, no surge", of(Strategy::Rolling { surge: 0 }, 1)).with(accident).with_nodes_that_differ(),
         Configuration::new("canary 2+2 in two steps, with analysis", canary(analysis))

@@ -122,8 +122,20 @@ pub fn each_instant(state: &mut ServiceState, change: &mut dyn FnMut(&mut Instan
 
 fn each_instant_of_the_rollout(state: &mut ServiceState, change: &mut dyn FnMut(&mut Instant)) {
     let Some(rollout) = &mut state.rollout else { return };
-    let Rollout { stage, paused, number: _, kind: _, from: _, to: _, tasks: _, gate_passed: _, together: _, partners_ready: _, vacated: _ } =
-        rollout;
+    let Rollout {
+        stage,
+        paused,
+        number: _,
+        kind: _,
+        from: _,
+        to: _,
+        tasks: _,
+        gate_passed: _,
+        together: _,
+        partners_ready: _,
+        vacated: _,
+        by_hand: _,
+    } = rollout;
     paused.iter_mut().for_each(&mut *change);
     match stage {
         Stage::Prepare { deadline: instant, booted: _ }

@@ -366,7 +366,8 @@ impl State {
         part.core = Rc::clone(&decision.core);
         let state = &part.core.state;
         let revoked = state.declared.is_some_and(|declared| state.is_revoked(declared));
-        let went_back = state.together.is_some_and(|end| end.outcome != TogetherOutcome::Live && Some(end.release) == state.declared);
+        let ended = state.declared.and_then(|declared| state.together.0.get(&declared));
+        let went_back = ended.is_some_and(|end| end.outcome != TogetherOutcome::Live);
         part.given_up |= revoked || went_back || (decision.rejected.is_some() && decision.rejected == state.declared);
         part.world.follow(&decision.renaming, &decision.sent);
         Ok(!decision.refused)

@@ -19,7 +19,7 @@ pub fn message(state: &State, service: usize) -> Option<Cause> {
     let core = &state.parts[service].core.state;
     let others =
         |id: Digest| state.parts.iter().enumerate().filter(move |(place, _)| *place != service).map(move |(_, part)| standing(part, id));
-    let Some(rollout) = core.rollout.as_ref() else { return who_went_back(others(core.came_together()?.id)) };
+    let Some(rollout) = core.rollout.as_ref() else { return who_went_back(others(core.came_together()?.1.id)) };
     let id = rollout.together.as_ref()?.id;
     if matches!(rollout.stage, Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } | Stage::Retire) {
         return None;
@@ -50,7 +50,7 @@ fn standing(part: &Part, id: Digest) -> Standing {
             _ => Standing::Ready,
         };
     }
-    match state.together.filter(|end| end.id == id).map(|end| end.outcome) {
+    match state.together.of(id).map(|(_, end)| end.outcome) {
         Some(TogetherOutcome::Live) => Standing::Ready,
         Some(TogetherOutcome::Failed) => Standing::Failed,
         Some(TogetherOutcome::TakenBack) => Standing::TakenBack,

@@ -305,6 +305,7 @@ impl Story {
             ["cancel"] => Event::Cancelled,
             ["promote"] => Event::Promoted,
             ["retry"] => Event::RetryRequested,
+            ["retry", "together"] => Event::RetriedTogether { together: Together { id: digest(8), with: partners()? } },
             ["scale", nodes] => Event::Scaled { nodes: nodes.parse().map_err(|_| "no count")? },
             ["revoke", versions @ ..] => {
                 let artifacts = versions.iter().map(|version| Ok(ArtifactVersion(number(version, 'v')?)));
@@ -321,8 +322,8 @@ impl Story {
         self.declaration.artifact = ArtifactVersion(artifact);
         self.declaration.image = digest(u8::try_from(artifact).map_err(|error| error.to_string())?);
         self.declaration.content = content(&self.declaration);
-        let with = BTreeSet::from([ServiceName::new("app", "worker").map_err(|error| error.to_string())?]);
-        let together = how.contains(&"together").then(|| Together { id: digest(9), with });
+        let with = partners()?;
+        let together = how.contains(&"together").then_some(Together { id: self.declaration.image, with });
         Ok(Event::Declared { declaration: self.declaration.clone(), urgent: how.contains(&"urgent"), together })
     }
 
@@ -406,10 +407,16 @@ fn is(state: &ServiceState, words: &[String]) -> bool {
         ["declared", release] => state.declared.is_some_and(|declared| declared.to_string() == *release),
         ["pinned"] => state.pinned,
         ["free"] => !state.pinned,
-        ["together", "none"] => state.together.is_none(),
-        ["together", outcome] => state.together.is_some_and(|end| format!("{:?}", end.outcome) == *outcome),
+        ["together", release, "none"] => !state.together.0.keys().any(|known| known.to_string() == *release),
+        ["together", release, outcome] => {
+            state.together.0.iter().any(|(known, end)| known.to_string() == *release && format!("{:?}", end.outcome) == *outcome)
+        }
         other => panic!("no such condition: {other:?}"),
     }
+}
+
+fn partners() -> Result<BTreeSet<ServiceName>, String> {
+    Ok(BTreeSet::from([ServiceName::new("app", "worker").map_err(|error| error.to_string())?]))
 }
 
 /// A content that differs when anything of the declaration does.

@@ -269,12 +269,15 @@ impl Ground {
     /// The process of a machine whose command was started, as the runtime recorded it: for one whose maker died in between.
     #[must_use]
     pub fn started(&self, key: &Key) -> Option<Process> {
+        if self.was_started(key) { self.recorded(key).filter(Process::is_alive) } else { None }
+    }
+
+    /// Whether the runtime started the command of a machine that was not removed since.
+    #[must_use]
+    pub fn was_started(&self, key: &Key) -> bool {
         let folder = self.runtime_root().join(self.marks.machine(key));
         // As long as the pipe is there, the runtime has made the container and not started the command.
-        if folder.join("exec.fifo").exists() {
-            return None;
-        }
-        self.recorded(key).filter(Process::is_alive)
+        folder.join("state.json").exists() && !folder.join("exec.fifo").exists()
     }
 
     fn recorded(&self, key: &Key) -> Option<Process> {

@@ -38,7 +38,7 @@ fn answer(address: SocketAddr) -> String {
 async fn run(platform: &LocalPlatform, declaration: ServiceDeclaration, instance: u64) -> (Option<i32>, String) {
     let node = group(instance).node(0);
     platform.ensure_group(Arc::new(declaration), group(instance), 1).await.unwrap();
-    let end = Instant::now() + Duration::from_secs(15);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         let seen = platform.observe(&service()).await.unwrap();
         if let Condition::Exited { code, .. } = seen.nodes[&node].condition {

@@ -146,18 +146,28 @@ async fn check(shared: Arc<Shared>) {
                 .collect()
         };
         for (name, address, path) in members {
-            let passed = tokio::time::timeout(Duration::from_secs(1), get(address, &path))
-                .await
-                .is_ok_and(|answer| answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")));
+            let failure = failure(address, &path).await;
             shared.change(|world| {
                 // It may have left the route while it was checked.
                 if world.snapshot.services.get(&name.0).is_some_and(|route| route.members.contains_key(&name.1)) {
                     let status = world.nodes.entry(name).or_default();
-                    (status.passes, status.failures) = if passed { (status.passes + 1, 0) } else { (0, status.failures + 1) };
+                    (status.passes, status.failures) = if failure.is_none() { (status.passes + 1, 0) } else { (0, status.failures + 1) };
+                    status.failure = failure;
                 }
             });
         }
         tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Why a check of this node fails, if it does.
+async fn failure(address: SocketAddr, path: &str) -> Option<String> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    match tokio::time::timeout(LIMIT, get(address, path)).await {
+        Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200") => None,
+        Ok(Ok(answer)) => Some(format!("answer {answer:?}")),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no answer within {LIMIT:?}")),
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn service() -> ServiceName {
     "hello/web".parse().unwrap()
@@ -66,13 +66,13 @@ async fn a_worker_is_checked_by_a_command_inside_its_node() {
     let installation = Installation::new();
     let platform = installation.open().await;
     let mut declaration = worker(check_command());
-    declaration.health.timeout = Duration::from_millis(700);
+    declaration.health.timeout = Duration::from_secs(2);
     installation.put("hang");
     make(&platform, declaration).await;
     let seen = until(&platform, "the check hangs", |seen| seen.health.failures >= 2).await;
     assert_eq!(seen.health.failures_after_answer, 0, "a check that says nothing is no answer: {seen:?}");
     let result = seen.health.evidence.unwrap().result;
-    assert!(result.contains("no end within 700ms"), "{result}");
+    assert!(result.contains("no end within 2s"), "{result}");
 
     std::fs::remove_file(installation.in_volume("hang")).unwrap();
     let seen = until(&platform, "the check says no", |seen| seen.health.failures_after_answer >= 2).await;

@@ -206,7 +206,7 @@ impl Scene {
             Act::Declare(declaration, urgent) => self.wish(declare(engine.clone(), *declaration, urgent, None, self.patience())),
             Act::Together(both, number) => self.declare_together(engine, *both, number),
             Act::Rollback(place, to, forced) => self.wish(roll_back(engine.clone(), service(place), to, forced, self.patience())),
-            Act::Operate(place, operation) => self.wish(operate(engine.clone(), service(place), operation)),
+            Act::Operate(place, operation) => self.wish(operate(engine.clone(), service(place), operation, self.unique(u8::MAX))),
             Act::Revoke(version) => self.wish(revoke(engine.clone(), ArtifactVersion(version), true)),
             Act::Lift(version) => self.wish(revoke(engine.clone(), ArtifactVersion(version), false)),
             Act::Stall(span) => tokio::time::advance(span).await,
@@ -245,11 +245,18 @@ impl Scene {
 
     /// Somebody declares two services that shift together.
     fn declare_together(&mut self, engine: &Engine, [one, other]: [ServiceDeclaration; 2], number: u8) {
-        let id = Digest([number; 32]);
+        let id = self.unique(number);
         let with = |service: &ServiceName| Some(Together { id, with: BTreeSet::from([service.clone()]) });
         let (of_one, of_other) = (with(&other.service), with(&one.service));
         self.wish(declare(engine.clone(), one, false, of_one, PATIENCE));
         self.wish(declare(engine.clone(), other, false, of_other, PATIENCE));
+    }
+
+    /// What binds services together that are told of it by the present act.
+    fn unique(&self, number: u8) -> Digest {
+        let mut bytes = [number; 32];
+        bytes[..8].copy_from_slice(&(self.acts.len() as u64).to_be_bytes());
+        Digest(bytes)
     }
 
     /// Now and then somebody goes away at once.
@@ -335,8 +342,13 @@ async fn roll_back(engine: Engine, service: ServiceName, to: Option<ReleaseNumbe
     }
 }
 
-async fn operate(engine: Engine, service: ServiceName, operation: Operation) {
-    let answer = engine.operate(&service, operation).await;
+async fn operate(engine: Engine, service: ServiceName, operation: Operation, unique: Digest) {
+    let answer = match operation {
+        Operation::Retry => engine.retry(&service, unique).await,
+        other => engine.operate(&service, other).await,
+    };
+    let together = engine.state(&service).and_then(|state| state.rollout.clone()?.together).is_some_and(|together| together.id == unique);
+    sometimes!("what moved together is tried again together", together);
     sometimes!("an operation makes no sense and is refused", matches!(answer, Err(DeclareError::Refused { .. })));
     if answer.is_ok() {
         granted(operation);

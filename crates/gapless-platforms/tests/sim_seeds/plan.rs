@@ -259,10 +259,13 @@ impl Drawer {
     fn declaration(&mut self, service: usize) -> ServiceDeclaration {
         let nodes = 1 + self.small(4);
         let worker = self.services.get(service).is_some_and(|name| name.service() == WORKER);
-        let strategy = self.strategy(worker);
+        let strategy = match self.strategy(worker) {
+            Strategy::Rolling { surge: 0 } if nodes == 1 => Strategy::Rolling { surge: 1 },
+            strategy => strategy,
+        };
         let floor = match &strategy {
             Strategy::Recreate => 0,
-            Strategy::Rolling { surge: 0 } => self.small(u64::from(nodes)),
+            Strategy::Rolling { surge: 0 } => 1 + self.small(u64::from(nodes) - 1),
             _ => self.small(u64::from(nodes) + 1),
         };
         let warm = !worker && matches!(strategy, Strategy::BlueGreen | Strategy::Canary { .. });

@@ -121,6 +121,7 @@ pub const REQUIRED: &[&str] = &[
     "a rollout is cancelled",
     "a canary is promoted",
     "something is tried again",
+    "what moved together is tried again together",
     "a service is scaled",
     "a version is revoked",
     "a revocation is lifted",

@@ -144,7 +144,7 @@ async fn room_lacking(server: &Server, all: &[Wanted], urgent: bool) -> Result<O
 }
 
 /// The answer when there is no room: nothing of the request is declared.
-fn without_room(NoRoom { services, error }: NoRoom) -> Refused {
+pub(super) fn without_room(NoRoom { services, error }: NoRoom) -> Refused {
     let names: Vec<String> = services.iter().map(ToString::to_string).collect();
     let mut refused = Refused::from(error);
     refused.problem.what = format!("{}: {}", names.join(" and "), refused.problem.what);
@@ -181,7 +181,7 @@ fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<
 }
 
 /// A digest that was never used before.
-fn unique() -> Result<Digest, Error> {
+pub(super) fn unique() -> Result<Digest, Error> {
     let mut bytes = [0; 32];
     let mut filled = 0;
     while filled < bytes.len() {
@@ -205,9 +205,29 @@ async fn go_back(server: Arc<Server>, service: ServiceName, to: Option<ReleaseNu
     if let Some(release) = state.way_back(to) {
         let host = engine.declaration(&service, release).await?.host;
         claims.push(server.hosts.claim(&server.parts, &service, &host).await?);
+        if let Some(no_room) = room::lacking_alone(&server, &service, release).await? {
+            return Err(without_room(no_room));
+        }
+    }
+    for (other, release) in followers(&server, &state, to) {
+        let host = engine.declaration(&other, release).await?.host;
+        claims.push(server.hosts.claim(&server.parts, &other, &host).await?);
     }
     let declared = engine.rollback_with(&service, to, forced).await?;
     Ok(answer(&service, declared))
+}
+
+/// The services that go back, too, when this one is taken back, each with where to.
+fn followers(server: &Server, state: &ServiceState, to: Option<ReleaseNumber>) -> Vec<(ServiceName, ReleaseNumber)> {
+    let moving = state.rollout.as_ref().and_then(|rollout| Some((rollout.together.as_ref()?.id, rollout.from?.release)));
+    let came = || state.came_together().and_then(|(_, end)| Some((end.id, end.from?)));
+    let Some((id, from)) = moving.or_else(came) else { return Vec::new() };
+    if state.way_back(to) != Some(from) {
+        return Vec::new();
+    }
+    let engine = &server.parts.engine;
+    let follows = |other: &ServiceName| engine.state(other)?.came_together().filter(|(_, end)| end.id == id)?.1.from;
+    engine.services().into_iter().filter_map(|other| Some((other.clone(), follows(&other)?))).collect()
 }
 
 pub(super) fn answer(service: &ServiceName, declared: engine::Declared) -> wire::Declared {

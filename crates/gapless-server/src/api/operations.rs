@@ -1,10 +1,11 @@
 //! Operations on a service, and revocations of artifacts.
 
 use super::answer::{Answer, json};
-use super::deploys::answer;
+use super::deploys::{answer, unique, without_room};
 use super::{Call, to_its_end};
 use crate::problem::Refused;
 use crate::project::NODES_LIMIT;
+use crate::room;
 use crate::server::Server;
 use crate::story::release_name;
 use gapless_core::name::ServiceName;
@@ -39,10 +40,27 @@ pub(super) async fn operate(call: Call, service: &str) -> Result<Response<Answer
         return Err(Refused::bad_request(format!("{nodes} nodes are too many"), format!("a service has at most {NODES_LIMIT}")));
     }
     let work = async move {
-        let declared = server.parts.engine.operate(&service, engine_operation(operation)).await?;
+        let engine = &server.parts.engine;
+        let declared = match operation {
+            wire::Operation::Retry => {
+                has_room(&server, &service).await?;
+                engine.retry(&service, unique()?).await?
+            }
+            other => engine.operate(&service, engine_operation(other)).await?,
+        };
         Ok(answer(&service, declared))
     };
     json(&to_its_end(work).await?)
+}
+
+/// Another try of a release whose old nodes leave first is not begun without room for it.
+async fn has_room(server: &Server, service: &ServiceName) -> Result<(), Refused> {
+    let state = server.parts.engine.state(service).unwrap_or_default();
+    let Some(declared) = state.declared.filter(|declared| state.live_release() != Some(*declared)) else { return Ok(()) };
+    match room::lacking_alone(server, service, declared).await? {
+        Some(no_room) => Err(without_room(no_room)),
+        None => Ok(()),
+    }
 }
 
 fn engine_operation(operation: wire::Operation) -> Operation {

@@ -195,7 +195,7 @@ fn floor(rollout: &Section<'_>, nodes: u32, strategy: &Strategy) -> u32 {
         Strategy::Rolling { surge: 0 } => nodes.saturating_sub(1),
         _ => nodes,
     };
-    let Some(floor) = written else { return default };
+    let floor = written.unwrap_or(default);
     match strategy {
         _ if floor > nodes => {
             let what = format!("`floor` is {floor}, but the service has {nodes} nodes");
@@ -205,11 +205,19 @@ fn floor(rollout: &Section<'_>, nodes: u32, strategy: &Strategy) -> u32 {
             let what = format!("`floor` is {floor}, but `recreate` destroys every old node before there is a new one");
             rollout.fault_at("floor", what, "leave it out, or choose another strategy");
         }
+        Strategy::Rolling { surge: 0 } if floor == 0 => {
+            let what = format!("`surge` is 0 and `floor` is 0 of {nodes} nodes: all old nodes would leave before there is a new one");
+            let hint = "let `surge` be at least 1, or choose `recreate`, which counts and shows the outage";
+            rollout.fault_at(if written.is_some() { "floor" } else { "surge" }, what, hint);
+        }
         Strategy::Rolling { surge: 0 } if floor == nodes => {
             let what = format!(
                 "`floor` is {floor} of {nodes} nodes and `surge` is 0: no old node may leave before there is a new one, and no new one may come before an old one has left"
             );
-            let hint = format!("let `surge` be at least 1, or `floor` at most {}", nodes.saturating_sub(1));
+            let hint = match nodes {
+                0 | 1 => "let `surge` be at least 1".to_string(),
+                _ => format!("let `surge` be at least 1, or `floor` at most {}", nodes - 1),
+            };
             rollout.fault_at("floor", what, hint);
         }
         _ => {}

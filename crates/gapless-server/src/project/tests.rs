@@ -190,6 +190,7 @@ const MORE_BAD: &[(&str, &str)] = &[
     ("\"rolling\"", "\"roling\""),
     ("\"rolling\"", "\"blue-green\""),
     ("surge               = 0", "surge               = 101"),
+    ("floor               = 3", "floor               = 0"),
     ("floor               = 3", "floor               = 4"),
     ("floor               = 3", "floor               = 5"),
     ("bake                = \"0s\"", "bake                = \"5m\""),

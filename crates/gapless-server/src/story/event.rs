@@ -28,6 +28,8 @@ pub fn event(service: &ServiceName, state: &ServiceState, event: &Event) -> Stri
         Event::Cancelled => "somebody cancels the rollout".into(),
         Event::Promoted => "somebody promotes the canary's step".into(),
         Event::RetryRequested => "somebody wants another try".into(),
+        Event::RetriedTogether { together } if together.with.is_empty() => "somebody wants another try, of this service alone".into(),
+        Event::RetriedTogether { together } => format!("somebody wants another try, together with {}", list(&together.with)),
         Event::Scaled { nodes } => format!("somebody wants {}", count(*nodes as usize, "node")),
         Event::Revoked { artifacts } if artifacts.is_empty() => "no version of the artifact is revoked".into(),
         Event::Revoked { artifacts } => format!("these versions of the artifact are revoked: {}", list(artifacts)),

@@ -14,8 +14,8 @@ use gapless_core::policy::{CanaryPause, CanaryStep, Policy, Strategy, Supersede}
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::{Generation, Route, Weight};
 use gapless_core::service::{
-    Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, Scaled, ServiceState, Stage, TaskState, Together, TogetherEnd,
-    TogetherOutcome,
+    Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, Scaled, ServiceState, Stage, TaskState, Ties, Together,
+    TogetherEnd, TogetherOutcome,
 };
 use gapless_core::time::{Instant, WeeklyWindow};
 use gapless_engine::declaration::{CheckKind, HealthCheck, Hook, NodeSettings, ServiceDeclaration, StopSignal, Tasks};
@@ -184,6 +184,7 @@ fn every_event() -> Vec<Event> {
         Event::Cancelled,
         Event::Promoted,
         Event::RetryRequested,
+        Event::RetriedTogether { together: together() },
         Event::Scaled { nodes: 9 },
         Event::Revoked { artifacts: BTreeSet::from([ArtifactVersion(1), ArtifactVersion(7)]) },
         Event::PartnersReady,
@@ -334,6 +335,7 @@ fn a_rollout(stage: Stage) -> Rollout {
         partners_ready: true,
         paused: Some(Instant(55)),
         vacated: true,
+        by_hand: true,
     }
 }
 
@@ -373,12 +375,10 @@ fn a_state() -> ServiceState {
         served: BTreeSet::from([ReleaseNumber(3), ReleaseNumber(4)]),
         rollout: None,
         queued: Some(Queued { release: ReleaseNumber(6), urgent: true, not_before: Some(Instant(4)), together: Some(together()) }),
-        together: Some(TogetherEnd {
-            id: Digest([5; 32]),
-            release: ReleaseNumber(4),
-            from: Some(ReleaseNumber(3)),
-            outcome: TogetherOutcome::Live,
-        }),
+        together: Ties(BTreeMap::from([
+            (ReleaseNumber(3), TogetherEnd { id: Digest([3; 32]), from: None, outcome: TogetherOutcome::Live }),
+            (ReleaseNumber(4), TogetherEnd { id: Digest([5; 32]), from: Some(ReleaseNumber(3)), outcome: TogetherOutcome::TakenBack }),
+        ])),
         scaled: Some(Scaled { declared: 3, nodes: 4 }),
         tried: Some(ReleaseNumber(2)),
         revoked: BTreeSet::from([ArtifactVersion(2)]),
@@ -425,6 +425,7 @@ mod tests {
                 Cancelled,
                 Promoted,
                 RetryRequested,
+                RetriedTogether,
                 Scaled,
                 Revoked,
                 PartnersReady,

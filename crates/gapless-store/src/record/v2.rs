@@ -37,6 +37,7 @@ form_of_enum!(Event {
     Cancelled,
     Promoted,
     RetryRequested,
+    RetriedTogether { together: Together },
     Scaled { nodes: u32 },
     Revoked { artifacts: BTreeSet<ArtifactVersion> },
     PartnersReady,

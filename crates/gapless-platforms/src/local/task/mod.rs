@@ -358,7 +358,8 @@ impl Shared {
         let world = record::Seen {
             keeper: keeper_processes(self, key),
             machine: self.ground.started(key),
-            was_started: self.task_pid_file(key).exists(),
+            // The runtime writes the number down after the start: one that was killed in between has started the command all the same.
+            was_started: self.ground.was_started(key) || self.task_pid_file(key).exists(),
             exit: self.exit_files(key).iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok()),
         };
         self.tasks.stand(key, world)

@@ -9,8 +9,8 @@ use gapless_core::notice::{Rejection, RolloutKind, RolloutNumber};
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::{Generation, Route};
 use gapless_core::service::{
-    Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, Scaled, ServiceState, Stage, TaskState, Together, TogetherEnd,
-    TogetherOutcome,
+    Canary, Draining, Group, Healing, NextNumbers, Queued, Retry, Rollout, Scaled, ServiceState, Stage, TaskState, Ties, Together,
+    TogetherEnd, TogetherOutcome,
 };
 use gapless_core::time::Instant;
 use gapless_engine::error::Error;
@@ -34,7 +34,7 @@ form_of_struct!(ServiceState {
     served: BTreeSet<ReleaseNumber>,
     rollout: Option<Rollout>,
     queued: Option<Queued>,
-    together: Option<TogetherEnd>,
+    together: Ties,
     scaled: Option<Scaled>,
     tried: Option<ReleaseNumber>,
     revoked: BTreeSet<ArtifactVersion>,
@@ -75,6 +75,8 @@ form_of_struct!(Rollout {
     partners_ready: bool,
     paused: Option<Instant>,
     vacated: bool,
+} later {
+    by_hand: bool,
 });
 
 form_of_enum!(TaskState { Waiting, Begun, Done });
@@ -98,18 +100,42 @@ pub(in crate::record) struct TogetherEndText {
     outcome: <Option<TogetherOutcome> as Form>::Text,
 }
 
-impl Form for TogetherEnd {
+impl Form for (ReleaseNumber, TogetherEnd) {
     type Text = TogetherEndText;
 
     fn write(&self) -> TogetherEndText {
-        let TogetherEnd { id, release, from, outcome } = self;
+        let (release, TogetherEnd { id, from, outcome }) = self;
         TogetherEndText { id: id.write(), live: None, release: release.write(), from: from.write(), outcome: Some(*outcome).write() }
     }
 
     fn read(text: TogetherEndText) -> Result<Self, Error> {
         let known = if text.live == Some(true) { TogetherOutcome::Live } else { TogetherOutcome::Failed };
         let outcome = Option::<TogetherOutcome>::read(text.outcome)?.unwrap_or(known);
-        Ok(TogetherEnd { id: Form::read(text.id)?, release: Form::read(text.release)?, from: Form::read(text.from)?, outcome })
+        Ok((Form::read(text.release)?, TogetherEnd { id: Form::read(text.id)?, from: Form::read(text.from)?, outcome }))
+    }
+}
+
+/// An earlier program remembered the last one alone.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub(in crate::record) enum TiesText {
+    Now(Vec<TogetherEndText>),
+    Earlier(Option<TogetherEndText>),
+}
+
+impl Form for Ties {
+    type Text = TiesText;
+
+    fn write(&self) -> TiesText {
+        TiesText::Now(self.0.iter().map(|(release, end)| (*release, *end).write()).collect())
+    }
+
+    fn read(text: TiesText) -> Result<Self, Error> {
+        let known = match text {
+            TiesText::Now(known) => known,
+            TiesText::Earlier(known) => known.into_iter().collect(),
+        };
+        known.into_iter().map(Form::read).collect::<Result<_, _>>().map(Ties)
     }
 }
 
@@ -156,7 +182,7 @@ mod tests {
             assert!(state.groups.values().all(|group| !group.runs_task));
             assert_eq!(state.came_together(), None, "it bound nothing");
             states += 1;
-            came += u32::from(state.together.is_some_and(|end| end.outcome == TogetherOutcome::Live));
+            came += u32::from(state.together.0.values().any(|end| end.outcome == TogetherOutcome::Live));
         }
         assert!(states > 10 && came > 0, "{states} states, {came} of them came together");
     }
