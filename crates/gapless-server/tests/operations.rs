@@ -506,7 +506,9 @@ async fn both_at(scene: &Scene, release: &str) {
     let waiting = async {
         loop {
             let services: Vec<ServiceStatus> = scene.client.get(path::SERVICES).await.expect("services");
-            let at = |service: &ServiceStatus| service.rollout.is_none() && service.live.as_ref().is_some_and(|live| live.name.ends_with(release));
+            let at = |service: &ServiceStatus| {
+                service.rollout.is_none() && service.live.as_ref().is_some_and(|live| live.name.ends_with(release))
+            };
             if services.len() == 2 && services.iter().all(at) {
                 return;
             }

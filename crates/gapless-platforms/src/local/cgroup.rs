@@ -91,6 +91,15 @@ impl Cgroups {
         Some(names.held(used, swap, &parts))
     }
 
+    /// Makes a group in every hierarchy where that is possible: as long as it is there, nobody who removes the group beside it takes those above away, just when the runtime makes
+    /// one below.
+    pub fn make(&self, group: &str) {
+        for folder in self.folders(group) {
+            // Where it is not possible, the runtime says so when it comes to it.
+            let _ = make_folder(&folder);
+        }
+    }
+
     /// Removes a group and those below it from every hierarchy. Groups with processes stay.
     pub fn remove(&self, group: &str) {
         for folder in self.folders(group) {
@@ -129,6 +138,25 @@ impl MemoryNames {
         let files = self.files.iter().map(|name| part(name)).fold(0, u64::saturating_add);
         used.saturating_sub(files).saturating_add(swap.unwrap_or_else(|| self.swap.map_or(0, part)))
     }
+}
+
+/// How often a group is made again whose parent another installation removed in between: each time one has to have ended just then.
+const MAKE_TRIES: u32 = 10;
+
+/// Makes a group's folder and those above it.
+///
+/// # Errors
+/// When the host refuses.
+pub fn make_folder(folder: &Path) -> std::io::Result<()> {
+    let vanished = |result: &std::io::Result<()>| result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    let mut made = fs::create_dir_all(folder);
+    for _ in 1..MAKE_TRIES {
+        if !vanished(&made) {
+            break;
+        }
+        made = fs::create_dir_all(folder);
+    }
+    made
 }
 
 /// A group's folder holds files that cannot be removed: only folders are, the deepest first.

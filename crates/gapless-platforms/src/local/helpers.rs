@@ -1,7 +1,7 @@
 //! Helpers: programs that the server runs to get something done (runc, ip, nft). They must not outlive a server that was killed, or two of them would work on the
 //! same thing after the next start. So each enters a control group of its own kind before it begins, and the next start ends what it finds there.
 
-use super::cgroup::{Cgroups, processes};
+use super::cgroup::{Cgroups, make_folder, processes};
 use super::names::Marks;
 use super::process::{Process, descriptor_if, kill, wait};
 use gapless_engine::error::{Context, Error};
@@ -33,7 +33,7 @@ impl Helpers {
     pub fn new(marks: &Marks, cgroups: &Cgroups) -> Result<Self, Error> {
         let folder = cgroups.unified.as_ref().map(|root| root.join("gapless").join(marks.installation()).join("helpers"));
         if let Some(folder) = &folder {
-            fs::create_dir_all(folder).context(|| format!("making the control group {}", folder.display()))?;
+            make_folder(folder).context(|| format!("making the control group {}", folder.display()))?;
         }
         Ok(Self { folder })
     }

@@ -185,6 +185,10 @@ impl Leftovers {
         let subnet: Option<Subnet> = file::read(&platform.join("network.json"))?;
         self.remove(&self.all()?)?;
         network::remove(&self.marks, &self.helpers, subnet.as_ref())?;
+        // The last installation takes what is above along.
+        for group in [self.marks.cgroups().as_str(), "/gapless"] {
+            self.cgroups.folders(group).iter().for_each(|folder| drop(fs::remove_dir(folder)));
+        }
         ["nodes", "tasks", "benches", "runc"].iter().try_for_each(|name| file::remove_folder(&platform.join(name)))?;
         match fs::remove_file(platform.join("network.json")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| "removing the network's record".into()),
@@ -311,7 +315,7 @@ impl Leftovers {
 
     /// The control groups of machines and helpers, in every hierarchy.
     fn groups(&self) -> Vec<PathBuf> {
-        let roots = self.cgroups.folders(&format!("/gapless/{}", self.marks.installation()));
+        let roots = self.cgroups.folders(&self.marks.cgroups());
         let below = |root: PathBuf| file::names(&root).unwrap_or_default().into_iter().map(move |name| root.join(name));
         roots.into_iter().flat_map(below).filter(|path| path.is_dir()).collect()
     }
@@ -332,11 +336,7 @@ impl Leftovers {
 
     fn remove_group(&self, folder: &Path) -> Result<(), Error> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        self.cgroups.remove(&format!("/gapless/{}/{name}", self.marks.installation()));
-        // The groups above go with the last one below.
-        for group in [format!("/gapless/{}", self.marks.installation()), "/gapless".to_string()] {
-            self.cgroups.folders(&group).iter().for_each(|folder| drop(fs::remove_dir(folder)));
-        }
+        self.cgroups.remove(&format!("{}/{name}", self.marks.cgroups()));
         if folder.exists() { Err(Error::new("it still has processes")) } else { Ok(()) }
     }
 }

@@ -270,6 +270,7 @@ impl Shared {
             .context(|| "becoming the parent of orphans".into())?;
         // First whose it is, then the thing itself: whatever carries the marks can be found when the state is gone.
         leftovers::claim(&marks, &options.state)?;
+        cgroups.make(&marks.cgroups());
         let lease = Lease::begin(&marks)?;
         let network = Network::open(&marks, &helpers, &folder.join("network.json"))?;
         for chain in network::foreign_forward_policies(&helpers) {

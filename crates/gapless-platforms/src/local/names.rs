@@ -134,10 +134,16 @@ impl Marks {
         self.runtime_folder().join(key.as_str())
     }
 
-    /// The group of a machine in every hierarchy of control groups, from the hierarchy's root.
+    /// The group of the installation in every hierarchy of control groups, from the hierarchy's root.
+    #[must_use]
+    pub fn cgroups(&self) -> String {
+        format!("/gapless/{}", self.installation)
+    }
+
+    /// The group of a machine, likewise.
     #[must_use]
     pub fn cgroup(&self, key: &Key) -> String {
-        format!("/gapless/{}/{key}", self.installation)
+        format!("{}/{key}", self.cgroups())
     }
 
     /// The group of a task's keeper.

@@ -364,7 +364,8 @@ async fn an_installation_whose_state_is_gone_is_found_by_its_marks() {
     std::fs::remove_dir_all(installation.state()).unwrap();
     let foreign = Leftovers::foreign().unwrap().into_iter().find(|foreign| foreign.installation() == installation.id);
     let foreign = foreign.expect("it is found");
-    foreign.remove(&foreign.find().unwrap()).unwrap();
+    assert!(!foreign.find().unwrap().is_empty(), "what it left is nothing");
+    foreign.remove_everything().unwrap();
     assert_eq!(marks_on_host(&installation.id), Vec::<String>::new());
     assert!(Leftovers::foreign().unwrap().iter().all(|foreign| foreign.installation() != installation.id));
 }
