@@ -373,6 +373,26 @@ impl ServiceState {
         Some((declared, *end))
     }
 
+    /// Whether that service is just leaving, or has left, what it came with together with what is live here: this one goes back, too, as soon as it is told.
+    #[must_use]
+    pub fn is_left_by(&self, other: &ServiceState) -> bool {
+        let moving = self.rollout.as_ref().and_then(|rollout| rollout.together.as_ref()).map(|together| together.id);
+        let own = moving.or(self.came_together().map(|(_, end)| end.id));
+        own.is_some() && own == other.leaves()
+    }
+
+    /// What this service came with others in, or was about to, and is leaving or has left.
+    fn leaves(&self) -> Option<Digest> {
+        let left = self.left_together().map(|(_, end)| end.id);
+        let Some(Rollout { from, to, stage, together, .. }) = &self.rollout else { return left };
+        if let Some(together) = together {
+            let given_up = matches!(stage, Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. });
+            return given_up.then_some(together.id);
+        }
+        let end = from.and_then(|from| self.together.0.get(&from.release));
+        end.filter(|end| end.from == Some(to.release)).map(|end| end.id).or(left)
+    }
+
     /// Whether the service answers requests, behind the proxies. One that does not never begins to, and the other way round.
     #[must_use]
     pub fn has_routes(&self) -> bool {

@@ -192,6 +192,30 @@ mod tests {
     }
 
     #[test]
+    fn who_will_follow_back_is_known_before_it_is_told() {
+        let came = ended(ID, 2, 2, TogetherOutcome::Live);
+        let going_back = |to: u32| {
+            let group = |release: u32| GroupId { release: ReleaseNumber(release), instance: InstanceId(release.into()) };
+            let stage = Stage::Prepare { deadline: Instant(9), booted: false };
+            let rollout = Rollout::new(RolloutNumber(2), RolloutKind::Rollback, Some(group(2)), group(to), stage);
+            let mut state = ServiceState { rollout: Some(rollout), ..came.clone() };
+            state.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(1)));
+            state
+        };
+        assert!(came.is_left_by(&going_back(1)), "it is on its way back");
+        assert!(!came.is_left_by(&going_back(3)), "it goes on to something else");
+        assert!(!came.is_left_by(&came), "all is well");
+        let undone = at(Stage::Undo { reason: Rejection::Cancelled }, "worker");
+        assert!(came.is_left_by(&undone), "it was given up");
+        assert!(at(Stage::Bake { until: Instant(9) }, "worker").is_left_by(&undone), "both still moved");
+        let mut back = ended(ID, 2, 1, TogetherOutcome::Failed);
+        assert!(!came.is_left_by(&back), "it wants something else by now");
+        back.declared = Some(ReleaseNumber(2));
+        assert!(came.is_left_by(&back), "it is back, and this one was not told yet");
+        assert!(!ended(Digest([8; 32]), 2, 2, TogetherOutcome::Live).is_left_by(&back), "it came with others");
+    }
+
+    #[test]
     fn nobody_shifts_before_all_are_ready() {
         let preparing = at(Stage::Prepare { deadline: Instant(9), booted: false }, "web");
         assert_eq!(told(waiting("worker"), None), []);

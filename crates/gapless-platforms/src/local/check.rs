@@ -241,20 +241,22 @@ pub(super) async fn check_until_end(shared: Weak<Shared>, key: Key, process: Pro
             if let Some(shared) = shared.upgrade() {
                 end_earlier(&shared.ground, &key);
             }
+            let namespace = process::pid_namespace(process.pid);
+            let reap = || namespace.iter().for_each(|namespace| process::reap_in(namespace, &process));
             tokio::select! {
-                () = check_for_ever(&shared, &key, &check, &command) => {}
-                () = process.ended() => {}
+                () = check_for_ever(&shared, &key, &check, &command, &reap) => {}
+                () = process.ended() => reap(),
             }
         }
     }
 }
 
-async fn check_for_ever(shared: &Weak<Shared>, key: &Key, check: &WorkerCheck, command: &[String]) {
+async fn check_for_ever(shared: &Weak<Shared>, key: &Key, check: &WorkerCheck, command: &[String], reap: &(impl Fn() + Sync)) {
     let interval = Duration::from_millis(check.interval_ms);
     loop {
         let begun = Instant::now();
         let Some(shared) = shared.upgrade() else { return };
-        let checked = check_once(&shared, key, command, Duration::from_millis(check.timeout_ms)).await;
+        let checked = check_once(&shared, key, command, Duration::from_millis(check.timeout_ms), reap).await;
         let (health, is_news) = shared.checks.add(key, check, checked);
         keep_passed(&shared.ground, key, check, &health);
         if is_news {
@@ -282,12 +284,16 @@ fn keep_passed(ground: &Ground, key: &Key, check: &WorkerCheck, health: &Health)
     }
 }
 
-async fn check_once(shared: &Arc<Shared>, key: &Key, command: &[String], limit: Duration) -> Checked {
+async fn check_once(shared: &Arc<Shared>, key: &Key, command: &[String], limit: Duration, reap: &(impl Fn() + Sync)) -> Checked {
     let deadline = Instant::now() + limit;
     let (starting, own, command) = (Arc::clone(shared), key.clone(), command.to_vec());
     let process = match blocking(move || start(&starting.ground, &own, &command)).await {
         Ok(process) => process,
-        Err(error) => return Checked::Silent(error.to_string()),
+        Err(error) => {
+            // A runtime that fails half way, as when the worker ends just then, leaves a process inside to this one. Unclaimed, it would keep the worker from ending for ever.
+            reap();
+            return Checked::Silent(error.to_string());
+        }
     };
     if tokio::time::timeout_at(deadline, process.ended()).await.is_err() {
         process.kill_group();

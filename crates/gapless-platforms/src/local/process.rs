@@ -7,6 +7,7 @@ use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -176,6 +177,18 @@ pub fn unclaimed() -> Vec<Process> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let ended = children(own).into_iter().filter(|child| stat(*child).is_some_and(|(state, _)| state == 'Z'));
     ended.filter_map(Process::of).collect()
+}
+
+/// The pid namespace that a process is in, also of one that ended and was not waited for.
+pub fn pid_namespace(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
+}
+
+/// Waits for what ended in a pid namespace as a child of this process, its first process apart: that one cannot end before (pid_namespaces(7)), and its end is told to whoever
+/// asks for it.
+pub fn reap_in(namespace: &Path, first: &Process) {
+    let inside = |child: &Process| child.pid != first.pid && pid_namespace(child.pid).as_deref() == Some(namespace);
+    unclaimed().iter().filter(|child| inside(child)).for_each(|child| drop(child.end()));
 }
 
 fn children(pid: i32) -> Vec<i32> {

@@ -199,3 +199,38 @@ async fn a_worker_whose_making_was_broken_off_holds_no_drain_up() {
     platform.drain(&service(), &BTreeSet::from([group(1).node(1)]), Duration::from_secs(60)).await.unwrap();
     assert_eq!(installation.lines("asked"), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_ends_although_a_runtime_left_a_process_inside() {
+    let installation = Installation::new();
+    installation.put("ok");
+    let platform = installation.open().await;
+    make(&platform, worker(check_command())).await;
+    until(&platform, "the check passes", |seen| seen.health.passes >= 2).await;
+    let state = format!("platform/runc/gl{}.hello.web.r1-i1-n0/state.json", installation.id);
+    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(installation.state().join(state)).unwrap()).unwrap();
+    // What a runtime leaves that is killed while it starts a check: its child becomes one of this process, which is the next reaper above.
+    let mut runtime = std::process::Command::new("nsenter");
+    runtime.args(["--pid", "--target", &state["init_process_pid"].to_string(), "sleep", "1000"]);
+    let mut runtime = runtime.spawn().unwrap();
+    let left = |parent: u32| {
+        let listed = std::process::Command::new("pgrep").args(["--parent", &parent.to_string(), "sleep"]).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap().trim().to_string()
+    };
+    let end = Instant::now() + PATIENCE;
+    while left(runtime.id()).is_empty() {
+        assert!(Instant::now() < end, "nothing was started inside");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let inside = left(runtime.id());
+    runtime.kill().unwrap();
+    runtime.wait().unwrap();
+    while left(std::process::id()) != inside {
+        assert!(Instant::now() < end, "it is nobody's child");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drain(&platform).await;
+    installation.put("let-end");
+    let seen = until(&platform, "the worker has ended", |seen| matches!(seen.condition, Condition::Exited { .. })).await;
+    assert!(matches!(seen.condition, Condition::Exited { code: Some(0), .. }), "{seen:?}");
+}

@@ -169,6 +169,10 @@ fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<
             moving.entry(name).or_default().insert(declaration.service.clone());
         }
     }
+    for Wanted { declaration, together, .. } in all {
+        let Some(moving) = together.as_ref().and_then(|name| moving.get(name.as_str())) else { continue };
+        nobody_is_left(server, &declaration.service, moving)?;
+    }
     let mut companions = BTreeMap::new();
     for group in moving.values().filter(|group| group.len() > 1) {
         let id = unique()?;
@@ -178,6 +182,16 @@ fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<
         }
     }
     Ok(companions)
+}
+
+/// A service that is about to follow others back would be left behind by what is declared of them meanwhile.
+fn nobody_is_left(server: &Server, service: &ServiceName, moving: &BTreeSet<ServiceName>) -> Result<(), Refused> {
+    let engine = &server.parts.engine;
+    let Some(state) = engine.state(service).filter(|_| !moving.contains(service)) else { return Ok(()) };
+    let leaving = moving.iter().find(|other| engine.state(other).is_some_and(|other| state.is_left_by(&other)));
+    let Some(leaving) = leaving else { return Ok(()) };
+    let what = format!("{leaving} is going back, and {service}, which came with it, follows");
+    Err(Refused::new(StatusCode::CONFLICT, what, "deploy again when that is over: `gapless status` tells"))
 }
 
 /// A digest that was never used before.
