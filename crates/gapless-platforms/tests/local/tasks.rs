@@ -71,6 +71,20 @@ async fn a_failed_task_tells_its_status_and_its_last_output_and_leaves_that_alon
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_server_left_of_a_task_that_ended_is_gone_when_its_outcome_is_told() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let declaration = with_release_command("0");
+    run(&platform, &declaration, Task::ReleaseCommand).await.unwrap();
+    let folder = installation.state().join("platform/tasks/hello.web.r1-i1-task-release-command");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("exit"), "0").unwrap();
+    run(&platform, &declaration, Task::ReleaseCommand).await.unwrap();
+    assert_eq!(left(&installation), Vec::<String>::new());
+    assert_eq!(installation.lines("runs"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_cannot_be_started_may_be_tried_again() {
     let installation = Installation::new();
     let platform = installation.open().await;

@@ -89,6 +89,7 @@ impl LocalPlatform {
         let (key, tasks) = (asked.key(), &self.shared.tasks);
         let _turn = tasks.turn(&key).lock_owned().await;
         if let Some(result) = tasks.result(&key)? {
+            self.remove_remains(&key).await;
             return result.outcome(&asked.name());
         }
         match declared(&asked.declaration.tasks, asked.task) {
@@ -200,15 +201,23 @@ impl LocalPlatform {
             }
         };
         let (shared, own) = (Arc::clone(&self.shared), key.clone());
-        blocking(move || {
+        let result = blocking(move || {
             let result = shared.tasks.conclude(&own, &record, end);
-            shared.tasks.write_result(&own, &result)?;
-            if let Err(error) = shared.remove_task(&own) {
-                tracing::warn!(%error, task = %own, "a task ended, and something of its machine is left: the next start removes it");
-            }
-            Ok(result)
+            shared.tasks.write_result(&own, &result).map(|()| result)
         })
-        .await
+        .await?;
+        self.remove_remains(key).await;
+        Ok(result)
+    }
+
+    /// Removes what there is of a task whose result is written down, also by a server that was killed before it had removed all. That something of it stays does not
+    /// change what came of it.
+    async fn remove_remains(&self, key: &Key) {
+        let (shared, own) = (Arc::clone(&self.shared), key.clone());
+        let removed = blocking(move || if file::exists(&shared.tasks.folder(&own))? { shared.remove_task(&own) } else { Ok(()) });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, task = %key, "a task ended, and something of its machine is left: the next start removes it");
+        }
     }
 
     /// Ends a task that runs: asks it, and takes it away after a grace. Returns when its keeper has ended too, or was.
