@@ -165,13 +165,14 @@ async fn make(server: &Server, service: &ServiceName, account: &Account) -> Resu
 async fn write(server: &Server, service: &ServiceName, account: &Account) -> Result<(), Error> {
     let Some(window) = account.window() else { return Ok(()) };
     let measured = measure(&service.to_string(), window, &server.keeper.proxies());
+    let release = server.parts.engine.declaration(service, account.to).await?.to_core();
     let to = ran(server, service, account.to).await?;
     let from = match account.from {
         Some(release) => Some(ran(server, service, release).await?),
         None => None,
     };
     let built = built(server, service, account, ArtifactVersion(to.version)).await?;
-    let made = Made { installation: &server.parts.installation, service, account, from, to, built, measured };
+    let made = Made { installation: &server.parts.installation, service, account, release: &release, from, to, built, measured };
     let Some(receipt) = receipt(made) else { return Ok(()) };
     let unreadable = |error: serde_json::Error| Error::new(format!("the receipt cannot be written as JSON: {error}"));
     let signed = server.key.sign(receipt).map_err(unreadable)?;

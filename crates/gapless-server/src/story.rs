@@ -17,8 +17,7 @@ pub(crate) use text::{analysed, queued};
 
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutKind};
-use gapless_core::policy::Strategy;
-use gapless_core::release::ReleaseNumber;
+use gapless_core::release::{Declaration, ReleaseNumber};
 use gapless_core::time::Instant;
 use gapless_wire::rollout::{self as wire, Step};
 
@@ -28,13 +27,13 @@ pub fn release_name(service: &ServiceName, release: ReleaseNumber) -> String {
     format!("{}-{release}", service.service())
 }
 
-/// A notice as the wire tells it. `strategy`: that of the release that its rollout goes to, where it is known.
+/// A notice as the wire tells it. `release`: the one that its rollout goes to, where it is known.
 #[must_use]
-pub fn step(service: &ServiceName, at: Instant, notice: &Notice, strategy: Option<&Strategy>) -> Step {
+pub fn step(service: &ServiceName, at: Instant, notice: &Notice, release: Option<&Declaration>) -> Step {
     Step {
         at_ms: at.0,
         rollout: notice.rollout().map(|rollout| rollout.0),
-        text: text::text(service, notice, strategy),
+        text: text::text(service, notice, release),
         rule: rule::rule(notice).to_string(),
         fact: fact::fact(service, notice),
     }

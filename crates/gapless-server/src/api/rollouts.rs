@@ -10,7 +10,6 @@ use crate::server::Server;
 use crate::story::{self, release_name};
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutNumber};
-use gapless_core::policy::Strategy;
 use gapless_core::release::ReleaseNumber;
 use gapless_core::service::{ServiceState, Stage};
 use gapless_core::time::Instant;
@@ -54,8 +53,8 @@ pub(super) async fn show(call: Call, service: &str, number: &str, noun: &str) ->
         "events" => Ok(events(server, service, account.rollout)),
         "explain" => {
             let state = server.parts.engine.state(&service).unwrap_or_default();
-            let strategy = strategy(&state, account.to);
-            let steps = account.facts.iter().map(|(at, notice)| story::step(&service, *at, notice, strategy)).collect();
+            let release = state.declaration(account.to);
+            let steps = account.facts.iter().map(|(at, notice)| story::step(&service, *at, notice, release)).collect();
             json(&Explanation { rollout: summary(&server, &service, &account).await?, steps })
         }
         "replay" => json(&replay(&server, &service, account.rollout).await?),
@@ -112,10 +111,6 @@ async fn summary(server: &Server, service: &ServiceName, account: &Account) -> R
 }
 
 /// How a release takes the place of the one before it, if it is still kept.
-fn strategy(state: &ServiceState, release: ReleaseNumber) -> Option<&Strategy> {
-    state.declaration(release).map(|declaration| &declaration.policy.strategy)
-}
-
 /// The story of one rollout for one reader.
 struct Stream {
     server: Arc<Server>,
@@ -224,8 +219,8 @@ impl Stream {
             return Ok(false);
         }
         let state = self.server.parts.engine.state(&self.service).unwrap_or_default();
-        let strategy = self.to.and_then(|to| strategy(&state, to));
-        let reads = self.teller.tell(&RolloutLine::Step(story::step(&self.service, at, notice, strategy))).await;
+        let release = self.to.and_then(|to| state.declaration(to));
+        let reads = self.teller.tell(&RolloutLine::Step(story::step(&self.service, at, notice, release))).await;
         match notice {
             Notice::BakeBegan { .. } => self.bakes = true,
             Notice::RolloutEnded { outcome, .. } => {

@@ -6,7 +6,7 @@ use gapless_core::effect::Task;
 use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, Rejection, RolloutKind, RolloutNumber};
-use gapless_core::release::ReleaseNumber;
+use gapless_core::release::{Declaration, ReleaseNumber};
 use gapless_core::time::Instant;
 use gapless_engine::engine;
 use gapless_engine::store::{JournalRecord, Sequence};
@@ -184,6 +184,8 @@ pub struct Made<'a> {
     pub service: &'a ServiceName,
     /// The rollout; it has ended.
     pub account: &'a Account,
+    /// The release that was rolled out.
+    pub release: &'a Declaration,
     /// What was live before.
     pub from: Option<Ran>,
     /// What was rolled out.
@@ -197,7 +199,7 @@ pub struct Made<'a> {
 /// The receipt of a rollout that ended; `None` for one in progress.
 #[must_use]
 pub fn receipt(made: Made<'_>) -> Option<Receipt> {
-    let Made { installation, service, account, from, to, built, measured: (mut measured, incomplete) } = made;
+    let Made { installation, service, account, release, from, to, built, measured: (mut measured, incomplete) } = made;
     let (ended, outcome) = account.ended.as_ref()?;
     let phases = account.phases(built);
     let ready = built.map_or(account.started.0, |built| built.published_ms);
@@ -224,7 +226,7 @@ pub fn receipt(made: Made<'_>) -> Option<Receipt> {
         to,
         started_ms: account.started.0,
         ended_ms: ended.0,
-        steps: account.facts.iter().map(|(at, notice)| story::step(service, *at, notice, None)).collect(),
+        steps: account.facts.iter().map(|(at, notice)| story::step(service, *at, notice, Some(release))).collect(),
         measured,
         switch_ms: shifted.map(|at| at.saturating_sub(ready)),
         gone_ms: gone,

@@ -2,14 +2,15 @@
 
 use super::{effect, event, going_on, reason, release_name, state_line, step};
 use gapless_core::analysis::{Judgement, Verdict};
+use gapless_core::digest::Digest;
 use gapless_core::effect::{Effect, EffectId, Task};
 use gapless_core::event::{Event, Failure};
 use gapless_core::name::ServiceName;
 use gapless_core::node::{GroupId, InstanceId, NodeId};
 use gapless_core::notice::{Notice, Outcome, Rejection, RolloutKind, RolloutNumber};
 use gapless_core::observation::{Condition, Evidence, Health, NodeSeen, Observation};
-use gapless_core::policy::{CanaryPause, CanaryStep, Strategy};
-use gapless_core::release::{ArtifactVersion, ReleaseNumber};
+use gapless_core::policy::{CanaryPause, CanaryStep, Policy, Strategy};
+use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::route::{Generation, Route, Weight};
 use gapless_core::service::{Queued, Rollout, ServiceState, Stage, Together};
 use gapless_core::time::Instant;
@@ -31,6 +32,18 @@ fn web() -> ServiceName {
 
 fn judgement(verdict: Verdict) -> Judgement {
     Judgement { verdict, evidence: "5xx 2 of 512 against 1 of 9,420; p99 14 ms against 12 ms".into() }
+}
+
+fn declaration(strategy: Strategy, serves: bool) -> Declaration {
+    Declaration {
+        content: Digest([1; 32]),
+        artifact: ArtifactVersion(5),
+        image: Digest([2; 32]),
+        nodes: 2,
+        policy: Policy { strategy, ..Policy::default() },
+        serves,
+        tasks: BTreeSet::new(),
+    }
 }
 
 fn nodes() -> BTreeSet<NodeId> {
@@ -147,7 +160,7 @@ fn effects() -> Vec<Effect> {
 fn events() -> Vec<Event> {
     let seen = NodeSeen {
         condition: Condition::Running,
-        image: gapless_core::digest::Digest([0; 32]),
+        image: Digest([0; 32]),
         health: Health { passes: 2, ..Health::default() },
         requests_in_flight: 4,
     };
@@ -196,7 +209,7 @@ fn states() -> Vec<ServiceState> {
         Stage::Unroll { reason: Rejection::Cancelled },
         Stage::Restore { reason: Rejection::Cancelled, deadline: MONDAY },
     ];
-    let together = Together { id: gapless_core::digest::Digest([0; 32]), with: BTreeSet::from(["hello/worker".parse().expect("a name")]) };
+    let together = Together { id: Digest([0; 32]), with: BTreeSet::from(["hello/worker".parse().expect("a name")]) };
     let rollout = |stage| Rollout { together: Some(together.clone()), ..Rollout::new(ROLLOUT, RolloutKind::Deploy, Some(OLD), NEW, stage) };
     let with = |stage| ServiceState { live: Some(OLD), rollout: Some(rollout(stage)), route: route(), ..ServiceState::default() };
     let mut all: Vec<ServiceState> = stages.into_iter().map(with).collect();
@@ -247,7 +260,7 @@ fn every_fact_effect_event_and_stage_reads_as_reviewed() {
 fn a_step_that_waits_for_a_person_says_so() {
     let step_of = |percent, pause| CanaryStep { percent, pause };
     let steps = vec![step_of(5, CanaryPause::For(Duration::from_secs(60))), step_of(25, CanaryPause::Person)];
-    let canary = Strategy::Canary { steps, analysis: None };
+    let canary = declaration(Strategy::Canary { steps, analysis: None }, true);
     let text = |number, percent| {
         let began = Notice::CanaryStepBegan { rollout: ROLLOUT, step: number, percent, generation: GENERATION };
         step(&web(), MONDAY, &began, Some(&canary)).text
@@ -256,6 +269,28 @@ fn a_step_that_waits_for_a_person_says_so() {
     assert_eq!(
         text(2, 25),
         "step 2 of the canary: the new nodes get 25 % of the traffic with route g12, until somebody runs `gapless promote`"
+    );
+}
+
+#[test]
+fn of_a_worker_no_traffic_is_told() {
+    let worker = declaration(Strategy::BlueGreen, false);
+    let told = |notice: &Notice| step(&web(), MONDAY, notice, Some(&worker)).text;
+    let group = NEW;
+    let of_workers = [
+        Notice::NodesBooted { rollout: ROLLOUT, group },
+        Notice::ShiftBegan { rollout: ROLLOUT, generation: GENERATION, way_back: true },
+        Notice::Shifted { rollout: ROLLOUT, generation: GENERATION },
+        Notice::Drained { rollout: ROLLOUT, cut: 0 },
+        Notice::Drained { rollout: ROLLOUT, cut: 1 },
+    ];
+    for notice in of_workers {
+        let text = told(&notice);
+        assert!(["traffic", "route", "proxy", "request"].iter().all(|word| !text.contains(word)), "{text}");
+    }
+    assert_eq!(
+        told(&Notice::GatePassed { rollout: ROLLOUT, group }),
+        step(&web(), MONDAY, &Notice::GatePassed { rollout: ROLLOUT, group }, None).text
     );
 }
 

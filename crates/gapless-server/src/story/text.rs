@@ -6,19 +6,23 @@ use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Notice, Outcome, RolloutKind};
 use gapless_core::policy::{CanaryPause, Strategy};
-use gapless_core::release::{ArtifactVersion, ReleaseNumber};
-use gapless_core::route::Generation;
+use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-pub(super) fn text(service: &ServiceName, notice: &Notice, strategy: Option<&Strategy>) -> String {
+pub(super) fn text(service: &ServiceName, notice: &Notice, release: Option<&Declaration>) -> String {
+    let of_worker = release.filter(|release| !release.serves).and_then(|_| of_worker(notice));
+    of_worker.unwrap_or_else(|| of_any(service, notice, release.map(|release| &release.policy.strategy)))
+}
+
+fn of_any(service: &ServiceName, notice: &Notice, strategy: Option<&Strategy>) -> String {
     let name = |release: &ReleaseNumber| release_name(service, *release);
     match notice {
         Notice::RolloutStarted { kind, from, to, .. } => started(*kind, from.as_ref().map(name), &name(to)),
         Notice::NodesBooted { group, .. } => format!("all nodes of {group} run; they are checked, with no traffic"),
         Notice::GatePassed { group, .. } => format!("every node of {group} passed its checks: the gate is open"),
-        Notice::ShiftBegan { generation, way_back, .. } => shift(*generation, *way_back),
+        Notice::ShiftBegan { generation, way_back, .. } => format!("the traffic goes over with route {generation}; {}", back(*way_back)),
         Notice::Shifted { generation, .. } => {
             format!("every proxy acknowledged route {generation}: all traffic is on the new nodes")
         }
@@ -27,7 +31,7 @@ pub(super) fn text(service: &ServiceName, notice: &Notice, strategy: Option<&Str
             format!("no route names {} any more; their last requests run out", count(nodes.len(), "old node"))
         }
         Notice::Drained { cut: 0, .. } => "the nodes that left have no request in flight".into(),
-        Notice::Drained { cut, .. } => format!("the drain deadline passed; {} cut", were(*cut, "request")),
+        Notice::Drained { cut, .. } => format!("the drain deadline passed; {} cut", were(*cut as usize, "request")),
         Notice::Rejecting { reason: why, .. } => format!("given up: {}", reason(why).text),
         Notice::RolloutEnded { outcome, settled, .. } => ended(outcome, *settled).into(),
         Notice::TaskBegan { task, .. } => begun(*task).into(),
@@ -90,9 +94,22 @@ fn waits_for_a_person(strategy: Option<&Strategy>, step: u32) -> bool {
     place.and_then(|place| steps.get(place)).is_some_and(|step| step.pause == CanaryPause::Person)
 }
 
-fn shift(generation: Generation, way_back: bool) -> String {
-    let back = if way_back { "the way back is there: the old nodes are healthy" } else { "there is no way back: no healthy old nodes" };
-    format!("the traffic goes over with route {generation}; {back}")
+fn back(way_back: bool) -> &'static str {
+    if way_back { "the way back is there: the old nodes are healthy" } else { "there is no way back: no healthy old nodes" }
+}
+
+/// What is told in other words of a worker, which has no traffic and is in no route.
+fn of_worker(notice: &Notice) -> Option<String> {
+    Some(match notice {
+        Notice::NodesBooted { group, .. } => format!("all nodes of {group} run and do their work; they are checked"),
+        Notice::ShiftBegan { way_back, .. } => format!("the new nodes take the old ones' place; {}", back(*way_back)),
+        Notice::Shifted { .. } => "the new nodes have the old ones' place".into(),
+        Notice::DrainBegan { nodes, .. } => format!("{} asked to stop", were(nodes.len(), "old node")),
+        Notice::Drained { cut: 0, .. } => "the nodes that left have stopped".into(),
+        Notice::Drained { .. } => "the drain deadline passed; what had not stopped was ended".into(),
+        Notice::BatchJoined { new, old, .. } => format!("more new nodes count: {new} new and {old} old ones now"),
+        _ => return None,
+    })
 }
 
 fn ended(outcome: &Outcome, settled: bool) -> &'static str {
@@ -156,6 +173,7 @@ fn revocations(artifacts: &BTreeSet<ArtifactVersion>) -> String {
 }
 
 /// `1 request was`, `3 requests were`.
-fn were(number: u32, noun: &str) -> String {
-    if number == 1 { format!("1 {noun} was") } else { format!("{number} {noun}s were") }
+fn were(number: usize, noun: &str) -> String {
+    let verb = if number == 1 { "was" } else { "were" };
+    format!("{} {verb}", count(number, noun))
 }
