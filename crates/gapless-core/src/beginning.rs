@@ -132,10 +132,15 @@ impl Pass {
         }
     }
 
-    /// The rollout in progress ends for the release that waits, if that wants it and the traffic has not shifted.
-    pub fn replace_if_wanted(&mut self, release: ReleaseNumber) {
+    /// The rollout in progress ends for the release that waits, if that wants it and the traffic has not shifted. What moves together with others does not end for what some of them are
+    /// not part of: they would be given up, too, and nothing would take their place.
+    pub fn replace_if_wanted(&mut self, release: ReleaseNumber, together: Option<&Together>) {
         let replaces = self.state.declaration(release).is_some_and(|declaration| declaration.policy.supersede == Supersede::Replace);
-        if replaces && self.state.rollout.as_ref().is_some_and(Rollout::can_be_rejected) {
+        let takes_all_along = |rollout: &Rollout| match (&rollout.together, together) {
+            (None, _) => true,
+            (Some(moving), next) => next.is_some_and(|next| moving.with.is_subset(&next.with)),
+        };
+        if replaces && self.state.rollout.as_ref().is_some_and(|rollout| rollout.can_be_rejected() && takes_all_along(rollout)) {
             self.reject(Rejection::Superseded);
         }
     }

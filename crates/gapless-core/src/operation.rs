@@ -126,7 +126,7 @@ pub(crate) fn retry(state: &ServiceState, together: Option<&Together>, now: Inst
         let hint = "deploy another version, or lift the revocation: `gapless revoke --lift`";
         return pass.refuse(state, format!("the artifact of {declared} is revoked"), hint);
     }
-    if together.is_none() && state.left_together().is_some() {
+    if together.is_none() && (state.left_together().is_some() || state.is_leaving_together()) {
         let hint = "try all of them again: `gapless retry`";
         return pass.refuse(state, format!("{declared} moves together with other services, and would go alone"), hint);
     }

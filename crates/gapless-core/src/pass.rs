@@ -121,7 +121,7 @@ impl Pass {
                 Outcome::Rejected(reason) if reason.is_by_hand() => TogetherOutcome::TakenBack,
                 Outcome::Rejected(_) => TogetherOutcome::Failed,
             };
-            let end = TogetherEnd { id: together.id, from: from.map(|from| from.release), outcome };
+            let end = TogetherEnd { id: together.id, with: together.with, from: from.map(|from| from.release), outcome };
             self.state.together.0.insert(to.release, end);
         }
         self.notify(Notice::RolloutEnded { rollout: number, outcome, settled });

@@ -78,7 +78,7 @@ pub(crate) fn declare(state: &ServiceState, declaration: &Declaration, urgent: b
             pass.queue(Queued { release, urgent, not_before, together: together.cloned() }, frozen_until);
             pass.state.pinned = false;
             if frozen_until.is_none() {
-                pass.replace_if_wanted(release);
+                pass.replace_if_wanted(release, together);
             }
         }
     }

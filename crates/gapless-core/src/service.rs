@@ -229,16 +229,18 @@ pub struct Ties(pub BTreeMap<ReleaseNumber, TogetherEnd>);
 impl Ties {
     /// How the rollout ended that was the part of this service in what has this identity, and what it was to make live.
     #[must_use]
-    pub fn of(&self, id: Digest) -> Option<(ReleaseNumber, TogetherEnd)> {
-        self.0.iter().find(|(_, end)| end.id == id).map(|(release, end)| (*release, *end))
+    pub fn of(&self, id: Digest) -> Option<(ReleaseNumber, &TogetherEnd)> {
+        self.0.iter().find(|(_, end)| end.id == id).map(|(release, end)| (*release, end))
     }
 }
 
 /// How a rollout ended that was to move together with others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TogetherEnd {
     /// As in [`Together`].
     pub id: Digest,
+    /// As in [`Together`].
+    pub with: BTreeSet<ServiceName>,
     /// What was live before.
     pub from: Option<ReleaseNumber>,
     /// What came of it.
@@ -359,18 +361,51 @@ impl ServiceState {
 
     /// What is live, if it came with other services and none of them is known to have gone back.
     #[must_use]
-    pub fn came_together(&self) -> Option<(ReleaseNumber, TogetherEnd)> {
+    pub fn came_together(&self) -> Option<(ReleaseNumber, &TogetherEnd)> {
         let live = self.live_release()?;
         let end = self.together.0.get(&live).filter(|end| end.outcome == TogetherOutcome::Live)?;
-        Some((live, *end))
+        Some((live, end))
     }
 
     /// What is declared, if it was to move together with other services, was given up or taken back, and is not live: alone it would leave them behind.
     #[must_use]
-    pub fn left_together(&self) -> Option<(ReleaseNumber, TogetherEnd)> {
+    pub fn left_together(&self) -> Option<(ReleaseNumber, &TogetherEnd)> {
         let declared = self.declared.filter(|declared| self.live_release() != Some(*declared))?;
         let end = self.together.0.get(&declared).filter(|end| end.outcome != TogetherOutcome::Live)?;
-        Some((declared, *end))
+        Some((declared, end))
+    }
+
+    /// Whether what is declared is just being given up, or left, that was to move or came together with other services.
+    #[must_use]
+    pub fn is_leaving_together(&self) -> bool {
+        let Some(Rollout { from, to, together, .. }) = &self.rollout else { return false };
+        let left = if together.is_some() { Some(to.release) } else { from.map(|from| from.release) };
+        self.leaves().is_some() && left.is_some() && left == self.declared
+    }
+
+    /// Whom it is about to shift together with: in what is next, or in the rollout in progress if that was not given up and has not shifted.
+    #[must_use]
+    pub fn is_about_to_move_with(&self) -> Option<&Together> {
+        let next = self.queued.as_ref().and_then(|queued| queued.together.as_ref());
+        let moving = self.rollout.as_ref().filter(|rollout| rollout.can_be_rejected());
+        next.or(moving.and_then(|rollout| rollout.together.as_ref()))
+    }
+
+    /// Whether it was declared in this together with others, whatever came of it.
+    #[must_use]
+    pub fn has_part_in(&self, id: Digest) -> bool {
+        let moving = self.rollout.as_ref().and_then(|rollout| rollout.together.as_ref());
+        let next = self.queued.as_ref().and_then(|queued| queued.together.as_ref());
+        moving.into_iter().chain(next).any(|together| together.id == id) || self.together.of(id).is_some()
+    }
+
+    /// Whether it still moves in this, came with it, or is leaving it: its part in it is not over.
+    #[must_use]
+    pub fn is_bound_by(&self, id: Digest) -> bool {
+        let moves = self.rollout.as_ref().and_then(|rollout| rollout.together.as_ref()).map(|together| together.id);
+        let came = self.came_together().map(|(_, end)| end.id);
+        let leaves = self.rollout.as_ref().and_then(|_| self.leaves());
+        [moves, came, leaves].contains(&Some(id))
     }
 
     /// Whether that service is just leaving, or has left, what it came with together with what is live here: this one goes back, too, as soon as it is told.

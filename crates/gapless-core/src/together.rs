@@ -28,12 +28,12 @@ pub(crate) fn go_back(state: &ServiceState, why: &str, outcome: TogetherOutcome,
         Some(rollout) if rollout.together.is_none() => {}
         Some(rollout) if rollout.can_be_rejected() => {
             pass.reject(reason);
-            pass.pin_after(outcome, state.live_release());
+            pass.pin_after(outcome, rollout.to.release, state.live_release());
         }
         Some(rollout) => {
             if let Some(old) = old_group(state) {
                 pass.take_back(old, reason);
-                pass.pin_after(outcome, Some(old.release));
+                pass.pin_after(outcome, rollout.to.release, Some(old.release));
                 if by_hand {
                     pass.is_by_hand();
                 }
@@ -51,29 +51,32 @@ impl Pass {
     /// The rollout is over, and its old nodes are gone: what was live before is made again.
     fn follow_back(&mut self, why: &str, outcome: TogetherOutcome) {
         let Some((release, end)) = self.state.came_together() else { return };
+        let from = end.from;
         self.state.together.0.entry(release).and_modify(|end| end.outcome = outcome);
         let state = &self.state;
         let may_run = |release: &ReleaseNumber| state.served.contains(release) && no_way_back_to(state, *release, false).is_none();
-        let to = end.from.filter(may_run);
+        let to = from.filter(may_run);
         self.notify(Notice::FollowsBack { from: release, to, reason: why.into() });
         let Some(to) = to else { return };
         if outcome == TogetherOutcome::Failed {
             self.state.served.remove(&release);
         }
-        self.pin_after(outcome, Some(to));
+        self.pin_after(outcome, release, Some(to));
         self.begin(RolloutKind::Rollback, to, None);
         if outcome == TogetherOutcome::TakenBack {
             self.is_by_hand();
         }
     }
 
-    /// What a person took back stays back for all that came together, and nothing that waits undoes it; what failed is tried again when it is declared again.
-    fn pin_after(&mut self, outcome: TogetherOutcome, live: Option<ReleaseNumber>) {
+    /// What a person took back stays back for all that came together, and nothing that waits undoes it; what failed is tried again when it is declared again. What else is declared,
+    /// nobody took back; and what a person wanted before goes on to hold.
+    fn pin_after(&mut self, outcome: TogetherOutcome, left: ReleaseNumber, live: Option<ReleaseNumber>) {
         let by_hand = outcome == TogetherOutcome::TakenBack;
+        let takes_back = by_hand && (self.state.queued.is_some() || self.state.declared == Some(left));
         if by_hand {
             self.dequeue();
         }
-        self.state.pinned = by_hand && self.state.declared != live;
+        self.state.pinned = (self.state.pinned || takes_back) && self.state.declared != live;
     }
 
     /// Somebody wanted the rollout that was just begun.

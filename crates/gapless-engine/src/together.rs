@@ -28,12 +28,12 @@ enum Standing {
 }
 
 /// Whether any service moves together with another one just now.
-pub(crate) fn is_any(states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> bool {
+pub(crate) fn is_any(states: &States) -> bool {
     states.values().any(|state| state.rollout.as_ref().is_some_and(|rollout| rollout.together.is_some()))
 }
 
 /// What the services have to be told of each other now, each with what it is about.
-pub(crate) fn messages(states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Vec<(ServiceName, Digest, Event)> {
+pub(crate) fn messages(states: &States) -> Vec<(ServiceName, Digest, Event)> {
     let message = |service: &ServiceName, state: &ServiceState| match &state.rollout {
         Some(rollout) => while_it_moves(rollout, states),
         None => after_it_moved(service, state, states),
@@ -55,7 +55,7 @@ pub(crate) fn concerns(state: &ServiceState, id: Digest) -> bool {
     message_id(state) == Some(id)
 }
 
-fn while_it_moves(rollout: &Rollout, states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Option<Event> {
+fn while_it_moves(rollout: &Rollout, states: &States) -> Option<Event> {
     let together = rollout.together.as_ref()?;
     let given_up = matches!(rollout.stage, Stage::Undo { .. } | Stage::Unroll { .. } | Stage::Restore { .. } | Stage::Retire);
     if given_up {
@@ -73,11 +73,17 @@ fn while_it_moves(rollout: &Rollout, states: &BTreeMap<ServiceName, Arc<ServiceS
 }
 
 /// What came together goes back together, also when its own rollout is over.
-fn after_it_moved(service: &ServiceName, state: &ServiceState, states: &BTreeMap<ServiceName, Arc<ServiceState>>) -> Option<Event> {
+fn after_it_moved(service: &ServiceName, state: &ServiceState, states: &States) -> Option<Event> {
     let (_, end) = state.came_together()?;
-    let others = states.iter().filter(|(other, _)| *other != service);
+    let others = states.iter().filter(|(other, state)| *other != service && !has_gone_on(end.id, state));
     let partners: Vec<(&ServiceName, Standing)> = others.map(|(other, state)| (other, standing(end.id, state))).collect();
     somebody_went_back(&partners)
+}
+
+/// Whether this one left what it came with, and then where it had gone back to: it binds nobody any more.
+fn has_gone_on(id: Digest, state: &ServiceState) -> bool {
+    let left = state.together.of(id).filter(|(_, end)| end.outcome != TogetherOutcome::Live);
+    left.is_some_and(|(_, end)| end.from.is_some() && state.live_release() != end.from && state.rollout.is_none())
 }
 
 /// A person's word goes before what failed because of it.
@@ -114,37 +120,127 @@ fn standing(id: Digest, state: &ServiceState) -> Standing {
     }
 }
 
+/// The state of every service.
+type States = BTreeMap<ServiceName, Arc<ServiceState>>;
+
+/// What is tried again.
+#[derive(Debug, PartialEq, Eq)]
+struct Again {
+    /// What those that are on their way already move in; `None`: nobody is.
+    id: Option<Digest>,
+    /// All that belong together.
+    all: BTreeSet<ServiceName>,
+}
+
 impl Engine {
     /// Tries the declared release again, as [`Operation::Retry`] does. What was to move together with others is tried again with all of those that were left behind, too; `id` says from
     /// then on that they belong together, and was never used before.
     ///
     /// # Errors
-    /// As [`Engine::operate`]. When one of them would be refused, none is tried again.
+    /// As [`Engine::operate`]. When one of them would be refused, or is not at rest yet, none is tried again.
     pub async fn retry(&self, service: &ServiceName, id: Digest) -> Result<Declared, DeclareError> {
-        let Some(all) = self.left_together(service) else { return self.operate(service, Operation::Retry).await };
+        let Some(again) = self.again(service)? else { return self.operate(service, Operation::Retry).await };
+        let id = again.id.unwrap_or(id);
         let event = |service: &ServiceName| {
-            let with = all.iter().filter(|other| *other != service).cloned().collect();
+            let with = again.all.iter().filter(|other| *other != service).cloned().collect();
             Event::RetriedTogether { together: Together { id, with } }
         };
-        for other in &all {
-            let state = self.state(other).unwrap_or_default();
-            if let Some(refusal) = step(&state, &event(other), self.parts().clock.now()).refusal {
-                let reason = format!("{other}: {} (it moves together with others, so none of them is tried again)", refusal.reason);
-                return Err(DeclareError::Refused { reason, hint: refusal.hint });
-            }
+        let members = self.members(&again);
+        for member in &members {
+            self.may_be_tried_again(member, &event(member))?;
         }
-        for other in all.iter().filter(|other| *other != service) {
+        for other in members.iter().filter(|other| *other != service) {
             self.work_on(other, event(other)).await?;
         }
         self.work_on(service, event(service)).await
     }
 
-    /// The services that were to move together with this one's declared release and are not live with theirs either, this one among them.
-    fn left_together(&self, service: &ServiceName) -> Option<BTreeSet<ServiceName>> {
-        let left = |service: &ServiceName| self.state(service)?.left_together().map(|(_, end)| end.id);
-        let id = left(service)?;
-        Some(self.services().into_iter().filter(|other| left(other) == Some(id)).collect())
+    /// The services whose declared releases [`Engine::retry`] would try again; none, if it is this one alone, or if it makes nodes of what is live again.
+    ///
+    /// # Errors
+    /// When one of them is not at rest yet.
+    pub fn tried_again_with(&self, service: &ServiceName) -> Result<BTreeSet<ServiceName>, DeclareError> {
+        Ok(self.again(service)?.map(|again| self.members(&again)).unwrap_or_default())
     }
+
+    /// What this service is waited for in by another one, none of `but`: that one was declared, or is tried again, and something came between before this one was.
+    #[must_use]
+    pub fn is_waited_for(&self, service: &ServiceName, but: &BTreeSet<ServiceName>) -> Option<Together> {
+        waited_for(&self.states(), service, but)
+    }
+
+    fn again(&self, service: &ServiceName) -> Result<Option<Again>, DeclareError> {
+        again(&self.states(), service).map_err(|other| not_at_rest(&other))
+    }
+
+    fn states(&self) -> States {
+        self.services().into_iter().filter_map(|name| Some((name.clone(), self.state(&name)?))).collect()
+    }
+
+    /// Those that are not on their way yet.
+    fn members(&self, again: &Again) -> BTreeSet<ServiceName> {
+        let moves = |service: &&ServiceName| again.id.is_some_and(|id| self.state(service).is_some_and(|state| state.has_part_in(id)));
+        again.all.iter().filter(|service| !moves(service)).cloned().collect()
+    }
+
+    fn may_be_tried_again(&self, service: &ServiceName, event: &Event) -> Result<(), DeclareError> {
+        let state = self.state(service).unwrap_or_default();
+        let refused = |why: &str, hint: String| {
+            let reason = format!("{service}: {why} (it moves together with others, so none of them is tried again)");
+            Err(DeclareError::Refused { reason, hint })
+        };
+        if state.healing.stopped {
+            return refused("its nodes die again and again", format!("`gapless retry --service {}` makes them again", service.service()));
+        }
+        match step(&state, event, self.parts().clock.now()).refusal {
+            Some(refusal) => refused(&refusal.reason, refusal.hint),
+            None => Ok(()),
+        }
+    }
+}
+
+fn waited_for(states: &States, service: &ServiceName, but: &BTreeSet<ServiceName>) -> Option<Together> {
+    let others = states.iter().filter(|(other, _)| *other != service && !but.contains(other));
+    others.into_iter().find_map(|(other, state)| {
+        let Together { id, with } = state.is_about_to_move_with().filter(|together| together.with.contains(service))?;
+        let with = with.iter().filter(|name| *name != service).chain([other]).cloned().collect();
+        let has_part = states.get(service).is_some_and(|own| own.has_part_in(*id));
+        (!has_part).then_some(Together { id: *id, with })
+    })
+}
+
+/// What is tried again together with this service; the error: a service that is not at rest yet.
+fn again(states: &States, service: &ServiceName) -> Result<Option<Again>, ServiceName> {
+    // Nodes of what is live are made again after a crash loop, which concerns nobody else.
+    let Some(state) = states.get(service).filter(|state| !state.healing.stopped) else { return Ok(None) };
+    if let Some(Together { id, with }) = waited_for(states, service, &BTreeSet::new()) {
+        return Ok(Some(Again { id: Some(id), all: with.into_iter().chain([service.clone()]).collect() }));
+    }
+    if state.left_together().is_some() {
+        return Ok(Some(Again { id: None, all: left_behind_with(states, service)? }));
+    }
+    if state.is_leaving_together() { Err(service.clone()) } else { Ok(None) }
+}
+
+/// The services that were to move together with this one's declared release, directly or with one of the others, and are not live with theirs either, this one among them.
+fn left_behind_with(states: &States, service: &ServiceName) -> Result<BTreeSet<ServiceName>, ServiceName> {
+    let left = |service: &ServiceName| states.get(service)?.left_together().map(|(_, end)| end);
+    let mut all = BTreeSet::new();
+    let mut found = vec![service.clone()];
+    while let Some(service) = found.pop() {
+        let Some(end) = left(&service).filter(|_| all.insert(service.clone())) else { continue };
+        if let Some((other, _)) = states.iter().find(|(other, state)| **other != service && state.is_bound_by(end.id)) {
+            return Err(other.clone());
+        }
+        let belongs = |other: &ServiceName| left(other).is_some_and(|known| known.id == end.id || known.with.contains(&service));
+        found.extend(states.keys().filter(|other| belongs(other)).cloned());
+    }
+    Ok(all)
+}
+
+fn not_at_rest(service: &ServiceName) -> DeclareError {
+    let reason = format!("{service}, which moves together with others, is not at rest yet");
+    DeclareError::Refused { reason, hint: "try again when it is: `gapless status` tells".into() }
 }
 
 #[cfg(test)]
@@ -183,7 +279,7 @@ mod tests {
     /// A service whose rollout is over: what it was to make live, what is, and what came of it.
     fn ended(id: Digest, release: u32, live: u32, outcome: TogetherOutcome) -> ServiceState {
         let live = GroupId { release: ReleaseNumber(live), instance: InstanceId(live.into()) };
-        let together = Ties(BTreeMap::from([(ReleaseNumber(release), TogetherEnd { id, from: None, outcome })]));
+        let together = Ties(BTreeMap::from([(ReleaseNumber(release), TogetherEnd { id, with: BTreeSet::new(), from: None, outcome })]));
         ServiceState { live: Some(live), together, ..ServiceState::default() }
     }
 
@@ -252,6 +348,69 @@ mod tests {
         assert_eq!(told(baking, Some(ended(ID, 2, 1, TogetherOutcome::TakenBack))), [("web".to_string(), "taken back")]);
         let other = ended(Digest([8; 32]), 2, 1, TogetherOutcome::Failed);
         assert_eq!(told(waiting("worker"), Some(other)), [], "another deployment says nothing");
+    }
+
+    /// A service that was left behind: its declared release is not live.
+    fn left(id: Digest, with: &str, outcome: TogetherOutcome) -> ServiceState {
+        let mut state = ended(id, 2, 1, outcome);
+        state.declared = Some(ReleaseNumber(2));
+        state.together.0.values_mut().for_each(|end| end.with = BTreeSet::from([name(with)]));
+        state
+    }
+
+    fn tried_again(web: ServiceState, worker: ServiceState) -> Result<Option<Again>, ServiceName> {
+        again(&BTreeMap::from([(name("web"), Arc::new(web)), (name("worker"), Arc::new(worker))]), &name("web"))
+    }
+
+    #[test]
+    fn what_was_left_behind_is_tried_again_when_all_are_at_rest() {
+        let both = Again { id: None, all: BTreeSet::from([name("web"), name("worker")]) };
+        let web = || left(ID, "worker", TogetherOutcome::Failed);
+        let worker = || left(ID, "web", TogetherOutcome::Failed);
+        assert_eq!(tried_again(web(), worker()).as_ref(), Ok(&Some(both)));
+        let not_told = ended(ID, 2, 2, TogetherOutcome::Live);
+        assert_eq!(tried_again(web(), not_told), Err(name("worker")), "it goes back as soon as it is told");
+        let group = |release: u32| GroupId { release: ReleaseNumber(release), instance: InstanceId(release.into()) };
+        let mut follows = ended(ID, 2, 2, TogetherOutcome::Failed);
+        follows.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(1)));
+        let stage = Stage::Prepare { deadline: Instant(9), booted: false };
+        follows.rollout = Some(Rollout::new(RolloutNumber(2), RolloutKind::Rollback, Some(group(2)), group(1), stage));
+        assert_eq!(tried_again(web(), follows), Err(name("worker")), "it is on its way back");
+        let given_up = at(Stage::Undo { reason: Rejection::Cancelled }, "web");
+        assert_eq!(tried_again(web(), given_up), Err(name("worker")), "it is being given up");
+        let mut own = at(Stage::Undo { reason: Rejection::Cancelled }, "worker");
+        own.declared = Some(ReleaseNumber(2));
+        assert_eq!(tried_again(own, waiting("web")), Err(name("web")), "it is being given up itself");
+        let gone_on = ended(Digest([8; 32]), 3, 3, TogetherOutcome::Live);
+        assert_eq!(tried_again(web(), gone_on).map(|again| again.map(|again| again.all)), Ok(Some(BTreeSet::from([name("web")]))));
+    }
+
+    #[test]
+    fn who_was_left_out_by_a_crash_joins_those_that_wait_for_it() {
+        let joined = Again { id: Some(ID), all: BTreeSet::from([name("web"), name("worker")]) };
+        let earlier = Digest([8; 32]);
+        assert_eq!(tried_again(left(earlier, "worker", TogetherOutcome::Failed), waiting("web")), Ok(Some(joined)));
+        let states = BTreeMap::from([(name("worker"), Arc::new(waiting("web")))]);
+        let together = waited_for(&states, &name("web"), &BTreeSet::new());
+        assert_eq!(together, Some(Together { id: ID, with: BTreeSet::from([name("worker")]) }), "it was never declared");
+        assert_eq!(waited_for(&states, &name("web"), &BTreeSet::from([name("worker")])), None, "that one moves again itself");
+        assert_eq!(waited_for(&states, &name("other"), &BTreeSet::new()), None);
+        let gave_up = left(ID, "worker", TogetherOutcome::Failed);
+        let states = BTreeMap::from([(name("worker"), Arc::new(waiting("web"))), (name("web"), Arc::new(gave_up))]);
+        assert_eq!(waited_for(&states, &name("web"), &BTreeSet::new()), None, "it was part of it, and is not any more");
+        let split = (left(earlier, "worker", TogetherOutcome::Failed), left(ID, "web", TogetherOutcome::Failed));
+        let both = Again { id: None, all: BTreeSet::from([name("web"), name("worker")]) };
+        assert_eq!(tried_again(split.0, split.1), Ok(Some(both)), "the one waited in vain for the other");
+    }
+
+    #[test]
+    fn who_has_gone_on_binds_nobody() {
+        let mut left = ended(ID, 2, 1, TogetherOutcome::TakenBack);
+        left.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(1)));
+        let came = || ended(ID, 2, 2, TogetherOutcome::Live);
+        assert_eq!(told(came(), Some(left.clone())), [("web".to_string(), "taken back")]);
+        left.live = Some(GroupId { release: ReleaseNumber(5), instance: InstanceId(5) });
+        assert_eq!(told(came(), Some(left)), []);
     }
 
     #[test]

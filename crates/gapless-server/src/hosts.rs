@@ -117,13 +117,14 @@ fn holding(state: &ServiceState) -> BTreeMap<ReleaseNumber, Hold> {
     way_back.chain(answering).collect()
 }
 
-/// Where a service goes back to if one of those fails that came with it and whose rollouts are not over.
+/// Where a service goes back to if one of those fails that came with it and whose rollouts are not over, or when one of them that leaves has gone.
 fn follows_to(state: &ServiceState, all: &[Arc<ServiceState>]) -> Option<(ReleaseNumber, Hold)> {
     let (_, end) = state.came_together()?;
     let moves = |other: &Arc<ServiceState>| {
         other.rollout.as_ref().is_some_and(|rollout| rollout.together.as_ref().is_some_and(|together| together.id == end.id))
     };
-    end.from.filter(|_| all.iter().any(moves)).map(|from| (from, Hold::WayBack))
+    let goes_back = |other: &Arc<ServiceState>| moves(other) || state.is_left_by(other);
+    end.from.filter(|_| all.iter().any(goes_back)).map(|from| (from, Hold::WayBack))
 }
 
 /// Where a service may go from a live release that is revoked.

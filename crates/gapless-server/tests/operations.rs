@@ -528,12 +528,33 @@ async fn what_came_together_goes_back_and_forward_together() {
     for _ in 0..2 {
         both_live(&scene, &shop("api.test")).await;
     }
-    back(&scene, SERVICE).await.expect("granted");
+    let gone = back(&scene, SERVICE).await.expect("granted");
+    assert_eq!(gone.with, ["hello/api"]);
+    let (status, problem) = operate(&scene, Operation::Retry).await.expect_err("it is on its way back");
+    assert_eq!(status, StatusCode::CONFLICT, "{problem:?}");
     both_at(&scene, "-r1").await;
     let again = operate(&scene, Operation::Retry).await.expect("tried again");
+    assert_eq!(again.with, ["hello/api"]);
     assert_eq!(end(&scene, SERVICE, again.rollout.expect("a rollout")).await.0, Outcome::Live);
     both_at(&scene, "-r2").await;
     assert!(scene.sim.tally().failures() == 0, "{:?}", scene.sim.tally());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_left_out_when_the_disk_was_full_joins_when_it_is_declared_again() {
+    let scene = Scene::new().await;
+    both_live(&scene, &shop("api.test")).await;
+    scene.commit(&shop("api.test"));
+    build(&scene).await;
+    *scene.store.refuse_declarations.lock().expect("whole") = Some("hello/web".parse().expect("a name"));
+    let half = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await;
+    let (_, problem) = refusal(half.expect_err("there is no room"));
+    assert!(problem.what.contains("(declared before it, and on their way: hello/api)"), "{problem:?}");
+    *scene.store.refuse_declarations.lock().expect("whole") = None;
+    let declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &request(&scene)).await.expect("declared");
+    let web = declared.iter().find(|declared| declared.service == SERVICE).expect("the other one");
+    assert_eq!(end(&scene, SERVICE, web.rollout.expect("a rollout")).await.0, Outcome::Live);
+    both_at(&scene, "-r2").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

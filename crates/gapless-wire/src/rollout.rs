@@ -57,6 +57,9 @@ pub struct Declared {
     /// The declared release, which is not tried: the service was rolled back by hand to `release`, and stays there until its declaration changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<String>,
+    /// The services that do the same, because they move together with this one: full names. Of a rollback and of another try alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
 }
 
 /// What a declared release waits for.

@@ -389,6 +389,7 @@ mod tests {
             changed: rollout.is_some(),
             waiting: None,
             passed_over: None,
+            with: Vec::new(),
         }
     }
 

@@ -174,14 +174,31 @@ fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<
         nobody_is_left(server, &declaration.service, moving)?;
     }
     let mut companions = BTreeMap::new();
-    for group in moving.values().filter(|group| group.len() > 1) {
-        let id = unique()?;
+    for group in moving.into_values() {
+        let (id, all) = match joined(server, &group)? {
+            Some(joined) => joined,
+            None if group.len() > 1 => (unique()?, group.clone()),
+            None => continue,
+        };
         for service in group {
-            let with = group.iter().filter(|other| *other != service).cloned().collect();
-            companions.insert(service.clone(), Together { id, with });
+            let with = all.iter().filter(|other| **other != service).cloned().collect();
+            companions.insert(service, Together { id, with });
         }
     }
     Ok(companions)
+}
+
+/// What these services are waited for in, and all that belong to it: another one was declared before, and something came between before they were.
+fn joined(server: &Server, group: &BTreeSet<ServiceName>) -> Result<Option<(Digest, BTreeSet<ServiceName>)>, Refused> {
+    let engine = &server.parts.engine;
+    let waited_for = group.iter().find_map(|service| Some((service, engine.is_waited_for(service, group)?)));
+    let Some((service, Together { id, with })) = waited_for else { return Ok(None) };
+    let all: BTreeSet<ServiceName> = with.into_iter().chain([service.clone()]).collect();
+    if group.is_subset(&all) {
+        return Ok(Some((id, all)));
+    }
+    let what = format!("{service} is waited for by services that it was to move together with, and would come with others now");
+    Err(Refused::new(StatusCode::CONFLICT, what, "deploy again when that is over, or end it: `gapless status`, `gapless cancel`"))
 }
 
 /// A service that is about to follow others back would be left behind by what is declared of them meanwhile.
@@ -223,12 +240,14 @@ async fn go_back(server: Arc<Server>, service: ServiceName, to: Option<ReleaseNu
             return Err(without_room(no_room));
         }
     }
-    for (other, release) in followers(&server, &state, to) {
-        let host = engine.declaration(&other, release).await?.host;
-        claims.push(server.hosts.claim(&server.parts, &other, &host).await?);
+    let followers = followers(&server, &state, to);
+    for (other, release) in &followers {
+        let host = engine.declaration(other, *release).await?.host;
+        claims.push(server.hosts.claim(&server.parts, other, &host).await?);
     }
     let declared = engine.rollback_with(&service, to, forced).await?;
-    Ok(answer(&service, declared))
+    let with = followers.iter().filter(|(other, _)| *other != service).map(|(other, _)| other.to_string()).collect();
+    Ok(wire::Declared { with, ..answer(&service, declared) })
 }
 
 /// The services that go back, too, when this one is taken back, each with where to.
@@ -253,6 +272,7 @@ pub(super) fn answer(service: &ServiceName, declared: engine::Declared) -> wire:
         changed,
         waiting: waiting.map(wire_waiting),
         passed_over: None,
+        with: Vec::new(),
     }
 }
 

@@ -41,22 +41,35 @@ pub(super) async fn operate(call: Call, service: &str) -> Result<Response<Answer
     }
     let work = async move {
         let engine = &server.parts.engine;
-        let declared = match operation {
+        Ok(match operation {
             wire::Operation::Retry => {
                 has_room(&server, &service).await?;
-                engine.retry(&service, unique()?).await?
+                for other in engine.tried_again_with(&service)? {
+                    has_room(&server, &other).await?;
+                }
+                let declared = engine.retry(&service, unique()?).await?;
+                Declared { with: moves_with(&server, &service), ..answer(&service, declared) }
             }
-            other => engine.operate(&service, engine_operation(other)).await?,
-        };
-        Ok(answer(&service, declared))
+            other => answer(&service, engine.operate(&service, engine_operation(other)).await?),
+        })
     };
     json(&to_its_end(work).await?)
+}
+
+/// Whom a service moves together with, in the rollout that is in progress or is next.
+fn moves_with(server: &Server, service: &ServiceName) -> Vec<String> {
+    let state = server.parts.engine.state(service).unwrap_or_default();
+    let moving = state.rollout.as_ref().and_then(|rollout| rollout.together.as_ref());
+    let next = state.queued.as_ref().and_then(|queued| queued.together.as_ref());
+    moving.or(next).into_iter().flat_map(|together| &together.with).map(ToString::to_string).collect()
 }
 
 /// Another try of a release whose old nodes leave first is not begun without room for it.
 async fn has_room(server: &Server, service: &ServiceName) -> Result<(), Refused> {
     let state = server.parts.engine.state(service).unwrap_or_default();
-    let Some(declared) = state.declared.filter(|declared| state.live_release() != Some(*declared)) else { return Ok(()) };
+    // After a crash loop, nodes of what is live are made again.
+    let tried = state.declared.filter(|declared| state.live_release() != Some(*declared) && !state.healing.stopped);
+    let Some(declared) = tried else { return Ok(()) };
     match room::lacking_alone(server, service, declared).await? {
         Some(no_room) => Err(without_room(no_room)),
         None => Ok(()),
@@ -162,6 +175,7 @@ async fn running(server: &Server, artifact: &str, version: ArtifactVersion) -> R
             changed: true,
             waiting: None,
             passed_over: None,
+            with: Vec::new(),
         });
         found.push(Eviction { service: service.to_string(), release: release_name(&service, live), to });
     }

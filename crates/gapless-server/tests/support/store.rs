@@ -1,6 +1,7 @@
 //! A store in memory that counts, and refuses what a test asks it to refuse.
 
 use gapless_core::digest::Digest;
+use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::RolloutNumber;
 use gapless_core::release::ArtifactVersion;
@@ -23,6 +24,8 @@ pub struct TestStore {
     pub damaged: Mutex<Option<ServiceName>>,
     /// This record of this service's journal is damaged.
     pub damaged_record: Mutex<Option<(ServiceName, Sequence)>>,
+    /// There is no room for a declaration of this service.
+    pub refuse_declarations: Mutex<Option<ServiceName>>,
     /// How often a journal was read.
     pub journal_reads: AtomicU32,
     /// The first record that was read of a journal since this was last taken.
@@ -52,6 +55,11 @@ impl TestStore {
 
 impl Journal for TestStore {
     fn append(&self, service: &ServiceName, record: &JournalRecord) -> Result<Sequence, Error> {
+        let is_refused =
+            matches!(record.event, Event::Declared { .. }) && self.refuse_declarations.lock().expect("whole").as_ref() == Some(service);
+        if is_refused {
+            return Err(Error::new("the disk is full").kind(ErrorKind::NoRoom));
+        }
         self.kept.append(service, record)
     }
 

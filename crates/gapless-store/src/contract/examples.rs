@@ -376,8 +376,16 @@ fn a_state() -> ServiceState {
         rollout: None,
         queued: Some(Queued { release: ReleaseNumber(6), urgent: true, not_before: Some(Instant(4)), together: Some(together()) }),
         together: Ties(BTreeMap::from([
-            (ReleaseNumber(3), TogetherEnd { id: Digest([3; 32]), from: None, outcome: TogetherOutcome::Live }),
-            (ReleaseNumber(4), TogetherEnd { id: Digest([5; 32]), from: Some(ReleaseNumber(3)), outcome: TogetherOutcome::TakenBack }),
+            (ReleaseNumber(3), TogetherEnd { id: Digest([3; 32]), with: together().with, from: None, outcome: TogetherOutcome::Live }),
+            (
+                ReleaseNumber(4),
+                TogetherEnd {
+                    id: Digest([5; 32]),
+                    with: BTreeSet::new(),
+                    from: Some(ReleaseNumber(3)),
+                    outcome: TogetherOutcome::TakenBack,
+                },
+            ),
         ])),
         scaled: Some(Scaled { declared: 3, nodes: 4 }),
         tried: Some(ReleaseNumber(2)),

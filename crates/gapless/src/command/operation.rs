@@ -65,7 +65,7 @@ fn tell(json: bool, line: &str) {
 
 /// What was done, in one line.
 fn line(operation: Operation, declared: &Declared) -> String {
-    let Declared { service, release, rollout, changed, .. } = declared;
+    let Declared { service, release, rollout, changed, with, .. } = declared;
     let rollout = rollout.map_or("the rollout".to_string(), |rollout| format!("rollout {rollout} to {release}"));
     match operation {
         Operation::Pause => format!("{service}: {rollout} is paused; `gapless resume` lets it go on, `gapless cancel` gives it up"),
@@ -74,7 +74,10 @@ fn line(operation: Operation, declared: &Declared) -> String {
         Operation::Cancel if declared.rollout.is_some() => format!("{service}: cancelled; all becomes as it was before"),
         Operation::Cancel => format!("{service}: cancelled; {release} is not tried when the freeze window ends"),
         Operation::Promote => format!("{service}: {rollout} is promoted to its next step"),
-        Operation::Retry if declared.rollout.is_some() => format!("{service}: {rollout} tries again"),
+        Operation::Retry if declared.rollout.is_some() => {
+            let with = if with.is_empty() { String::new() } else { format!(", together with {}", with.join(", ")) };
+            format!("{service}: {rollout} tries again{with}")
+        }
         Operation::Retry => format!("{service}: nodes of {release} are made again"),
         Operation::Scale { nodes } if *changed => {
             format!("{service}: {release} gets {nodes} nodes; it keeps that number until a declaration names another one")
@@ -96,6 +99,7 @@ mod tests {
             changed,
             waiting: None,
             passed_over: None,
+            with: Vec::new(),
         };
         let told = |operation, rollout| line(operation, &declared(rollout, true));
         assert_eq!(
@@ -103,6 +107,9 @@ mod tests {
             "hello/web: rollout 4 to web-r5 is paused; `gapless resume` lets it go on, `gapless cancel` gives it up"
         );
         assert_eq!(told(Operation::Cancel, Some(4)), "hello/web: cancelled; all becomes as it was before");
+        assert_eq!(told(Operation::Retry, Some(4)), "hello/web: rollout 4 to web-r5 tries again");
+        let together = Declared { with: vec!["hello/worker".into()], ..declared(Some(4), true) };
+        assert_eq!(line(Operation::Retry, &together), "hello/web: rollout 4 to web-r5 tries again, together with hello/worker");
         assert_eq!(told(Operation::Retry, None), "hello/web: nodes of web-r5 are made again");
         assert_eq!(line(Operation::Scale { nodes: 3 }, &declared(None, false)), "hello/web: nothing changed, web-r5 has 3 nodes already");
     }

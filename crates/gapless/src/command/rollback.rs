@@ -42,6 +42,9 @@ pub async fn run(arguments: &Arguments) -> Result<ExitCode, Trouble> {
     let service = service(&client, arguments.service.as_deref()).await?;
     let wish = RollbackRequest { to: arguments.release, force: arguments.force };
     let declared: Declared = client.send(Method::POST, &path::of_service(&service, "rollback"), &wish).await?;
+    if !declared.with.is_empty() {
+        eprintln!("{}: what came with it goes back, too: {}", declared.service, declared.with.join(", "));
+    }
     let followed = if arguments.no_wait && declared.rollout.is_some() {
         eprintln!("{}: {} is on its way back; `gapless status` tells", declared.service, declared.release);
         Followed::not_waited_for(declared)

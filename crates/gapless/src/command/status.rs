@@ -73,7 +73,7 @@ async fn follow(client: &UnixClient, arguments: &Arguments, services: &[ServiceS
 fn in_progress(status: &ServiceStatus) -> Option<Declared> {
     let rollout = status.rollout.as_ref()?;
     let (service, release) = (status.service.clone(), rollout.to.clone());
-    Some(Declared { service, release, rollout: Some(rollout.number), changed: true, waiting: None, passed_over: None })
+    Some(Declared { service, release, rollout: Some(rollout.number), changed: true, waiting: None, passed_over: None, with: Vec::new() })
 }
 
 fn json(services: &[ServiceStatus], followed: Option<&Followed>) -> Result<(), Trouble> {

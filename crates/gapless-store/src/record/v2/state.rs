@@ -98,20 +98,32 @@ pub(in crate::record) struct TogetherEndText {
     from: <Option<ReleaseNumber> as Form>::Text,
     #[serde(default)]
     outcome: <Option<TogetherOutcome> as Form>::Text,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    with: <BTreeSet<ServiceName> as Form>::Text,
 }
 
 impl Form for (ReleaseNumber, TogetherEnd) {
     type Text = TogetherEndText;
 
     fn write(&self) -> TogetherEndText {
-        let (release, TogetherEnd { id, from, outcome }) = self;
-        TogetherEndText { id: id.write(), live: None, release: release.write(), from: from.write(), outcome: Some(*outcome).write() }
+        let (release, TogetherEnd { id, with, from, outcome }) = self;
+        TogetherEndText {
+            id: id.write(),
+            live: None,
+            release: release.write(),
+            from: from.write(),
+            outcome: Some(*outcome).write(),
+            with: with.write(),
+        }
     }
 
     fn read(text: TogetherEndText) -> Result<Self, Error> {
         let known = if text.live == Some(true) { TogetherOutcome::Live } else { TogetherOutcome::Failed };
         let outcome = Option::<TogetherOutcome>::read(text.outcome)?.unwrap_or(known);
-        Ok((Form::read(text.release)?, TogetherEnd { id: Form::read(text.id)?, from: Form::read(text.from)?, outcome }))
+        Ok((
+            Form::read(text.release)?,
+            TogetherEnd { id: Form::read(text.id)?, with: Form::read(text.with)?, from: Form::read(text.from)?, outcome },
+        ))
     }
 }
 
@@ -127,7 +139,7 @@ impl Form for Ties {
     type Text = TiesText;
 
     fn write(&self) -> TiesText {
-        TiesText::Now(self.0.iter().map(|(release, end)| (*release, *end).write()).collect())
+        TiesText::Now(self.0.iter().map(|(release, end)| (*release, end.clone()).write()).collect())
     }
 
     fn read(text: TiesText) -> Result<Self, Error> {
