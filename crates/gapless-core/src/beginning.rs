@@ -136,11 +136,7 @@ impl Pass {
     /// not part of: they would be given up, too, and nothing would take their place.
     pub fn replace_if_wanted(&mut self, release: ReleaseNumber, together: Option<&Together>) {
         let replaces = self.state.declaration(release).is_some_and(|declaration| declaration.policy.supersede == Supersede::Replace);
-        let takes_all_along = |rollout: &Rollout| match (&rollout.together, together) {
-            (None, _) => true,
-            (Some(moving), next) => next.is_some_and(|next| moving.with.is_subset(&next.with)),
-        };
-        if replaces && self.state.rollout.as_ref().is_some_and(|rollout| rollout.can_be_rejected() && takes_all_along(rollout)) {
+        if replaces && self.state.rollout.as_ref().is_some_and(|rollout| rollout.can_be_rejected() && rollout.takes_all_along(together)) {
             self.reject(Rejection::Superseded);
         }
     }
@@ -175,6 +171,12 @@ impl Rollout {
             self.stage,
             Stage::Vacate | Stage::Command | Stage::Prepare { .. } | Stage::Await { .. } | Stage::Canary(_) | Stage::Roll { .. }
         )
+    }
+
+    /// Whether what comes next takes all of those along that this one moves together with.
+    pub(crate) fn takes_all_along(&self, next: Option<&Together>) -> bool {
+        let Some(moving) = &self.together else { return true };
+        next.is_some_and(|next| moving.with.is_subset(&next.with))
     }
 
     /// It was given up, and what it made leaves.

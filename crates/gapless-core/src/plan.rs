@@ -6,7 +6,7 @@ use crate::policy::{CanaryPause, CanaryStep, Strategy, Supersede};
 use crate::release::{Declaration, ReleaseNumber};
 use crate::request::{Wish, busy, wish};
 use crate::rollout::Refusal;
-use crate::service::ServiceState;
+use crate::service::{ServiceState, Together};
 use crate::time::Instant;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -116,9 +116,9 @@ pub enum Planned {
     },
 }
 
-/// What declaring this would do, if everything goes well. Nothing is changed.
+/// What declaring this would do, if everything goes well. `together`: whom it would move together with. Nothing is changed.
 #[must_use]
-pub fn plan(state: &ServiceState, declaration: &Declaration, urgent: bool, now: Instant) -> Vec<Planned> {
+pub fn plan(state: &ServiceState, declaration: &Declaration, urgent: bool, together: Option<&Together>, now: Instant) -> Vec<Planned> {
     match wish(state, declaration, urgent, now) {
         Wish::Nothing => match state.queued.as_ref().filter(|queued| urgent && !queued.urgent) {
             Some(queued) => hurried(state, queued.release, declaration),
@@ -128,7 +128,8 @@ pub fn plan(state: &ServiceState, declaration: &Declaration, urgent: bool, now: 
         Wish::Refused(reason, hint) => vec![Planned::Refused(Refusal { reason, hint: hint.into() })],
         Wish::Release => release(state, ReleaseNumber(state.next.releases + 1), declaration),
         Wish::Queue { frozen_until } => {
-            let replaces = declaration.policy.supersede == Supersede::Replace && busy(state).is_some();
+            let alone = state.rollout.as_ref().is_some_and(|rollout| !rollout.takes_all_along(together));
+            let replaces = declaration.policy.supersede == Supersede::Replace && busy(state).is_some() && !alone;
             let mut lines = vec![Planned::Queued { frozen_until, replaces }];
             lines.extend(release(state, ReleaseNumber(state.next.releases + 1), declaration));
             lines

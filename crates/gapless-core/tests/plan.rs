@@ -5,10 +5,10 @@ use gapless_core::effect::Effect;
 use gapless_core::event::Event;
 use gapless_core::node::{GroupId, InstanceId};
 use gapless_core::plan::{Planned, plan};
-use gapless_core::policy::{Policy, Strategy};
+use gapless_core::policy::{Policy, Strategy, Supersede};
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::rollout::step;
-use gapless_core::service::{Group, Queued, Scaled, ServiceState};
+use gapless_core::service::{Group, Queued, Scaled, ServiceState, Stage, Together};
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -46,7 +46,7 @@ fn live() -> ServiceState {
 }
 
 fn lines(state: &ServiceState, declaration: &Declaration) -> Vec<String> {
-    plan(state, declaration, false, Instant(1000)).iter().map(ToString::to_string).collect()
+    plan(state, declaration, false, None, Instant(1000)).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_changed_declaration_is_told_in_the_order_of_its_effects() {
 #[test]
 fn the_plan_names_the_group_that_the_step_then_creates() {
     let (state, wanted) = (live(), declaration(2));
-    let planned = plan(&state, &wanted, false, Instant(1000))
+    let planned = plan(&state, &wanted, false, None, Instant(1000))
         .into_iter()
         .find_map(|line| if let Planned::Create { group, .. } = line { Some(group) } else { None });
     let step = step(&state, &Event::declared(wanted), Instant(5));
@@ -76,6 +76,23 @@ fn the_plan_names_the_group_that_the_step_then_creates() {
         step.effects.iter().find_map(|(_, effect)| if let Effect::EnsureGroup { group, .. } = effect { Some(*group) } else { None });
     assert!(created.is_some());
     assert_eq!(planned, created);
+}
+
+#[test]
+fn what_moves_together_is_planned_to_be_replaced_only_by_what_takes_all_of_it_along() {
+    let together = |id: u8| Together { id: Digest([id; 32]), with: BTreeSet::from(["hello/worker".parse().unwrap()]) };
+    let begun = Event::Declared { declaration: declaration(2), urgent: false, together: Some(together(1)) };
+    let state = step(&live(), &begun, Instant(5)).state;
+    let mut wanted = declaration(3);
+    wanted.policy.supersede = Supersede::Replace;
+    for (next, replaces) in [(None, false), (Some(together(2)), true)] {
+        let planned = plan(&state, &wanted, false, next.as_ref(), Instant(1000));
+        assert_eq!(planned[0], Planned::Queued { frozen_until: None, replaces });
+        let event = Event::Declared { declaration: wanted.clone(), urgent: false, together: next };
+        let after = step(&state, &event, Instant(1000)).state;
+        let given_up = after.rollout.is_none_or(|rollout| matches!(rollout.stage, Stage::Undo { .. }));
+        assert_eq!(given_up, replaces);
+    }
 }
 
 fn with(strategy: Strategy) -> Declaration {
@@ -96,7 +113,7 @@ fn scaled() -> ServiceState {
 
 /// What is planned to be made first, and what the step then asks for.
 fn made(state: &ServiceState, wanted: &Declaration) -> (Option<u32>, Option<u32>) {
-    let planned = plan(state, wanted, false, Instant(1000));
+    let planned = plan(state, wanted, false, None, Instant(1000));
     let planned = planned.iter().find_map(|line| if let Planned::Create { nodes, .. } = line { Some(*nodes) } else { None });
     let step = step(state, &Event::declared(wanted.clone()), Instant(1000));
     let asked = step.effects.iter().find_map(|(_, effect)| if let Effect::EnsureGroup { size, .. } = effect { Some(*size) } else { None });
@@ -164,7 +181,7 @@ fn what_waits_for_the_end_of_a_freeze_window_can_be_hurried() {
     frozen.next.releases = 2;
     frozen.queued = Some(Queued { release: ReleaseNumber(2), urgent: false, not_before: Some(Instant(9000)), together: None });
     assert_eq!(lines(&frozen, &declaration(2)), ["nothing: it is so already (r1 is live)"]);
-    let urgent = plan(&frozen, &declaration(2), true, Instant(1000));
+    let urgent = plan(&frozen, &declaration(2), true, None, Instant(1000));
     let lines: Vec<String> = urgent.iter().map(ToString::to_string).collect();
     assert_eq!(lines[0], "r2 waits for the end of the freeze window no more: it begins at once");
     assert_eq!(lines[1..3], ["new release r2 after r1", "EnsureGroup: 3 nodes of r2-i2 beside the old ones"]);

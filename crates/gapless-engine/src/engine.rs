@@ -332,14 +332,14 @@ impl Engine {
         }
     }
 
-    /// What declaring this would do, if everything goes well. Nothing is changed or written. `urgent`: as in [`Engine::declare_with`].
+    /// What declaring this would do, if everything goes well. Nothing is changed or written. `urgent` and `together`: as in [`Engine::declare_with`].
     #[must_use]
-    pub fn plan(&self, declaration: &ServiceDeclaration, urgent: bool) -> Vec<Planned> {
+    pub fn plan(&self, declaration: &ServiceDeclaration, urgent: bool, together: Option<&Together>) -> Vec<Planned> {
         if let Some(error) = self.lost(&declaration.service) {
             return vec![Planned::Refused(refusal_of_lost(&declaration.service, &error))];
         }
         let state = self.state(&declaration.service).unwrap_or_default();
-        plan(&state, &declaration.to_core(), urgent, self.inner.parts.clock.now())
+        plan(&state, &declaration.to_core(), urgent, together, self.inner.parts.clock.now())
     }
 
     /// The last durable state of a service that was declared.

@@ -411,7 +411,7 @@ async fn refused_wishes(scene: &Scene) -> String {
         assert!(matches!(&refused, Err(DeclareError::Refused { reason, .. }) if reason.contains(&text)), "{refused:?}");
     }
     assert_eq!(engine.lost_services().len(), 1);
-    assert!(matches!(&engine.plan(&declaration(2), false)[..], [gapless_core::plan::Planned::Refused(_)]));
+    assert!(matches!(&engine.plan(&declaration(2), false, None)[..], [gapless_core::plan::Planned::Refused(_)]));
     let mut other = declaration(1);
     other.service = ServiceName::new("hello", "other").expect("a name");
     other.host = "other".to_string();

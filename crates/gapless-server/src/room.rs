@@ -26,7 +26,7 @@ pub(crate) struct NoRoom {
 pub(crate) async fn lacking(server: &Server, declarations: &[&ServiceDeclaration], urgent: bool) -> Result<Option<NoRoom>, Error> {
     let (mut now, mut later) = (Vec::new(), Vec::new());
     for declaration in declarations {
-        let planned = server.parts.engine.plan(declaration, urgent);
+        let planned = server.parts.engine.plan(declaration, urgent, None);
         let state = server.parts.engine.state(&declaration.service).unwrap_or_default();
         let Some((nodes, staying)) = nodes(&state, &planned) else { continue };
         let new = Newcomers { declaration: (*declaration).clone(), nodes, staying };

@@ -50,17 +50,19 @@ pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
     let (server, request): (_, DeployRequest) = call.read().await?;
     let all = wanted(&server, &request, Unbuilt::Suppose).await?;
     let no_room = room_lacking(&server, &all, request.urgent).await?;
-    let plans: Vec<Plan> = all.iter().map(|wanted| plan_of(&server, wanted, request.urgent, no_room.as_ref())).collect();
-    json(&plans)
+    // Where one of them would be refused, each says so itself.
+    let together = companions(&server, &all, request.urgent).unwrap_or_default();
+    let plan = |wanted: &Wanted| plan_of(&server, wanted, request.urgent, together.get(&wanted.declaration.service), no_room.as_ref());
+    json(&all.iter().map(plan).collect::<Vec<Plan>>())
 }
 
-fn plan_of(server: &Server, wanted: &Wanted, urgent: bool, no_room: Option<&NoRoom>) -> Plan {
+fn plan_of(server: &Server, wanted: &Wanted, urgent: bool, together: Option<&Together>, no_room: Option<&NoRoom>) -> Plan {
     let service = &wanted.declaration.service;
     let planned = match no_room.filter(|no_room| no_room.services.contains(service)) {
         Some(NoRoom { error, .. }) => {
             vec![Planned::Refused(Refusal { reason: error.to_string(), hint: error.hint_text().unwrap_or_default().to_string() })]
         }
-        None => server.parts.engine.plan(&wanted.declaration, urgent),
+        None => server.parts.engine.plan(&wanted.declaration, urgent, together),
     };
     let changed = makes_a_release(&planned) || matches!(planned.first(), Some(Planned::Hurried { .. }));
     let refused = matches!(planned.first(), Some(Planned::Refused(_)));
@@ -160,7 +162,7 @@ fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<
     let mut moving: BTreeMap<&str, BTreeSet<ServiceName>> = BTreeMap::new();
     for Wanted { declaration, together, .. } in all {
         let Some(name) = together else { continue };
-        let planned = server.parts.engine.plan(declaration, urgent);
+        let planned = server.parts.engine.plan(declaration, urgent, None);
         if let Some(Planned::Refused(refusal)) = planned.first() {
             let what = format!("{}: {} (it moves together with others, so none of them was declared)", declaration.service, refusal.reason);
             return Err(Refused::new(StatusCode::CONFLICT, what, refusal.hint.clone()));
