@@ -383,35 +383,51 @@ impl ServiceState {
         self.leaves().is_some() && left.is_some() && left == self.declared
     }
 
+    /// Whom it moves together with in the rollout in progress.
+    #[must_use]
+    pub fn moves_with(&self) -> Option<&Together> {
+        self.rollout.as_ref()?.together.as_ref()
+    }
+
+    /// Whom what is next moves together with.
+    #[must_use]
+    pub fn is_next_with(&self) -> Option<&Together> {
+        self.queued.as_ref()?.together.as_ref()
+    }
+
     /// Whom it is about to shift together with: in what is next, or in the rollout in progress if that was not given up and has not shifted.
     #[must_use]
     pub fn is_about_to_move_with(&self) -> Option<&Together> {
-        let next = self.queued.as_ref().and_then(|queued| queued.together.as_ref());
-        let moving = self.rollout.as_ref().filter(|rollout| rollout.can_be_rejected());
-        next.or(moving.and_then(|rollout| rollout.together.as_ref()))
+        let may_shift = self.rollout.as_ref().is_some_and(Rollout::can_be_rejected);
+        self.is_next_with().or(self.moves_with().filter(|_| may_shift))
     }
 
     /// Whether it was declared in this together with others, whatever came of it.
     #[must_use]
     pub fn has_part_in(&self, id: Digest) -> bool {
-        let moving = self.rollout.as_ref().and_then(|rollout| rollout.together.as_ref());
-        let next = self.queued.as_ref().and_then(|queued| queued.together.as_ref());
-        moving.into_iter().chain(next).any(|together| together.id == id) || self.together.of(id).is_some()
+        self.moves_with().into_iter().chain(self.is_next_with()).any(|together| together.id == id) || self.together.of(id).is_some()
     }
 
     /// Whether it still moves in this, came with it, or is leaving it: its part in it is not over.
     #[must_use]
     pub fn is_bound_by(&self, id: Digest) -> bool {
-        let moves = self.rollout.as_ref().and_then(|rollout| rollout.together.as_ref()).map(|together| together.id);
+        let moves = self.moves_with().map(|together| together.id);
         let came = self.came_together().map(|(_, end)| end.id);
         let leaves = self.rollout.as_ref().and_then(|_| self.leaves());
         [moves, came, leaves].contains(&Some(id))
     }
 
+    /// Whether it left what it came with, and then where it had gone back to: it binds nobody any more.
+    #[must_use]
+    pub fn has_gone_on_from(&self, id: Digest) -> bool {
+        let left = self.together.of(id).filter(|(_, end)| end.outcome != TogetherOutcome::Live);
+        left.is_some_and(|(_, end)| end.from.is_some() && self.live_release() != end.from && self.rollout.is_none())
+    }
+
     /// Whether that service is just leaving, or has left, what it came with together with what is live here: this one goes back, too, as soon as it is told.
     #[must_use]
     pub fn is_left_by(&self, other: &ServiceState) -> bool {
-        let moving = self.rollout.as_ref().and_then(|rollout| rollout.together.as_ref()).map(|together| together.id);
+        let moving = self.moves_with().map(|together| together.id);
         let own = moving.or(self.came_together().map(|(_, end)| end.id));
         own.is_some() && own == other.leaves()
     }

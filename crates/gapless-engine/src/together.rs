@@ -14,6 +14,9 @@ use gapless_core::service::{Rollout, ServiceState, Stage, Together, TogetherOutc
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// The state of every service.
+type States = BTreeMap<ServiceName, Arc<ServiceState>>;
+
 /// How a partner stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -29,7 +32,7 @@ enum Standing {
 
 /// Whether any service moves together with another one just now.
 pub(crate) fn is_any(states: &States) -> bool {
-    states.values().any(|state| state.rollout.as_ref().is_some_and(|rollout| rollout.together.is_some()))
+    states.values().any(|state| state.moves_with().is_some())
 }
 
 /// What the services have to be told of each other now, each with what it is about.
@@ -45,7 +48,7 @@ pub(crate) fn messages(states: &States) -> Vec<(ServiceName, Digest, Event)> {
 /// What a service moves in together with others, or came with.
 fn message_id(state: &ServiceState) -> Option<Digest> {
     match &state.rollout {
-        Some(rollout) => rollout.together.as_ref().map(|together| together.id),
+        Some(_) => state.moves_with().map(|together| together.id),
         None => state.came_together().map(|(_, end)| end.id),
     }
 }
@@ -75,15 +78,9 @@ fn while_it_moves(rollout: &Rollout, states: &States) -> Option<Event> {
 /// What came together goes back together, also when its own rollout is over.
 fn after_it_moved(service: &ServiceName, state: &ServiceState, states: &States) -> Option<Event> {
     let (_, end) = state.came_together()?;
-    let others = states.iter().filter(|(other, state)| *other != service && !has_gone_on(end.id, state));
+    let others = states.iter().filter(|(other, state)| *other != service && !state.has_gone_on_from(end.id));
     let partners: Vec<(&ServiceName, Standing)> = others.map(|(other, state)| (other, standing(end.id, state))).collect();
     somebody_went_back(&partners)
-}
-
-/// Whether this one left what it came with, and then where it had gone back to: it binds nobody any more.
-fn has_gone_on(id: Digest, state: &ServiceState) -> bool {
-    let left = state.together.of(id).filter(|(_, end)| end.outcome != TogetherOutcome::Live);
-    left.is_some_and(|(_, end)| end.from.is_some() && state.live_release() != end.from && state.rollout.is_none())
 }
 
 /// A person's word goes before what failed because of it.
@@ -120,9 +117,6 @@ fn standing(id: Digest, state: &ServiceState) -> Standing {
     }
 }
 
-/// The state of every service.
-type States = BTreeMap<ServiceName, Arc<ServiceState>>;
-
 /// What is tried again.
 #[derive(Debug, PartialEq, Eq)]
 struct Again {
@@ -155,12 +149,12 @@ impl Engine {
         self.work_on(service, event(service)).await
     }
 
-    /// The services whose declared releases [`Engine::retry`] would try again; none, if it is this one alone, or if it makes nodes of what is live again.
+    /// The services that [`Engine::retry`] would try again, this one among them.
     ///
     /// # Errors
     /// When one of them is not at rest yet.
     pub fn tried_again_with(&self, service: &ServiceName) -> Result<BTreeSet<ServiceName>, DeclareError> {
-        Ok(self.again(service)?.map(|again| self.members(&again)).unwrap_or_default())
+        Ok(self.again(service)?.map_or_else(|| BTreeSet::from([service.clone()]), |again| self.members(&again)))
     }
 
     /// What this service is waited for in by another one, none of `but`: that one was declared, or is tried again, and something came between before this one was.
@@ -200,8 +194,8 @@ impl Engine {
 }
 
 fn waited_for(states: &States, service: &ServiceName, but: &BTreeSet<ServiceName>) -> Option<Together> {
-    let others = states.iter().filter(|(other, _)| *other != service && !but.contains(other));
-    others.into_iter().find_map(|(other, state)| {
+    let mut others = states.iter().filter(|(other, _)| *other != service && !but.contains(other));
+    others.find_map(|(other, state)| {
         let Together { id, with } = state.is_about_to_move_with().filter(|together| together.with.contains(service))?;
         let with = with.iter().filter(|name| *name != service).chain([other]).cloned().collect();
         let has_part = states.get(service).is_some_and(|own| own.has_part_in(*id));

@@ -120,9 +120,7 @@ fn holding(state: &ServiceState) -> BTreeMap<ReleaseNumber, Hold> {
 /// Where a service goes back to if one of those fails that came with it and whose rollouts are not over, or when one of them that leaves has gone.
 fn follows_to(state: &ServiceState, all: &[Arc<ServiceState>]) -> Option<(ReleaseNumber, Hold)> {
     let (_, end) = state.came_together()?;
-    let moves = |other: &Arc<ServiceState>| {
-        other.rollout.as_ref().is_some_and(|rollout| rollout.together.as_ref().is_some_and(|together| together.id == end.id))
-    };
+    let moves = |other: &ServiceState| other.moves_with().is_some_and(|together| together.id == end.id);
     let goes_back = |other: &Arc<ServiceState>| moves(other) || state.is_left_by(other);
     end.from.filter(|_| all.iter().any(goes_back)).map(|from| (from, Hold::WayBack))
 }

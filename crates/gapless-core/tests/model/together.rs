@@ -21,7 +21,7 @@ pub fn message(state: &State, service: usize) -> Option<Cause> {
         |id: Digest| state.parts.iter().enumerate().filter(move |(place, _)| *place != service).map(move |(_, part)| standing(part, id));
     let Some(rollout) = core.rollout.as_ref() else {
         let id = core.came_together()?.1.id;
-        let bound = state.parts.iter().enumerate().filter(|(place, part)| *place != service && !has_gone_on(part, id));
+        let bound = state.parts.iter().enumerate().filter(|(place, part)| *place != service && !part.core.state.has_gone_on_from(id));
         return who_went_back(bound.map(|(_, part)| standing(part, id)));
     };
     let id = rollout.together.as_ref()?.id;
@@ -41,12 +41,6 @@ fn who_went_back(others: impl Iterator<Item = Standing>) -> Option<Cause> {
         return Some(Cause::PartnersTakenBack);
     }
     others.contains(&Standing::Failed).then_some(Cause::PartnersFailed)
-}
-
-fn has_gone_on(part: &Part, id: Digest) -> bool {
-    let state = &part.core.state;
-    let left = state.together.of(id).filter(|(_, end)| end.outcome != TogetherOutcome::Live);
-    left.is_some_and(|(_, end)| end.from.is_some() && state.live_release() != end.from && state.rollout.is_none())
 }
 
 fn standing(part: &Part, id: Digest) -> Standing {

@@ -43,9 +43,8 @@ pub(super) async fn operate(call: Call, service: &str) -> Result<Response<Answer
         let engine = &server.parts.engine;
         Ok(match operation {
             wire::Operation::Retry => {
-                has_room(&server, &service).await?;
-                for other in engine.tried_again_with(&service)? {
-                    has_room(&server, &other).await?;
+                for member in engine.tried_again_with(&service)? {
+                    has_room(&server, &member).await?;
                 }
                 let declared = engine.retry(&service, unique()?).await?;
                 Declared { with: moves_with(&server, &service), ..answer(&service, declared) }
@@ -59,9 +58,7 @@ pub(super) async fn operate(call: Call, service: &str) -> Result<Response<Answer
 /// Whom a service moves together with, in the rollout that is in progress or is next.
 fn moves_with(server: &Server, service: &ServiceName) -> Vec<String> {
     let state = server.parts.engine.state(service).unwrap_or_default();
-    let moving = state.rollout.as_ref().and_then(|rollout| rollout.together.as_ref());
-    let next = state.queued.as_ref().and_then(|queued| queued.together.as_ref());
-    moving.or(next).into_iter().flat_map(|together| &together.with).map(ToString::to_string).collect()
+    state.moves_with().or(state.is_next_with()).into_iter().flat_map(|together| &together.with).map(ToString::to_string).collect()
 }
 
 /// Another try of a release whose old nodes leave first is not begun without room for it.

@@ -110,7 +110,6 @@ async fn summary(server: &Server, service: &ServiceName, account: &Account) -> R
     })
 }
 
-/// How a release takes the place of the one before it, if it is still kept.
 /// The story of one rollout for one reader.
 struct Stream {
     server: Arc<Server>,
