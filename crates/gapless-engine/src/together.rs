@@ -117,6 +117,15 @@ fn standing(id: Digest, state: &ServiceState) -> Standing {
     }
 }
 
+/// Why nothing can be tried again together now.
+#[derive(Debug, PartialEq, Eq)]
+enum Hindrance {
+    /// Its part is not over.
+    NotAtRest(ServiceName),
+    /// It was to move with the other one, and was never declared: something came between.
+    LeftOut(ServiceName, ServiceName),
+}
+
 /// What is tried again.
 #[derive(Debug, PartialEq, Eq)]
 struct Again {
@@ -164,7 +173,7 @@ impl Engine {
     }
 
     fn again(&self, service: &ServiceName) -> Result<Option<Again>, DeclareError> {
-        again(&self.states(), service).map_err(|other| not_at_rest(&other))
+        again(&self.states(), service).map_err(Hindrance::into)
     }
 
     fn states(&self) -> States {
@@ -203,8 +212,8 @@ fn waited_for(states: &States, service: &ServiceName, but: &BTreeSet<ServiceName
     })
 }
 
-/// What is tried again together with this service; the error: a service that is not at rest yet.
-fn again(states: &States, service: &ServiceName) -> Result<Option<Again>, ServiceName> {
+/// What is tried again together with this service.
+fn again(states: &States, service: &ServiceName) -> Result<Option<Again>, Hindrance> {
     // Nodes of what is live are made again after a crash loop, which concerns nobody else.
     let Some(state) = states.get(service).filter(|state| !state.healing.stopped) else { return Ok(None) };
     if let Some(Together { id, with }) = waited_for(states, service, &BTreeSet::new()) {
@@ -213,28 +222,43 @@ fn again(states: &States, service: &ServiceName) -> Result<Option<Again>, Servic
     if state.left_together().is_some() {
         return Ok(Some(Again { id: None, all: left_behind_with(states, service)? }));
     }
-    if state.is_leaving_together() { Err(service.clone()) } else { Ok(None) }
+    if state.is_leaving_together() { Err(Hindrance::NotAtRest(service.clone())) } else { Ok(None) }
 }
 
 /// The services that were to move together with this one's declared release, directly or with one of the others, and are not live with theirs either, this one among them.
-fn left_behind_with(states: &States, service: &ServiceName) -> Result<BTreeSet<ServiceName>, ServiceName> {
+fn left_behind_with(states: &States, service: &ServiceName) -> Result<BTreeSet<ServiceName>, Hindrance> {
     let left = |service: &ServiceName| states.get(service)?.left_together().map(|(_, end)| end);
     let mut all = BTreeSet::new();
     let mut found = vec![service.clone()];
     while let Some(service) = found.pop() {
         let Some(end) = left(&service).filter(|_| all.insert(service.clone())) else { continue };
-        if let Some((other, _)) = states.iter().find(|(other, state)| **other != service && state.is_bound_by(end.id)) {
-            return Err(other.clone());
+        let follows = |state: &ServiceState| state.is_leaving(end.id) || states.get(&service).is_some_and(|own| state.is_left_by(own));
+        if let Some((other, _)) = states.iter().find(|(other, state)| **other != service && follows(state)) {
+            return Err(Hindrance::NotAtRest(other.clone()));
         }
         let belongs = |other: &ServiceName| left(other).is_some_and(|known| known.id == end.id || known.with.contains(&service));
+        let has_part = |other: &ServiceName| belongs(other) || states.get(other).is_some_and(|state| state.has_part_in(end.id));
+        if let Some(other) = end.with.iter().find(|other| !has_part(other)) {
+            return Err(Hindrance::LeftOut(other.clone(), service));
+        }
         found.extend(states.keys().filter(|other| belongs(other)).cloned());
     }
     Ok(all)
 }
 
-fn not_at_rest(service: &ServiceName) -> DeclareError {
-    let reason = format!("{service}, which moves together with others, is not at rest yet");
-    DeclareError::Refused { reason, hint: "try again when it is: `gapless status` tells".into() }
+impl From<Hindrance> for DeclareError {
+    fn from(hindrance: Hindrance) -> DeclareError {
+        let (reason, hint) = match hindrance {
+            Hindrance::NotAtRest(service) => {
+                (format!("{service}, which moves together with others, is not at rest yet"), "try again when it is: `gapless status` tells")
+            }
+            Hindrance::LeftOut(other, service) => (
+                format!("{other}, which was to move together with {service}, has no release for that, and {service} would go alone"),
+                "`gapless deploy` declares all of them",
+            ),
+        };
+        DeclareError::Refused { reason, hint: hint.into() }
+    }
 }
 
 #[cfg(test)]
@@ -243,7 +267,7 @@ mod tests {
     use gapless_core::node::{GroupId, InstanceId};
     use gapless_core::notice::{RolloutKind, RolloutNumber};
     use gapless_core::release::ReleaseNumber;
-    use gapless_core::service::{Ties, TogetherEnd};
+    use gapless_core::service::{Queued, Ties, TogetherEnd};
     use gapless_core::time::Instant;
 
     const ID: Digest = Digest([7; 32]);
@@ -299,9 +323,19 @@ mod tests {
         assert!(came.is_left_by(&undone), "it was given up");
         assert!(at(Stage::Bake { until: Instant(9) }, "worker").is_left_by(&undone), "both still moved");
         let mut back = ended(ID, 2, 1, TogetherOutcome::Failed);
-        assert!(!came.is_left_by(&back), "it wants something else by now");
-        back.declared = Some(ReleaseNumber(2));
         assert!(came.is_left_by(&back), "it is back, and this one was not told yet");
+        back.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(4)));
+        assert!(!came.is_left_by(&back), "it has gone on since, and tells nobody any more");
+        let moving = at(Stage::Bake { until: Instant(9) }, "worker");
+        assert!(moving.is_left_by(&back), "what still moves is told all the same");
+        let queued = Queued {
+            release: ReleaseNumber(2),
+            urgent: false,
+            not_before: None,
+            together: Some(Together { id: ID, with: BTreeSet::new() }),
+        };
+        let waits = ServiceState { queued: Some(queued), ..ServiceState::default() };
+        assert!(waits.is_left_by(&back), "its turn comes yet, and then it is told");
         assert!(!ended(Digest([8; 32]), 2, 2, TogetherOutcome::Live).is_left_by(&back), "it came with others");
     }
 
@@ -352,7 +386,7 @@ mod tests {
         state
     }
 
-    fn tried_again(web: ServiceState, worker: ServiceState) -> Result<Option<Again>, ServiceName> {
+    fn tried_again(web: ServiceState, worker: ServiceState) -> Result<Option<Again>, Hindrance> {
         again(&BTreeMap::from([(name("web"), Arc::new(web)), (name("worker"), Arc::new(worker))]), &name("web"))
     }
 
@@ -363,20 +397,40 @@ mod tests {
         let worker = || left(ID, "web", TogetherOutcome::Failed);
         assert_eq!(tried_again(web(), worker()).as_ref(), Ok(&Some(both)));
         let not_told = ended(ID, 2, 2, TogetherOutcome::Live);
-        assert_eq!(tried_again(web(), not_told), Err(name("worker")), "it goes back as soon as it is told");
+        assert_eq!(tried_again(web(), not_told), Err(Hindrance::NotAtRest(name("worker"))), "it goes back as soon as it is told");
         let group = |release: u32| GroupId { release: ReleaseNumber(release), instance: InstanceId(release.into()) };
         let mut follows = ended(ID, 2, 2, TogetherOutcome::Failed);
         follows.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(1)));
         let stage = Stage::Prepare { deadline: Instant(9), booted: false };
         follows.rollout = Some(Rollout::new(RolloutNumber(2), RolloutKind::Rollback, Some(group(2)), group(1), stage));
-        assert_eq!(tried_again(web(), follows), Err(name("worker")), "it is on its way back");
+        assert_eq!(tried_again(web(), follows), Err(Hindrance::NotAtRest(name("worker"))), "it is on its way back");
         let given_up = at(Stage::Undo { reason: Rejection::Cancelled }, "web");
-        assert_eq!(tried_again(web(), given_up), Err(name("worker")), "it is being given up");
+        assert_eq!(tried_again(web(), given_up), Err(Hindrance::NotAtRest(name("worker"))), "it is being given up");
         let mut own = at(Stage::Undo { reason: Rejection::Cancelled }, "worker");
         own.declared = Some(ReleaseNumber(2));
-        assert_eq!(tried_again(own, waiting("web")), Err(name("web")), "it is being given up itself");
-        let gone_on = ended(Digest([8; 32]), 3, 3, TogetherOutcome::Live);
-        assert_eq!(tried_again(web(), gone_on).map(|again| again.map(|again| again.all)), Ok(Some(BTreeSet::from([name("web")]))));
+        assert_eq!(tried_again(own, waiting("web")), Err(Hindrance::NotAtRest(name("web"))), "it is being given up itself");
+        let mut gone_on = ended(ID, 2, 3, TogetherOutcome::Failed);
+        let alone = || Ok(Some(BTreeSet::from([name("web")])));
+        assert_eq!(tried_again(web(), gone_on.clone()).map(|again| again.map(|again| again.all)), alone());
+        gone_on.together = Ties::default();
+        let left_out = Hindrance::LeftOut(name("worker"), name("web"));
+        assert_eq!(tried_again(web(), gone_on), Err(left_out), "something came between, and it was never declared");
+        let mut further_back = web();
+        further_back.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(7)));
+        let stays = ended(ID, 2, 2, TogetherOutcome::Live);
+        assert_eq!(
+            tried_again(further_back, stays).map(|again| again.map(|again| again.all)),
+            alone(),
+            "the other one stays, and is told nothing"
+        );
+        let queued = Queued {
+            release: ReleaseNumber(2),
+            urgent: false,
+            not_before: None,
+            together: Some(Together { id: ID, with: BTreeSet::new() }),
+        };
+        let waits = ServiceState { queued: Some(queued), ..ServiceState::default() };
+        assert_eq!(tried_again(web(), waits), Err(Hindrance::NotAtRest(name("worker"))), "its turn comes yet");
     }
 
     #[test]

@@ -146,7 +146,7 @@ mod tests {
     use gapless_core::notice::{RolloutKind, RolloutNumber};
     use gapless_core::policy::Policy;
     use gapless_core::release::{ArtifactVersion, Declaration};
-    use gapless_core::service::{Rollout, Stage};
+    use gapless_core::service::{Rollout, Stage, Ties, Together, TogetherEnd, TogetherOutcome};
     use gapless_core::time::Instant;
     use std::collections::BTreeSet;
 
@@ -202,6 +202,27 @@ mod tests {
         assert_eq!(held(&state), [1, 3]);
         state.evicted_in_vain.insert(ReleaseNumber(1));
         assert_eq!(held(&state), [3]);
+    }
+
+    #[test]
+    fn where_a_service_may_follow_others_back_is_kept_from_others_until_their_part_is_over() {
+        let group = |release| GroupId { release: ReleaseNumber(release), instance: InstanceId(u64::from(release)) };
+        let id = Digest([7; 32]);
+        let end = |outcome| TogetherEnd { id, with: BTreeSet::new(), from: Some(ReleaseNumber(1)), outcome };
+        let at = |release, outcome| ServiceState {
+            live: Some(group(release)),
+            together: Ties(BTreeMap::from([(ReleaseNumber(2), end(outcome))])),
+            ..ServiceState::default()
+        };
+        let came = at(2, TogetherOutcome::Live);
+        let held = |other: ServiceState| follows_to(&came, &[Arc::new(came.clone()), Arc::new(other)]);
+        let kept = Some((ReleaseNumber(1), Hold::WayBack));
+        let mut baking = Rollout::new(RolloutNumber(2), RolloutKind::Deploy, Some(group(1)), group(2), Stage::Bake { until: Instant(1) });
+        baking.together = Some(Together { id, with: BTreeSet::new() });
+        assert_eq!(held(ServiceState { live: Some(group(2)), rollout: Some(baking), ..ServiceState::default() }), kept, "it may fail yet");
+        assert_eq!(held(at(1, TogetherOutcome::TakenBack)), kept, "it has gone back, and this one was not told yet");
+        assert_eq!(held(at(3, TogetherOutcome::TakenBack)), None, "it has gone on since");
+        assert_eq!(held(at(2, TogetherOutcome::Live)), None, "all is well");
     }
 
     fn declaration(version: u32) -> Declaration {

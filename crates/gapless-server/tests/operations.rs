@@ -77,7 +77,11 @@ async fn end(scene: &Scene, service: &str, rollout: u32) -> (Outcome, Receipt) {
 }
 
 async fn operate(scene: &Scene, operation: Operation) -> Result<Declared, (StatusCode, Problem)> {
-    scene.client.send(Method::POST, &path::of_service(SERVICE, "operations"), &operation).await.map_err(refusal)
+    operate_on(scene, SERVICE, operation).await
+}
+
+async fn operate_on(scene: &Scene, service: &str, operation: Operation) -> Result<Declared, (StatusCode, Problem)> {
+    scene.client.send(Method::POST, &path::of_service(service, "operations"), &operation).await.map_err(refusal)
 }
 
 fn refusal(error: ClientError) -> (StatusCode, Problem) {
@@ -503,13 +507,15 @@ async fn both_live(scene: &Scene, project: &str) {
 
 /// Both are at rest with this release.
 async fn both_at(scene: &Scene, release: &str) {
+    both_are(scene, |service| service.rollout.is_none() && service.live.as_ref().is_some_and(|live| live.name.ends_with(release))).await;
+}
+
+/// Both are so at once.
+async fn both_are(scene: &Scene, is_so: impl Fn(&ServiceStatus) -> bool) {
     let waiting = async {
         loop {
             let services: Vec<ServiceStatus> = scene.client.get(path::SERVICES).await.expect("services");
-            let at = |service: &ServiceStatus| {
-                service.rollout.is_none() && service.live.as_ref().is_some_and(|live| live.name.ends_with(release))
-            };
-            if services.len() == 2 && services.iter().all(at) {
+            if services.len() == 2 && services.iter().all(&is_so) {
                 return;
             }
             tokio::task::yield_now().await;
@@ -538,6 +544,103 @@ async fn what_came_together_goes_back_and_forward_together() {
     assert_eq!(end(&scene, SERVICE, again.rollout.expect("a rollout")).await.0, Outcome::Live);
     both_at(&scene, "-r2").await;
     assert!(scene.sim.tally().failures() == 0, "{:?}", scene.sim.tally());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_back_together_goes_forward_alone_by_no_declaration() {
+    let scene = Scene::new().await;
+    for _ in 0..2 {
+        both_live(&scene, &shop("api.test")).await;
+    }
+    scene.sim.behave(ArtifactVersion(3), Behaviour { status: 500, ..Behaviour::default() });
+    for one in declare(&scene, &shop("api.test")).await {
+        assert_eq!(end(&scene, &one.service, one.rollout.expect("a rollout")).await.0, Outcome::Rejected);
+    }
+    assert_eq!(back(&scene, SERVICE).await.expect("granted").with, ["hello/api"]);
+    both_at(&scene, "-r1").await;
+    let again: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &request(&scene)).await.expect("nothing to do");
+    let passed_over: Vec<&str> = again.iter().filter_map(|one| one.passed_over.as_deref()).collect();
+    assert_eq!(passed_over, ["api-r3", "web-r3"], "{again:?}");
+    assert!(again.iter().all(|one| !one.changed), "{again:?}");
+    scene.sim.behave(ArtifactVersion(3), Behaviour::default());
+    let again = operate(&scene, Operation::Retry).await.expect("tried again");
+    assert_eq!(again.with, ["hello/api"]);
+    both_at(&scene, "-r3").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_its_turn_yet_is_left_by_nobody() {
+    let scene = Scene::new().await;
+    both_live(&scene, &shop("api.test")).await;
+    slow(&scene, 2);
+    scene.commit(&shop("api.test"));
+    build(&scene).await;
+    let alone = DeployRequest { service: Some("api".into()), ..request(&scene) };
+    let _: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &alone).await.expect("declared");
+    operate_on(&scene, "hello/api", Operation::Pause).await.expect("paused");
+    let declared = declare(&scene, &shop("api.test")).await;
+    assert!(declared[0].waiting.is_some() && declared[1].rollout == Some(2), "{declared:?}");
+    until(&scene, |status| status.rollout.as_ref().is_some_and(|rollout| rollout.stage == Stage::Await)).await;
+    operate(&scene, Operation::Cancel).await.expect("cancelled");
+    assert_eq!(end(&scene, SERVICE, 2).await.0, Outcome::Rejected);
+    let (status, problem) = operate(&scene, Operation::Retry).await.expect_err("the other one has its turn yet");
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(problem.what.contains("hello/api, which moves together with others, is not at rest"), "{problem:?}");
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
+    assert_eq!(plan.iter().map(|plan| plan.refused).collect::<Vec<_>>(), [false, true], "{plan:?}");
+    let refused = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await;
+    let (_, problem) = refusal(refused.expect_err("web would go alone"));
+    assert!(problem.what.contains("hello/web has gone back, and hello/api"), "{problem:?}");
+    assert!(plan[1].lines.iter().any(|line| line.contains("hello/web has gone back")), "the plan says so, too: {plan:?}");
+    operate_on(&scene, "hello/api", Operation::Resume).await.expect("resumed");
+    assert_eq!(end(&scene, "hello/api", 2).await.0, Outcome::Live);
+    assert_eq!(end(&scene, "hello/api", 3).await.0, Outcome::Rejected, "it would have gone alone");
+    assert_eq!(operate(&scene, Operation::Retry).await.expect("tried again").with, ["hello/api"]);
+    both_are(&scene, |service| service.rollout.is_none() && service.live.as_ref().map(|live| &live.name) == service.declared.as_ref())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_back_too_is_told_also_while_all_are_in_their_bake_window() {
+    let scene = Scene::new().await;
+    let bakes = shop("api.test").replace("bake     = \"0s\"", "bake     = \"20s\"");
+    both_live(&scene, &shop("api.test")).await;
+    declare(&scene, &bakes).await;
+    both_are(&scene, |service| service.rollout.as_ref().is_some_and(|rollout| rollout.stage == Stage::Bake)).await;
+    assert_eq!(back(&scene, SERVICE).await.expect("granted").with, ["hello/api"]);
+    both_at(&scene, "-r1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_go_back_is_not_said_to_follow() {
+    let scene = Scene::new().await;
+    let breaks = shop("api.test").replacen("bake     = \"0s\"", "bake     = \"0s\"\n    backward_compatible = false", 2);
+    let (web, api) = breaks.split_once("\nservice \"api\"").expect("two services");
+    let breaks = format!("{}\nservice \"api\"{api}", web.replace("\n    backward_compatible = false", ""));
+    both_live(&scene, &shop("api.test")).await;
+    both_live(&scene, &breaks).await;
+    assert!(back(&scene, SERVICE).await.expect("granted").with.is_empty(), "the other one stays where it is");
+    let live = |service: &ServiceStatus| service.live.as_ref().map(|live| live.name.clone());
+    both_are(&scene, |service| service.rollout.is_none() && [Some("web-r1".into()), Some("api-r2".into())].contains(&live(service))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_tried_again_together_without_room_for_all_of_it() {
+    let mut scene = Scene::new().await;
+    scene.outage = true;
+    let (web, api) = shop("api.test").split_once("\nservice \"api\"").map(|(web, api)| (web.to_string(), api.to_string())).expect("two");
+    let api = api.replace("bake     = \"0s\"", "strategy = \"recreate\"").replace("  nodes   = 2\n", "");
+    let shop = format!("{web}\nservice \"api\"{api}");
+    both_live(&scene, &shop).await;
+    scene.sim.behave(ArtifactVersion(2), Behaviour { status: 500, ..Behaviour::default() });
+    for one in declare(&scene, &shop).await {
+        assert_eq!(end(&scene, &one.service, one.rollout.expect("a rollout")).await.0, Outcome::Rejected);
+    }
+    scene.sim.limit_nodes(0);
+    let (status, problem) = operate(&scene, Operation::Retry).await.expect_err("there is no room for the other one");
+    assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE);
+    assert!(problem.what.contains("hello/api: no room for 1 more"), "{problem:?}");
+    both_at(&scene, "-r1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

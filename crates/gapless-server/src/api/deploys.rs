@@ -50,19 +50,22 @@ pub(super) async fn plan(call: Call) -> Result<Response<Answer>, Refused> {
     let (server, request): (_, DeployRequest) = call.read().await?;
     let all = wanted(&server, &request, Unbuilt::Suppose).await?;
     let no_room = room_lacking(&server, &all, request.urgent).await?;
-    // Where one of them would be refused, each says so itself.
-    let together = companions(&server, &all, request.urgent).unwrap_or_default();
-    let plan = |wanted: &Wanted| plan_of(&server, wanted, request.urgent, together.get(&wanted.declaration.service), no_room.as_ref());
+    let together = companions(&server, &all, request.urgent);
+    let plan = |wanted: &Wanted| plan_of(&server, wanted, request.urgent, &together, no_room.as_ref());
     json(&all.iter().map(plan).collect::<Vec<Plan>>())
 }
 
-fn plan_of(server: &Server, wanted: &Wanted, urgent: bool, together: Option<&Together>, no_room: Option<&NoRoom>) -> Plan {
+fn plan_of(server: &Server, wanted: &Wanted, urgent: bool, together: &Result<Companions, Refused>, no_room: Option<&NoRoom>) -> Plan {
     let service = &wanted.declaration.service;
-    let planned = match no_room.filter(|no_room| no_room.services.contains(service)) {
-        Some(NoRoom { error, .. }) => {
-            vec![Planned::Refused(Refusal { reason: error.to_string(), hint: error.hint_text().unwrap_or_default().to_string() })]
+    let own = |together| server.parts.engine.plan(&wanted.declaration, urgent, together);
+    let refused = |reason: String, hint: &str| vec![Planned::Refused(Refusal { reason, hint: hint.to_string() })];
+    let planned = match (no_room.filter(|no_room| no_room.services.contains(service)), together) {
+        (Some(NoRoom { error, .. }), _) => refused(error.to_string(), error.hint_text().unwrap_or_default()),
+        (None, Ok(together)) => own(together.get(service)),
+        (None, Err(Refused { problem, .. })) => {
+            let alone = own(None);
+            if makes_a_release(&alone) { refused(problem.what.clone(), problem.hint.as_deref().unwrap_or_default()) } else { alone }
         }
-        None => server.parts.engine.plan(&wanted.declaration, urgent, together),
     };
     let changed = makes_a_release(&planned) || matches!(planned.first(), Some(Planned::Hurried { .. }));
     let refused = matches!(planned.first(), Some(Planned::Refused(_)));
@@ -157,8 +160,10 @@ fn makes_a_release(planned: &[Planned]) -> bool {
     !matches!(planned.first(), None | Some(Planned::Nothing { .. } | Planned::Hurried { .. } | Planned::Refused(_)))
 }
 
+type Companions = BTreeMap<ServiceName, Together>;
+
 /// Whom each service moves together with: those of the same name that get a new release now, if it is one of them. When one of them would be refused, none is declared.
-fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<ServiceName, Together>, Refused> {
+fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<Companions, Refused> {
     let mut moving: BTreeMap<&str, BTreeSet<ServiceName>> = BTreeMap::new();
     for Wanted { declaration, together, .. } in all {
         let Some(name) = together else { continue };
@@ -175,7 +180,7 @@ fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<BTreeMap<
         let Some(moving) = together.as_ref().and_then(|name| moving.get(name.as_str())) else { continue };
         nobody_is_left(server, &declaration.service, moving)?;
     }
-    let mut companions = BTreeMap::new();
+    let mut companions = Companions::new();
     for group in moving.into_values() {
         let (id, all) = match joined(server, &group)? {
             Some(joined) => joined,
@@ -209,7 +214,7 @@ fn nobody_is_left(server: &Server, service: &ServiceName, moving: &BTreeSet<Serv
     let Some(state) = engine.state(service).filter(|_| !moving.contains(service)) else { return Ok(()) };
     let leaving = moving.iter().find(|other| engine.state(other).is_some_and(|other| state.is_left_by(&other)));
     let Some(leaving) = leaving else { return Ok(()) };
-    let what = format!("{leaving} is going back, and {service}, which came with it, follows");
+    let what = format!("{leaving} has gone back, and {service}, which moves together with it, follows");
     Err(Refused::new(StatusCode::CONFLICT, what, "deploy again when that is over: `gapless status` tells"))
 }
 
@@ -261,8 +266,8 @@ fn followers(server: &Server, state: &ServiceState, to: Option<ReleaseNumber>) -
         return Vec::new();
     }
     let engine = &server.parts.engine;
-    let follows = |other: &ServiceName| engine.state(other)?.came_together().filter(|(_, end)| end.id == id)?.1.from;
-    engine.services().into_iter().filter_map(|other| Some((other.clone(), follows(&other)?))).collect()
+    let follows = |other: ServiceName| engine.state(&other)?.follows_back_to(id).map(|release| (other, release));
+    engine.services().into_iter().filter_map(follows).collect()
 }
 
 pub(super) fn answer(service: &ServiceName, declared: engine::Declared) -> wire::Declared {
