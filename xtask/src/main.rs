@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask tidy
-       cargo xtask mutants [--generated] [--shard K/N] [--only NAME] [--jobs N]
+       cargo xtask mutants [--generated] [--quick] [--shard K/N] [--only NAME]... [--jobs N]
        cargo xtask prove [--seeds N]";
 
 fn main() -> ExitCode {
@@ -44,9 +44,10 @@ fn mutants(options: &[&str]) -> ExitCode {
     let mut choice = mutants::Choice::default();
     let mut options = options.iter().copied();
     while let Some(option) = options.next() {
-        match (option, if option == "--generated" { None } else { options.next() }) {
+        match (option, if ["--generated", "--quick"].contains(&option) { None } else { options.next() }) {
             ("--generated", _) => choice.generated = true,
-            ("--only", Some(name)) => choice.only = Some(name.to_string()),
+            ("--quick", _) => choice.quick = true,
+            ("--only", Some(name)) => choice.only.push(name.to_string()),
             ("--shard", Some(text)) => match shard(text) {
                 Some(shard) => choice.shard = shard,
                 None => return usage(),

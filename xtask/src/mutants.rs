@@ -21,13 +21,18 @@ const SLOWER: u32 = 20;
 /// See [`SLOWER`]: the machine may be busy with something else.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// A test of the sound core that takes longer is none of the quick ones.
+const QUICK: Duration = Duration::from_secs(8);
+
 /// What is asked for.
 #[derive(Debug)]
 pub struct Choice {
-    /// This fault alone.
-    pub only: Option<String>,
+    /// These faults alone; none: all.
+    pub only: Vec<String>,
     /// The faults that cargo-mutants names, in place of the deliberate ones.
     pub generated: bool,
+    /// The quick tests alone: a first look, which says of a survivor only that those did not notice it.
+    pub quick: bool,
     /// Of so many parts (the second number) this one (the first, from 0).
     pub shard: (usize, usize),
     /// How many faults are tried at the same time.
@@ -36,7 +41,7 @@ pub struct Choice {
 
 impl Default for Choice {
     fn default() -> Self {
-        Choice { only: None, generated: false, shard: (0, 1), jobs: 1 }
+        Choice { only: Vec::new(), generated: false, quick: false, shard: (0, 1), jobs: 1 }
     }
 }
 
@@ -101,17 +106,22 @@ impl Order {
 /// When there is nothing to try, or the sound core does not pass its own tests.
 pub fn run(root: &Path, target: &Path, choice: &Choice) -> Result<Tally, String> {
     let mut faults = if choice.generated { generated::all(root)? } else { fault::all(&root.join(FAULTS))? };
-    if let Some(name) = &choice.only {
-        faults.retain(|fault| fault.name == *name);
+    if let Some(name) = choice.only.iter().find(|name| faults.iter().all(|fault| fault.name != **name)) {
+        return Err(format!("there is no fault `{name}`"));
     }
+    faults.retain(|fault| choice.only.is_empty() || choice.only.contains(&fault.name));
     let (part, parts) = choice.shard;
     let faults: Vec<Fault> = faults.into_iter().enumerate().filter(|(place, _)| place % parts == part).map(|(_, fault)| fault).collect();
     if faults.is_empty() {
-        return Err(choice.only.as_ref().map_or("there is no fault".into(), |name| format!("there is no fault `{name}`")));
+        return Err("there is no fault".into());
     }
     let folder = |job: usize| target.join("mutants").join(job.to_string());
     let mut first = Suite::new(root, &folder(0))?;
-    let order = Mutex::new(sound(&mut first)?);
+    let mut order = sound(&mut first)?;
+    if choice.quick {
+        order.tests.retain(|_, (time, _)| *time <= QUICK);
+    }
+    let order = Mutex::new(order);
     let queue = Mutex::new(faults.iter());
     let arguments = if choice.generated { generated::argued(root)? } else { Vec::new() };
     let tally = Mutex::new(Tally { caught: 0, all: faults.len(), unviable: 0, argued: 0, arguments });

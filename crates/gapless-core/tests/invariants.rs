@@ -5,12 +5,13 @@ use gapless_core::effect::{Effect, EffectId};
 use gapless_core::event::Event;
 use gapless_core::invariant::{Invariant, Monitor, check};
 use gapless_core::node::{GroupId, InstanceId};
+use gapless_core::notice::{RolloutKind, RolloutNumber};
 use gapless_core::observation::{Condition, Health, NodeSeen, Observation};
 use gapless_core::policy::{Policy, Strategy};
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
 use gapless_core::rollout::Step;
 use gapless_core::route::{Generation, Route, Weight};
-use gapless_core::service::{Draining, Group, ServiceState};
+use gapless_core::service::{Draining, Group, Rollout, ServiceState, Stage};
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -106,6 +107,9 @@ fn destroying_breaks_the_second_while_a_proxy_lags_or_requests_run() {
         seen.proxies.insert("b".into(), lagging);
         assert_eq!(broken(&state, &seen, &sends(&state, destroys(OLD))), Some(Invariant::I2), "proxy b knows {lagging:?}");
     }
+    let mut dropped = sends(&state, destroys(LIVE));
+    dropped.state.route.members.clear();
+    assert_eq!(broken(&state, &seen, &dropped), Some(Invariant::I2), "the same step drops it: no proxy can know");
     let mut busy = seen;
     busy.nodes.get_mut(&OLD.node(0)).unwrap().requests_in_flight = 1;
     assert_eq!(broken(&state, &busy, &sends(&state, destroys(OLD))), Some(Invariant::I2), "a request runs");
@@ -131,6 +135,10 @@ fn traffic_before_the_gate_breaks_the_third() {
         seen.nodes.insert(new.node(0), bad);
         assert_eq!(broken(&state, &seen, &sends(&state, joins.clone())), Some(Invariant::I3));
     }
+    state.route.members.insert(new.node(0), Weight::PROBED);
+    assert_eq!(broken(&state, &seen, &sends(&state, joins.clone())), Some(Invariant::I3), "that it is probed says nothing");
+    state.route.members.insert(new.node(0), Weight::EQUAL);
+    assert_eq!(broken(&state, &seen, &sends(&state, joins)), None, "it has passed before, and keeps its traffic");
 }
 
 #[test]
@@ -142,6 +150,12 @@ fn an_effect_without_an_intent_or_with_a_used_number_breaks_the_fourth() {
     let mut used = sends(&state, destroys(OLD));
     used.effects[0].0 = EffectId(0);
     assert_eq!(broken(&state, &seen, &used), Some(Invariant::I4));
+    for number in [EffectId(0), EffectId(9)] {
+        let mut step = sends(&state, destroys(OLD));
+        step.effects[0].0 = number;
+        step.state.pending.insert(number, step.effects[0].1.clone());
+        assert_eq!(broken(&state, &seen, &step), Some(Invariant::I4), "{number} was used, or will be");
+    }
 }
 
 #[test]
@@ -158,6 +172,8 @@ fn an_older_generation_or_another_route_of_the_same_breaks_the_fifth() {
         );
         assert_eq!(broken(&state, &seen, &step), Some(Invariant::I5), "{generation}");
     }
+    let none = ServiceState { route: Route::default(), ..state };
+    assert_eq!(broken(&none, &seen, &sends(&none, Effect::Route(none.route.clone()))), Some(Invariant::I5), "nobody has decided it");
 }
 
 #[test]
@@ -167,6 +183,15 @@ fn doing_what_is_so_already_breaks_the_sixth() {
     let violation = check(&state, &Event::declared(declaration()), NOW, &step).expect_err("it must be faulted");
     assert_eq!(violation.invariant, Invariant::I6);
     assert!(violation.to_string().starts_with("I6 is broken: "));
+    let wish = Event::declared(declaration());
+    let goes_back = Rollout::new(RolloutNumber(2), RolloutKind::Rollback, Some(LIVE), OLD, Stage::Shift);
+    let leaving = ServiceState { rollout: Some(goes_back), ..state.clone() };
+    let other = ServiceState { declared: Some(ReleaseNumber(7)), ..state };
+    for begins in [leaving, other] {
+        let mut changed = sends(&begins, destroys(OLD));
+        changed.effects.clear();
+        assert_eq!(check(&begins, &wish, NOW, &changed), Ok(()), "it is not so, or does not stay so");
+    }
 }
 
 #[test]
