@@ -120,15 +120,22 @@ impl Pass {
 
     /// This release is next; one that waited before it is not tried any more.
     pub fn queue(&mut self, queued: Queued, frozen_until: Option<Instant>) {
-        self.dequeue();
+        self.dequeue_for(queued.together.as_ref());
         self.notify(Notice::Queued { release: queued.release, frozen_until });
         self.state.queued = Some(queued);
     }
 
     /// Nothing is next.
     pub fn dequeue(&mut self) {
-        if let Some(queued) = self.state.queued.take() {
-            self.notify(Notice::Dequeued { release: queued.release });
+        self.dequeue_for(None);
+    }
+
+    /// What is next makes way for a release that moves together with these. Those that waited for it are told, unless that is their part in the same.
+    pub fn dequeue_for(&mut self, together: Option<&Together>) {
+        let Some(queued) = self.state.queued.take() else { return };
+        self.notify(Notice::Dequeued { release: queued.release });
+        if let Some(left) = queued.together.filter(|left| together.is_none_or(|together| together.id != left.id)) {
+            self.leave_before_its_turn(queued.release, left);
         }
     }
 

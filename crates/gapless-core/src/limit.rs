@@ -57,6 +57,10 @@ pub const DESTROY_AGAIN: Duration = Duration::from_secs(2);
 /// The drain deadline of a node whose release is not known: the default of the design.
 pub const DRAIN_OF_UNKNOWN: Duration = Duration::from_secs(30);
 
+/// How long new nodes that passed their gate wait for services that move together with theirs, beyond their own progress deadline: those may run a release command first (10 minutes by
+/// default), or wait for their turn. One that cannot come says so at once, so this ends only what nobody comes to any more.
+pub const PARTNERS_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
 /// How many nodes a reason names at most, so that a text for people stays readable.
 pub const NODES_NAMED: usize = 4;
 

@@ -124,6 +124,9 @@ impl Pass {
             let end = TogetherEnd { id: together.id, with: together.with, from: from.map(|from| from.release), outcome };
             self.state.together.0.insert(to.release, end);
         }
+        if let (RolloutKind::Rollback, Outcome::Rejected(Rejection::Superseded), Some(from)) = (kind, &outcome, from) {
+            self.be_bound_again(from.release, to.release);
+        }
         self.notify(Notice::RolloutEnded { rollout: number, outcome, settled });
         self.forget_releases();
     }

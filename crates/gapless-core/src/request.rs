@@ -57,8 +57,12 @@ pub(crate) fn wish(state: &ServiceState, declaration: &Declaration, urgent: bool
 pub(crate) fn declare(state: &ServiceState, declaration: &Declaration, urgent: bool, together: Option<&Together>, now: Instant) -> Step {
     let mut pass = Pass::new(state, now);
     match wish(state, declaration, urgent, now) {
-        Wish::Nothing if urgent => pass.hurry(),
-        Wish::Nothing => {}
+        Wish::Nothing => {
+            together.into_iter().for_each(|together| pass.be_next_with(together));
+            if urgent {
+                pass.hurry();
+            }
+        }
         Wish::Adopt(release) => {
             pass.dequeue();
             pass.state.declared = Some(release);
@@ -67,7 +71,7 @@ pub(crate) fn declare(state: &ServiceState, declaration: &Declaration, urgent: b
         Wish::Refused(reason, hint) => return pass.refuse(state, reason, hint),
         Wish::Release => {
             pass.make_room();
-            pass.dequeue();
+            pass.dequeue_for(together);
             let release = pass.add_release(declaration);
             pass.state.pinned = false;
             pass.begin(RolloutKind::Deploy, release, together.cloned());

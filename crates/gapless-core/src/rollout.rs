@@ -2,6 +2,7 @@
 
 use crate::effect::{Effect, EffectId, Task};
 use crate::event::Event;
+use crate::limit::PARTNERS_PATIENCE;
 use crate::node::{GroupId, NodeId};
 use crate::notice::{Notice, Rejection, RolloutKind};
 use crate::observation::Observation;
@@ -175,11 +176,14 @@ impl<'a> Round<'a> {
     }
 
     fn begin_to_await(&mut self) {
-        let Some(Rollout { number, to, stage, .. }) = self.rollout().cloned() else { return };
+        let Some(Rollout { number, to, stage, vacated, .. }) = self.rollout().cloned() else { return };
         if matches!(stage, Stage::Await { .. }) {
             return;
         }
-        let deadline = self.pass.now.after(self.policy_of(to, |policy| policy.progress_deadline).unwrap_or_default());
+        let own = self.policy_of(to, |policy| policy.progress_deadline).unwrap_or_default();
+        // Nobody serves meanwhile.
+        let patience = if vacated { Duration::ZERO } else { PARTNERS_PATIENCE };
+        let deadline = self.pass.now.after(own).after(patience);
         self.pass.set_stage(Stage::Await { deadline });
         self.pass.notify(Notice::PartnersAwaited { rollout: number });
     }

@@ -57,7 +57,13 @@ impl ServiceState {
     /// Whether it was declared in this together with others, whatever came of it.
     #[must_use]
     pub fn has_part_in(&self, id: Digest) -> bool {
-        self.moves_with().into_iter().chain(self.is_next_with()).any(|together| together.id == id) || self.together.of(id).is_some()
+        self.is_part_begun(id) || self.is_next_with().is_some_and(|together| together.id == id)
+    }
+
+    /// Whether its part in this was begun, whatever came of it.
+    #[must_use]
+    pub fn is_part_begun(&self, id: Digest) -> bool {
+        self.moves_with().is_some_and(|together| together.id == id) || self.together.of(id).is_some()
     }
 
     /// Whether it is just giving up its part in this, or going back from what it came with: its rollout is not over.
@@ -71,11 +77,13 @@ impl ServiceState {
         self.together.of(id).is_some_and(|(release, end)| left(release) && end.from == Some(rollout.to.release))
     }
 
-    /// Whether it left what it came with, and then where it had gone back to: it binds nobody any more.
+    /// Whether it left what it came with, and is by now somewhere else than where it was to go back to, also when it could not go: it binds nobody any more.
     #[must_use]
     pub fn has_gone_on_from(&self, id: Digest) -> bool {
         let left = self.together.of(id).filter(|(_, end)| end.outcome != TogetherOutcome::Live);
-        left.is_some_and(|(_, end)| end.from.is_some() && self.live_release() != end.from && self.rollout.is_none())
+        let vacated = || self.rollout.as_ref().and_then(|rollout| rollout.from).map(|from| from.release);
+        let at = self.live_release().or_else(vacated);
+        left.is_some_and(|(_, end)| at.is_some() && at != end.from)
     }
 
     /// Whether that service is leaving, or has left, what this one moves in, is next in, or came with: this one gives it up, or goes back, as soon as it is told.
@@ -86,7 +94,9 @@ impl ServiceState {
         to_come.any(|together| other.has_left(together.id)) || came.is_some_and(|id| other.has_left(id))
     }
 
-    fn has_left(&self, id: Digest) -> bool {
+    /// Whether it is leaving this or has left it, and does not move in it again.
+    #[must_use]
+    pub fn has_left(&self, id: Digest) -> bool {
         let moves_again = self.moves_with().is_some_and(|together| together.id == id);
         let left = self.together.of(id).is_some_and(|(_, end)| end.outcome != TogetherOutcome::Live);
         self.is_leaving(id) || (left && !moves_again)
@@ -96,10 +106,12 @@ impl ServiceState {
     #[must_use]
     pub fn follows_back_to(&self, id: Digest) -> Option<ReleaseNumber> {
         let may_run = |release: &ReleaseNumber| self.served.contains(release) && no_way_back_to(self, *release, false).is_none();
-        let Some(rollout) = self.rollout.as_ref().filter(|rollout| rollout.together.as_ref().is_some_and(|together| together.id == id))
-        else {
+        let Some(rollout) = &self.rollout else {
             return self.came_together().filter(|(_, end)| end.id == id)?.1.from.filter(may_run);
         };
+        if rollout.together.as_ref().is_none_or(|together| together.id != id) {
+            return None;
+        }
         let warm = old_group(self).map(|old| old.release);
         warm.or_else(|| rollout.from.map(|from| from.release).filter(|from| is_cold(self, rollout) && may_run(from)))
     }
@@ -173,6 +185,28 @@ impl Pass {
             self.dequeue();
         }
         self.state.pinned = (self.state.pinned || by_hand) && self.state.declared != live;
+    }
+
+    /// Its turn will not come: the others are told, and what was to move is tried again together.
+    pub fn leave_before_its_turn(&mut self, release: ReleaseNumber, together: Together) {
+        let Together { id, with } = together;
+        let end = TogetherEnd { id, with, from: self.state.live_release(), outcome: TogetherOutcome::Failed };
+        self.state.together.0.insert(release, end);
+    }
+
+    /// A way back from what it came with others in was ended for another release: should that come to nothing, the way back is taken again.
+    pub fn be_bound_again(&mut self, left: ReleaseNumber, to: ReleaseNumber) {
+        if let Some(end) = self.state.together.0.get_mut(&left).filter(|end| end.from == Some(to)) {
+            end.outcome = TogetherOutcome::Live;
+        }
+    }
+
+    /// What is next moves with these: those that it was to move with before have given that up.
+    pub fn be_next_with(&mut self, together: &Together) {
+        let declared = self.state.declared;
+        if let Some(queued) = self.state.queued.as_mut().filter(|queued| Some(queued.release) == declared) {
+            queued.together = Some(together.clone());
+        }
     }
 
     /// Somebody wanted the rollout that was just begun.

@@ -166,10 +166,11 @@ impl Engine {
         Ok(self.again(service)?.map_or_else(|| BTreeSet::from([service.clone()]), |again| self.members(&again)))
     }
 
-    /// What this service is waited for in by another one, none of `but`: that one was declared, or is tried again, and something came between before this one was.
+    /// What this service is waited for in by another one, none of `but`: that one was declared, or is tried again, and something came between before this one was; or this one's own part
+    /// still waits for its turn, and makes way for what is declared now.
     #[must_use]
     pub fn is_waited_for(&self, service: &ServiceName, but: &BTreeSet<ServiceName>) -> Option<Together> {
-        waited_for(&self.states(), service, but)
+        waited_for(&self.states(), service, but, false)
     }
 
     fn again(&self, service: &ServiceName) -> Result<Option<Again>, DeclareError> {
@@ -202,13 +203,14 @@ impl Engine {
     }
 }
 
-fn waited_for(states: &States, service: &ServiceName, but: &BTreeSet<ServiceName>) -> Option<Together> {
+/// With `queued`, a part that waits for its turn counts as one.
+fn waited_for(states: &States, service: &ServiceName, but: &BTreeSet<ServiceName>, queued: bool) -> Option<Together> {
     let mut others = states.iter().filter(|(other, _)| *other != service && !but.contains(other));
     others.find_map(|(other, state)| {
         let Together { id, with } = state.is_about_to_move_with().filter(|together| together.with.contains(service))?;
         let with = with.iter().filter(|name| *name != service).chain([other]).cloned().collect();
-        let has_part = states.get(service).is_some_and(|own| own.has_part_in(*id));
-        (!has_part).then_some(Together { id: *id, with })
+        let has_part = |own: &Arc<ServiceState>| if queued { own.has_part_in(*id) } else { own.is_part_begun(*id) };
+        (!states.get(service).is_some_and(has_part)).then_some(Together { id: *id, with })
     })
 }
 
@@ -216,7 +218,7 @@ fn waited_for(states: &States, service: &ServiceName, but: &BTreeSet<ServiceName
 fn again(states: &States, service: &ServiceName) -> Result<Option<Again>, Hindrance> {
     // Nodes of what is live are made again after a crash loop, which concerns nobody else.
     let Some(state) = states.get(service).filter(|state| !state.healing.stopped) else { return Ok(None) };
-    if let Some(Together { id, with }) = waited_for(states, service, &BTreeSet::new()) {
+    if let Some(Together { id, with }) = waited_for(states, service, &BTreeSet::new(), true) {
         return Ok(Some(Again { id: Some(id), all: with.into_iter().chain([service.clone()]).collect() }));
     }
     if state.left_together().is_some() {
@@ -238,7 +240,9 @@ fn left_behind_with(states: &States, service: &ServiceName) -> Result<BTreeSet<S
         }
         let belongs = |other: &ServiceName| left(other).is_some_and(|known| known.id == end.id || known.with.contains(&service));
         let has_part = |other: &ServiceName| belongs(other) || states.get(other).is_some_and(|state| state.has_part_in(end.id));
-        if let Some(other) = end.with.iter().find(|other| !has_part(other)) {
+        // Somebody took it back, so all of them had come.
+        let came = end.outcome == TogetherOutcome::TakenBack;
+        if let Some(other) = end.with.iter().find(|other| !came && !has_part(other)) {
             return Err(Hindrance::LeftOut(other.clone(), service));
         }
         found.extend(states.keys().filter(|other| belongs(other)).cloned());
@@ -297,7 +301,10 @@ mod tests {
     /// A service whose rollout is over: what it was to make live, what is, and what came of it.
     fn ended(id: Digest, release: u32, live: u32, outcome: TogetherOutcome) -> ServiceState {
         let live = GroupId { release: ReleaseNumber(live), instance: InstanceId(live.into()) };
-        let together = Ties(BTreeMap::from([(ReleaseNumber(release), TogetherEnd { id, with: BTreeSet::new(), from: None, outcome })]));
+        let together = Ties(BTreeMap::from([(
+            ReleaseNumber(release),
+            TogetherEnd { id, with: BTreeSet::new(), from: Some(ReleaseNumber(1)), outcome },
+        )]));
         ServiceState { live: Some(live), together, ..ServiceState::default() }
     }
 
@@ -414,7 +421,13 @@ mod tests {
         assert_eq!(tried_again(web(), gone_on.clone()).map(|again| again.map(|again| again.all)), alone());
         gone_on.together = Ties::default();
         let left_out = Hindrance::LeftOut(name("worker"), name("web"));
-        assert_eq!(tried_again(web(), gone_on), Err(left_out), "something came between, and it was never declared");
+        assert_eq!(tried_again(web(), gone_on.clone()), Err(left_out), "something came between, and it was never declared");
+        let taken_back = left(ID, "worker", TogetherOutcome::TakenBack);
+        assert_eq!(
+            tried_again(taken_back, gone_on.clone()).map(|again| again.map(|again| again.all)),
+            alone(),
+            "its part is long forgotten"
+        );
         let mut further_back = web();
         further_back.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(7)));
         let stays = ended(ID, 2, 2, TogetherOutcome::Live);
@@ -439,13 +452,28 @@ mod tests {
         let earlier = Digest([8; 32]);
         assert_eq!(tried_again(left(earlier, "worker", TogetherOutcome::Failed), waiting("web")), Ok(Some(joined)));
         let states = BTreeMap::from([(name("worker"), Arc::new(waiting("web")))]);
-        let together = waited_for(&states, &name("web"), &BTreeSet::new());
+        let together = waited_for(&states, &name("web"), &BTreeSet::new(), true);
         assert_eq!(together, Some(Together { id: ID, with: BTreeSet::from([name("worker")]) }), "it was never declared");
-        assert_eq!(waited_for(&states, &name("web"), &BTreeSet::from([name("worker")])), None, "that one moves again itself");
-        assert_eq!(waited_for(&states, &name("other"), &BTreeSet::new()), None);
+        assert_eq!(waited_for(&states, &name("web"), &BTreeSet::from([name("worker")]), true), None, "that one moves again itself");
+        assert_eq!(waited_for(&states, &name("other"), &BTreeSet::new(), true), None);
+        let queued = Queued {
+            release: ReleaseNumber(2),
+            urgent: false,
+            not_before: None,
+            together: Some(Together { id: ID, with: BTreeSet::new() }),
+        };
+        let own = Arc::new(ServiceState { queued: Some(queued), ..ServiceState::default() });
+        let states = BTreeMap::from([(name("worker"), Arc::new(waiting("web"))), (name("web"), own)]);
+        assert_eq!(waited_for(&states, &name("web"), &BTreeSet::new(), true), None, "its turn comes yet");
+        let with = BTreeSet::from([name("worker")]);
+        assert_eq!(
+            waited_for(&states, &name("web"), &BTreeSet::new(), false),
+            Some(Together { id: ID, with }),
+            "what takes that place joins"
+        );
         let gave_up = left(ID, "worker", TogetherOutcome::Failed);
         let states = BTreeMap::from([(name("worker"), Arc::new(waiting("web"))), (name("web"), Arc::new(gave_up))]);
-        assert_eq!(waited_for(&states, &name("web"), &BTreeSet::new()), None, "it was part of it, and is not any more");
+        assert_eq!(waited_for(&states, &name("web"), &BTreeSet::new(), true), None, "it was part of it, and is not any more");
         let split = (left(earlier, "worker", TogetherOutcome::Failed), left(ID, "web", TogetherOutcome::Failed));
         let both = Again { id: None, all: BTreeSet::from([name("web"), name("worker")]) };
         assert_eq!(tried_again(split.0, split.1), Ok(Some(both)), "the one waited in vain for the other");
@@ -457,8 +485,20 @@ mod tests {
         left.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(1)));
         let came = || ended(ID, 2, 2, TogetherOutcome::Live);
         assert_eq!(told(came(), Some(left.clone())), [("web".to_string(), "taken back")]);
-        left.live = Some(GroupId { release: ReleaseNumber(5), instance: InstanceId(5) });
-        assert_eq!(told(came(), Some(left)), []);
+        let group = |release: u32| GroupId { release: ReleaseNumber(release), instance: InstanceId(release.into()) };
+        let moves = |from: u32| {
+            let stage = Stage::Prepare { deadline: Instant(9), booted: false };
+            Some(Rollout::new(RolloutNumber(7), RolloutKind::Deploy, Some(group(from)), group(6), stage))
+        };
+        left.rollout = moves(1);
+        assert_eq!(told(came(), Some(left.clone())), [("web".to_string(), "taken back")], "it has not gone on yet");
+        left.live = Some(group(5));
+        left.rollout = moves(5);
+        assert_eq!(told(came(), Some(left.clone())), [], "it goes on from somewhere else");
+        left.rollout = None;
+        assert_eq!(told(came(), Some(left.clone())), []);
+        left.live = Some(group(2));
+        assert_eq!(told(came(), Some(left)), [], "it could not go back");
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Server {
     pub(crate) stopping: watch::Sender<bool>,
     /// Held for reading by whoever builds or declares an image, for writing while images are freed.
     pub(crate) images_in_use: RwLock<()>,
+    /// Held by whoever declares services or tries them again: what moves together is begun as a whole, and two of those never wait for each other crosswise.
+    pub(crate) beginning: Mutex<()>,
     /// Held by whoever frees images: one after the other.
     pub(crate) pruning: Mutex<()>,
     /// Counts up with every receipt that was stored.
@@ -77,6 +79,7 @@ impl Server {
             stories,
             stopping: watch::Sender::new(false),
             images_in_use: RwLock::default(),
+            beginning: Mutex::default(),
             pruning: Mutex::default(),
             receipts_made: watch::Sender::new(0),
             started_ms,

@@ -587,17 +587,41 @@ async fn who_has_its_turn_yet_is_left_by_nobody() {
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(problem.what.contains("hello/api, which moves together with others, is not at rest"), "{problem:?}");
     let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
-    assert_eq!(plan.iter().map(|plan| plan.refused).collect::<Vec<_>>(), [false, true], "{plan:?}");
-    let refused = scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &request(&scene)).await;
-    let (_, problem) = refusal(refused.expect_err("web would go alone"));
-    assert!(problem.what.contains("hello/web has gone back, and hello/api"), "{problem:?}");
-    assert!(plan[1].lines.iter().any(|line| line.contains("hello/web has gone back")), "the plan says so, too: {plan:?}");
+    assert_eq!(plan.iter().map(|plan| (plan.changed, plan.refused)).collect::<Vec<_>>(), [(false, false), (true, false)], "{plan:?}");
+    let again: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &request(&scene)).await.expect("declared");
+    assert!(again[0].release == "api-r3" && again[1].rollout == Some(3), "the one that waits comes along: {again:?}");
     operate_on(&scene, "hello/api", Operation::Resume).await.expect("resumed");
     assert_eq!(end(&scene, "hello/api", 2).await.0, Outcome::Live);
-    assert_eq!(end(&scene, "hello/api", 3).await.0, Outcome::Rejected, "it would have gone alone");
-    assert_eq!(operate(&scene, Operation::Retry).await.expect("tried again").with, ["hello/api"]);
-    both_are(&scene, |service| service.rollout.is_none() && service.live.as_ref().map(|live| &live.name) == service.declared.as_ref())
-        .await;
+    assert_eq!(end(&scene, "hello/api", 3).await.0, Outcome::Live);
+    both_at(&scene, "-r3").await;
+    assert!(facts(&scene, 3).await.contains(&Fact::PartnersAwaited), "neither went alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_together_is_hurried_together() {
+    let scene = Scene::new().await;
+    both_live(&scene, &shop("api.test")).await;
+    let frozen = shop("api.test").replace("bake     = \"0s\"", &format!("bake = \"0s\"\n    freeze = [\"{}\"]", frozen_now()));
+    assert!(declare(&scene, &frozen).await.iter().all(|one| one.rollout.is_none() && one.waiting.is_some()));
+    let alone = DeployRequest { service: Some("web".into()), urgent: true, ..request(&scene) };
+    let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &alone).await.expect("plan");
+    assert!(plan[0].refused && plan[0].lines.iter().any(|line| line.contains("moves together with hello/api")), "{plan:?}");
+    let (status, problem) = refusal(scene.client.send::<_, Vec<Declared>>(Method::POST, path::DEPLOYS, &alone).await.expect_err("alone"));
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(problem.hint.expect("a hint").contains("--urgent"));
+    // One of them is declared otherwise: what takes its place moves with the other one all the same.
+    let other = frozen.replacen("nodes   = 2", "nodes   = 3", 1);
+    scene.commit(&other);
+    let same = || DeployRequest { artifact: ArtifactChoice::Version(2), ..request(&scene) };
+    let declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &same()).await.expect("declared");
+    let told = |one: &Declared| (one.release.clone(), one.changed, one.rollout.is_none());
+    assert_eq!(declared.iter().map(told).collect::<Vec<_>>(), [("api-r2".into(), false, true), ("web-r3".into(), true, true)]);
+    let urgent = DeployRequest { urgent: true, ..same() };
+    let declared: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &urgent).await.expect("declared");
+    for one in &declared {
+        assert_eq!(end(&scene, &one.service, one.rollout.expect("a rollout")).await.0, Outcome::Live);
+    }
+    assert!(facts(&scene, 2).await.contains(&Fact::PartnersAwaited));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use crate::life::Scene;
 use crate::plan::{declaration, last_version};
-use gapless_core::limit::{ANALYSIS_FASTEST, ANALYSIS_HOLDS, CUT_GRACE, DESTROY_AGAIN};
+use gapless_core::limit::{ANALYSIS_FASTEST, ANALYSIS_HOLDS, CUT_GRACE, DESTROY_AGAIN, PARTNERS_PATIENCE};
 use gapless_core::name::ServiceName;
 use gapless_core::policy::{CanaryPause, CanaryStep, Strategy};
 use gapless_core::release::Declaration;
@@ -73,7 +73,9 @@ fn longest(state: &ServiceState) -> Duration {
         let leaves = policy.drain_deadline * 2 + CUT_GRACE + DESTROY_AGAIN;
         (policy.progress_deadline * 2 + leaves) * times + policy.bake + policy.task_deadline * 3 + canary(&policy.strategy)
     };
-    declared.into_iter().map(each).sum::<Duration>() + SLACK * 2
+    // The server may have died before it declared one of those that move together.
+    let waits = PARTNERS_PATIENCE * u32::from(state.moves_with().is_some()) + PARTNERS_PATIENCE * u32::from(state.is_next_with().is_some());
+    declared.into_iter().map(each).sum::<Duration>() + waits + SLACK * 2
 }
 
 fn canary(strategy: &Strategy) -> Duration {

@@ -64,10 +64,10 @@ fn plan_of(server: &Server, wanted: &Wanted, urgent: bool, together: &Result<Com
         (None, Ok(together)) => own(together.get(service)),
         (None, Err(Refused { problem, .. })) => {
             let alone = own(None);
-            if makes_a_release(&alone) { refused(problem.what.clone(), problem.hint.as_deref().unwrap_or_default()) } else { alone }
+            if changes(&alone) { refused(problem.what.clone(), problem.hint.as_deref().unwrap_or_default()) } else { alone }
         }
     };
-    let changed = makes_a_release(&planned) || matches!(planned.first(), Some(Planned::Hurried { .. }));
+    let changed = changes(&planned);
     let refused = matches!(planned.first(), Some(Planned::Refused(_)));
     let build = wanted.unbuilt.then(|| format!("build {}: this commit has no artifact yet", wanted.artifact.name));
     let state = server.parts.engine.state(service).unwrap_or_default();
@@ -109,6 +109,7 @@ async fn declare(server: Arc<Server>, request: DeployRequest) -> Result<Vec<wire
     if let Some(no_room) = room_lacking(&server, &all, request.urgent).await? {
         return Err(without_room(no_room));
     }
+    let _alone = server.beginning.lock().await;
     let mut companions = companions(&server, &all, request.urgent)?;
     let mut answers: Vec<wire::Declared> = Vec::new();
     for wanted in all {
@@ -160,6 +161,14 @@ fn makes_a_release(planned: &[Planned]) -> bool {
     !matches!(planned.first(), None | Some(Planned::Nothing { .. } | Planned::Hurried { .. } | Planned::Refused(_)))
 }
 
+fn changes(planned: &[Planned]) -> bool {
+    makes_a_release(planned) || is_hurried(planned)
+}
+
+fn is_hurried(planned: &[Planned]) -> bool {
+    matches!(planned.first(), Some(Planned::Hurried { .. }))
+}
+
 type Companions = BTreeMap<ServiceName, Together>;
 
 /// Whom each service moves together with: those of the same name that get a new release now, if it is one of them. When one of them would be refused, none is declared.
@@ -174,6 +183,15 @@ fn companions(server: &Server, all: &[Wanted], urgent: bool) -> Result<Companion
         }
         if makes_a_release(&planned) {
             moving.entry(name).or_default().insert(declaration.service.clone());
+        }
+        if is_hurried(&planned) {
+            nobody_waits_on(server, &declaration.service, all)?;
+        }
+    }
+    for Wanted { declaration, together, .. } in all {
+        let Some(moving) = together.as_ref().and_then(|name| moving.get_mut(name.as_str())) else { continue };
+        if has_to_come_along(server, &declaration.service, moving) {
+            moving.insert(declaration.service.clone());
         }
     }
     for Wanted { declaration, together, .. } in all {
@@ -201,11 +219,33 @@ fn joined(server: &Server, group: &BTreeSet<ServiceName>) -> Result<Option<(Dige
     let waited_for = group.iter().find_map(|service| Some((service, engine.is_waited_for(service, group)?)));
     let Some((service, Together { id, with })) = waited_for else { return Ok(None) };
     let all: BTreeSet<ServiceName> = with.into_iter().chain([service.clone()]).collect();
-    if group.is_subset(&all) {
+    let moves_in_it = |other: &ServiceName| engine.state(other).is_some_and(|state| state.is_part_begun(id));
+    if group.is_subset(&all) && !group.iter().any(moves_in_it) {
         return Ok(Some((id, all)));
     }
     let what = format!("{service} is waited for by services that it was to move together with, and would come with others now");
     Err(Refused::new(StatusCode::CONFLICT, what, "deploy again when that is over, or end it: `gapless status`, `gapless cancel`"))
+}
+
+/// A service that is next together with others begins with them when it is urgent, or not at all.
+fn nobody_waits_on(server: &Server, service: &ServiceName, all: &[Wanted]) -> Result<(), Refused> {
+    let engine = &server.parts.engine;
+    let state = engine.state(service).unwrap_or_default();
+    let Some(Together { id, with }) = state.is_next_with() else { return Ok(()) };
+    let waits = |other: &&ServiceName| {
+        let is_next = engine.state(other).is_some_and(|other| other.is_next_with().is_some_and(|next| next.id == *id));
+        is_next && all.iter().all(|wanted| wanted.declaration.service != **other)
+    };
+    let Some(other) = with.iter().find(waits) else { return Ok(()) };
+    let what = format!("{service} moves together with {other}, which would go on waiting");
+    Err(Refused::new(StatusCode::CONFLICT, what, "`gapless deploy --urgent` of all of them begins them at once"))
+}
+
+/// What is next together with a service that has given that up, and gets a new release now, comes along: it would be given up when its turn comes.
+fn has_to_come_along(server: &Server, service: &ServiceName, moving: &BTreeSet<ServiceName>) -> bool {
+    let engine = &server.parts.engine;
+    let Some(next) = engine.state(service).and_then(|state| state.is_next_with().cloned()) else { return false };
+    moving.iter().any(|other| engine.state(other).is_some_and(|other| other.has_left(next.id)))
 }
 
 /// A service that is about to follow others back would be left behind by what is declared of them meanwhile.

@@ -43,11 +43,14 @@ pub(super) async fn operate(call: Call, service: &str) -> Result<Response<Answer
         let engine = &server.parts.engine;
         Ok(match operation {
             wire::Operation::Retry => {
+                let _alone = server.beginning.lock().await;
                 for member in engine.tried_again_with(&service)? {
                     has_room(&server, &member).await?;
                 }
+                let of_what_is_live = engine.state(&service).is_some_and(|state| state.healing.stopped);
                 let declared = engine.retry(&service, unique()?).await?;
-                Declared { with: moves_with(&server, &service), ..answer(&service, declared) }
+                let with = if of_what_is_live { Vec::new() } else { moves_with(&server, &service) };
+                Declared { with, ..answer(&service, declared) }
             }
             other => answer(&service, engine.operate(&service, engine_operation(other)).await?),
         })
