@@ -283,10 +283,4 @@ impl Monitor {
             None => Ok(()),
         }
     }
-
-    /// The route of this generation, if it was ever sent.
-    #[must_use]
-    pub fn route_of(&self, generation: Generation) -> Option<&Route> {
-        self.routes.get(&generation)
-    }
 }

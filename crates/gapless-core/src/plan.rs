@@ -1,6 +1,7 @@
 //! What a declaration would do: the lines of `gapless deploy --plan`.
 
 use crate::effect::Task;
+use crate::name::ServiceName;
 use crate::node::{GroupId, InstanceId};
 use crate::policy::{CanaryPause, CanaryStep, Strategy, Supersede};
 use crate::release::{Declaration, ReleaseNumber};
@@ -8,6 +9,8 @@ use crate::request::{Wish, busy, wish};
 use crate::rollout::Refusal;
 use crate::service::{ServiceState, Together};
 use crate::time::Instant;
+use alloc::collections::BTreeSet;
+use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -69,6 +72,13 @@ pub enum Planned {
         /// No rollout is in progress that it waits for, too.
         at_once: bool,
     },
+    /// The release that waits moves together with others than before: those have given it up.
+    Tied {
+        /// Which.
+        release: ReleaseNumber,
+        /// The other ones.
+        with: BTreeSet<ServiceName>,
+    },
     /// `Route`: a share of the traffic to the new nodes.
     Share {
         /// Their share.
@@ -122,7 +132,7 @@ pub fn plan(state: &ServiceState, declaration: &Declaration, urgent: bool, toget
     match wish(state, declaration, urgent, now) {
         Wish::Nothing => match state.queued.as_ref().filter(|queued| urgent && !queued.urgent) {
             Some(queued) => hurried(state, queued.release, declaration),
-            None => vec![Planned::Nothing { live: state.live_release(), pinned: state.pinned }],
+            None => vec![tied(state, together).unwrap_or(Planned::Nothing { live: state.live_release(), pinned: state.pinned })],
         },
         Wish::Adopt(live) => vec![Planned::Nothing { live: Some(live), pinned: false }],
         Wish::Refused(reason, hint) => vec![Planned::Refused(Refusal { reason, hint: hint.into() })],
@@ -135,6 +145,13 @@ pub fn plan(state: &ServiceState, declaration: &Declaration, urgent: bool, toget
             lines
         }
     }
+}
+
+/// What waits for its turn moves with these, and not with those that it was to move with before.
+fn tied(state: &ServiceState, together: Option<&Together>) -> Option<Planned> {
+    let with = &together.filter(|together| state.is_next_with() != Some(together))?.with;
+    let queued = state.queued.as_ref().filter(|queued| Some(queued.release) == state.declared)?;
+    Some(Planned::Tied { release: queued.release, with: with.clone() })
 }
 
 /// What waits for the end of a freeze window waits for it no more.
@@ -226,6 +243,10 @@ impl fmt::Display for Planned {
             }
             Planned::Hurried { release, at_once: false } => {
                 write!(f, "{release} begins when the rollout in progress is over, also in a freeze window")
+            }
+            Planned::Tied { release, with } => {
+                let names: Vec<String> = with.iter().map(ToString::to_string).collect();
+                write!(f, "{release} waits for its turn as before, and moves together with {} then", names.join(" and "))
             }
             Planned::Vacate { group, deadline } => {
                 write!(f, "outage: {group} leaves first; its requests run out, at most {deadline:?}, and it is destroyed")

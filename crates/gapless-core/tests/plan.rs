@@ -95,6 +95,25 @@ fn what_moves_together_is_planned_to_be_replaced_only_by_what_takes_all_of_it_al
     }
 }
 
+#[test]
+fn what_waits_is_planned_to_be_tied_anew_only_to_others_than_before() {
+    let together = |id: u8| Together { id: Digest([id; 32]), with: BTreeSet::from(["hello/worker".parse().unwrap()]) };
+    let declared = |version: u8, id: u8| Event::Declared { declaration: declaration(version), urgent: false, together: Some(together(id)) };
+    let moving = step(&live(), &declared(2, 1), Instant(5)).state;
+    let waiting = step(&moving, &declared(3, 2), Instant(6)).state;
+    let first = |next: Option<&Together>| plan(&waiting, &declaration(3), false, next, Instant(1000)).remove(0);
+    let nothing = Planned::Nothing { live: Some(ReleaseNumber(1)), pinned: false };
+    assert_eq!(first(None), nothing);
+    assert_eq!(first(Some(&together(2))), nothing);
+    let tied = first(Some(&together(4)));
+    assert_eq!(tied, Planned::Tied { release: ReleaseNumber(3), with: together(4).with });
+    assert_eq!(tied.to_string(), "r3 waits for its turn as before, and moves together with hello/worker then");
+    let after = step(&waiting, &declared(3, 4), Instant(1000)).state;
+    assert_eq!(after.is_next_with(), Some(&together(4)));
+    let moves_already = plan(&moving, &declaration(2), false, Some(&together(4)), Instant(1000)).remove(0);
+    assert_eq!(moves_already, nothing, "nothing waits");
+}
+
 fn with(strategy: Strategy) -> Declaration {
     let mut wanted = declaration(2);
     match strategy {

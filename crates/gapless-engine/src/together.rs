@@ -312,38 +312,11 @@ mod tests {
         at(Stage::Await { deadline: Instant(9) }, other)
     }
 
-    #[test]
-    fn who_will_follow_back_is_known_before_it_is_told() {
-        let came = ended(ID, 2, 2, TogetherOutcome::Live);
-        let going_back = |to: u32| {
-            let group = |release: u32| GroupId { release: ReleaseNumber(release), instance: InstanceId(release.into()) };
-            let stage = Stage::Prepare { deadline: Instant(9), booted: false };
-            let rollout = Rollout::new(RolloutNumber(2), RolloutKind::Rollback, Some(group(2)), group(to), stage);
-            let mut state = ServiceState { rollout: Some(rollout), ..came.clone() };
-            state.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(1)));
-            state
-        };
-        assert!(came.is_left_by(&going_back(1)), "it is on its way back");
-        assert!(!came.is_left_by(&going_back(3)), "it goes on to something else");
-        assert!(!came.is_left_by(&came), "all is well");
-        let undone = at(Stage::Undo { reason: Rejection::Cancelled }, "worker");
-        assert!(came.is_left_by(&undone), "it was given up");
-        assert!(at(Stage::Bake { until: Instant(9) }, "worker").is_left_by(&undone), "both still moved");
-        let mut back = ended(ID, 2, 1, TogetherOutcome::Failed);
-        assert!(came.is_left_by(&back), "it is back, and this one was not told yet");
-        back.together.0.values_mut().for_each(|end| end.from = Some(ReleaseNumber(4)));
-        assert!(!came.is_left_by(&back), "it has gone on since, and tells nobody any more");
-        let moving = at(Stage::Bake { until: Instant(9) }, "worker");
-        assert!(moving.is_left_by(&back), "what still moves is told all the same");
-        let queued = Queued {
-            release: ReleaseNumber(2),
-            urgent: false,
-            not_before: None,
-            together: Some(Together { id: ID, with: BTreeSet::new() }),
-        };
-        let waits = ServiceState { queued: Some(queued), ..ServiceState::default() };
-        assert!(waits.is_left_by(&back), "its turn comes yet, and then it is told");
-        assert!(!ended(Digest([8; 32]), 2, 2, TogetherOutcome::Live).is_left_by(&back), "it came with others");
+    /// Its part waits for its turn.
+    fn queued() -> ServiceState {
+        let together = Some(Together { id: ID, with: BTreeSet::new() });
+        let queued = Queued { release: ReleaseNumber(2), urgent: false, not_before: None, together };
+        ServiceState { queued: Some(queued), ..ServiceState::default() }
     }
 
     #[test]
@@ -436,14 +409,14 @@ mod tests {
             alone(),
             "the other one stays, and is told nothing"
         );
-        let queued = Queued {
-            release: ReleaseNumber(2),
-            urgent: false,
-            not_before: None,
-            together: Some(Together { id: ID, with: BTreeSet::new() }),
-        };
-        let waits = ServiceState { queued: Some(queued), ..ServiceState::default() };
-        assert_eq!(tried_again(web(), waits), Err(Hindrance::NotAtRest(name("worker"))), "its turn comes yet");
+        assert_eq!(tried_again(web(), queued()), Err(Hindrance::NotAtRest(name("worker"))), "its turn comes yet");
+    }
+
+    #[test]
+    fn after_a_crash_loop_a_retry_concerns_nobody_else() {
+        let mut looping = left(ID, "worker", TogetherOutcome::Failed);
+        looping.healing.stopped = true;
+        assert_eq!(tried_again(looping, left(ID, "web", TogetherOutcome::Failed)), Ok(None));
     }
 
     #[test]
@@ -456,13 +429,7 @@ mod tests {
         assert_eq!(together, Some(Together { id: ID, with: BTreeSet::from([name("worker")]) }), "it was never declared");
         assert_eq!(waited_for(&states, &name("web"), &BTreeSet::from([name("worker")]), true), None, "that one moves again itself");
         assert_eq!(waited_for(&states, &name("other"), &BTreeSet::new(), true), None);
-        let queued = Queued {
-            release: ReleaseNumber(2),
-            urgent: false,
-            not_before: None,
-            together: Some(Together { id: ID, with: BTreeSet::new() }),
-        };
-        let own = Arc::new(ServiceState { queued: Some(queued), ..ServiceState::default() });
+        let own = Arc::new(queued());
         let states = BTreeMap::from([(name("worker"), Arc::new(waiting("web"))), (name("web"), own)]);
         assert_eq!(waited_for(&states, &name("web"), &BTreeSet::new(), true), None, "its turn comes yet");
         let with = BTreeSet::from([name("worker")]);

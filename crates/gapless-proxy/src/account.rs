@@ -1,6 +1,7 @@
 //! The account of one request, from its head to its end. It is closed exactly once, in every path: an account that is dropped open is a client that went
 //! away.
 
+use crate::body::Upload;
 use crate::core::Core;
 use crate::exchange::CutMark;
 use crate::node::{Claim, Node};
@@ -32,10 +33,24 @@ pub(crate) struct Account {
     begun: Instant,
     pub(crate) retried: bool,
     pub(crate) held: bool,
+    asked: Option<Asked>,
     claim: Option<Claim>,
     cut: Option<CutMark>,
     status: u16,
     open: bool,
+}
+
+/// A node that has the request and has not begun to answer.
+struct Asked {
+    release: Arc<str>,
+    upload: Option<Rc<Upload>>,
+}
+
+impl Asked {
+    /// Nothing of the request is missing: the node alone is waited for.
+    fn has_it_whole(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| !upload.waits_for_client.get() && !upload.broken.get())
+    }
 }
 
 impl Account {
@@ -48,6 +63,7 @@ impl Account {
             begun,
             retried: false,
             held: false,
+            asked: None,
             claim: None,
             cut: None,
             status: 0,
@@ -55,8 +71,19 @@ impl Account {
         }
     }
 
+    /// The request goes to this node now.
+    pub(crate) fn asks(&mut self, node: &Node, upload: Option<Rc<Upload>>) {
+        self.asked = Some(Asked { release: node.release.clone(), upload });
+    }
+
+    /// Whoever was asked is not any more: the try came to nothing.
+    pub(crate) fn asks_nobody(&mut self) {
+        self.asked = None;
+    }
+
     /// A node answers: its claim is held until the account is closed.
     pub(crate) fn answered(&mut self, claim: Claim, cut: CutMark, status: u16) {
+        self.asked = None;
         self.claim = Some(claim);
         self.cut = Some(cut);
         self.status = status;
@@ -94,10 +121,13 @@ impl Account {
         recorder.note(&ended, now_ms());
     }
 
-    /// The client is to blame, or simply gone: shown, not counted.
+    /// The client is to blame, or simply gone: shown, not counted. What it did not wait for is shown with the release that it waited for.
     pub(crate) fn close_client_gone(&mut self) {
         if std::mem::replace(&mut self.open, false) {
             self.claim = None;
+            if let Some(asked) = self.asked.take().filter(Asked::has_it_whole) {
+                lock(&self.core.recorder).note_unanswered(&self.service, &asked.release, now_ms());
+            }
             self.core.shared.client_gone.fetch_add(1, Ordering::Relaxed);
         }
     }

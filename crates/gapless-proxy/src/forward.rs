@@ -154,6 +154,7 @@ impl Passage {
                 Ok(answered) => return self.hand_on(answered),
                 Err(failure) => failure,
             };
+            self.account.asks_nobody();
             tried.push(node.key);
             if matches!(failure, Failure::Unsent { is_nodes_fault: true, .. } | Failure::Sent { .. }) {
                 self.account.try_failed(&node);
@@ -245,6 +246,7 @@ impl Passage {
         let Some(body) = self.content.body() else {
             return Err(Failure::Sent { cause: cause::NODE_CLOSED, reason: "the request's body cannot be sent again".to_string() });
         };
+        self.account.asks(node, upload.clone());
         let sending = connection.sender.try_send_request(self.inbound.request(body));
         match within_limit(sending, upload.as_deref()).await {
             Some(Ok(response)) => Ok(response),

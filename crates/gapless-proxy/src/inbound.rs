@@ -72,6 +72,10 @@ impl Inbound {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.headers_mut() = self.headers.clone();
+        // Of a method that usually has no body, hyper would not send one of unknown length.
+        if matches!(request.body(), NodeRequestBody::Streamed(..)) && request.body().size_hint().exact().is_none() {
+            request.headers_mut().insert(hyper::header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         if let Some(protocol) = &self.upgrade {
             request.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(hyper::header::UPGRADE, protocol.clone());

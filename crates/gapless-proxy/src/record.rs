@@ -60,6 +60,7 @@ struct Entry {
     failed: Vec<(&'static str, u64)>,
     retried: u64,
     failed_tries: u64,
+    unanswered: u64,
     held: u64,
     cut: u64,
     statuses: [u64; 5],
@@ -93,6 +94,7 @@ impl Entry {
         self.requests += other.requests;
         self.retried += other.retried;
         self.failed_tries += other.failed_tries;
+        self.unanswered += other.unanswered;
         self.held += other.held;
         self.cut += other.cut;
         for (cause, times) in &other.failed {
@@ -117,6 +119,7 @@ impl Entry {
             failed: self.failed.iter().map(|(cause, times)| ((*cause).to_string(), *times)).collect(),
             retried: self.retried,
             failed_tries: self.failed_tries,
+            unanswered: self.unanswered,
             held: self.held,
             cut: self.cut,
             statuses: self.statuses,
@@ -185,6 +188,12 @@ impl Recorder {
     pub(crate) fn note_failed_try(&mut self, service: &Arc<str>, release: &Arc<str>, now_ms: u64) {
         self.roll(now_ms);
         self.entry(service, release).failed_tries += 1;
+    }
+
+    /// Enters a request whose client went away now before a node of this release began to answer it. The clock as for [`Self::note`].
+    pub(crate) fn note_unanswered(&mut self, service: &Arc<str>, release: &Arc<str>, now_ms: u64) {
+        self.roll(now_ms);
+        self.entry(service, release).unanswered += 1;
     }
 
     /// The open slice's entry.

@@ -587,7 +587,7 @@ async fn who_has_its_turn_yet_is_left_by_nobody() {
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(problem.what.contains("hello/api, which moves together with others, is not at rest"), "{problem:?}");
     let plan: Vec<Plan> = scene.client.send(Method::POST, path::PLAN, &request(&scene)).await.expect("plan");
-    assert_eq!(plan.iter().map(|plan| (plan.changed, plan.refused)).collect::<Vec<_>>(), [(false, false), (true, false)], "{plan:?}");
+    assert_eq!(plan.iter().map(|plan| (plan.changed, plan.refused)).collect::<Vec<_>>(), [(true, false), (true, false)], "{plan:?}");
     let again: Vec<Declared> = scene.client.send(Method::POST, path::DEPLOYS, &request(&scene)).await.expect("declared");
     assert!(again[0].release == "api-r3" && again[1].rollout == Some(3), "the one that waits comes along: {again:?}");
     operate_on(&scene, "hello/api", Operation::Resume).await.expect("resumed");

@@ -129,6 +129,9 @@ pub struct Measured {
     pub failed_by_cause: BTreeMap<String, u64>,
     /// Of these, sent again to another node.
     pub retried: u64,
+    /// Requests that a node had and had not begun to answer when their client went away: shown, not counted.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unanswered: u64,
     /// Of these, held because no node was ready.
     pub held: u64,
     /// Of these, cut at the drain deadline.
@@ -149,6 +152,11 @@ pub struct Measured {
     pub after: Quantiles,
     /// Connections that the kernel dropped at the listening sockets, since the workers began.
     pub listen_drops: u64,
+}
+
+/// What did not happen is not told: receipts from before it was counted stay as they were signed.
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Latencies of small GETs in microseconds, from histograms of two significant digits, rounded up.

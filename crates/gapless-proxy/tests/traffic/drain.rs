@@ -144,6 +144,8 @@ fn counts_come_back_to_zero_in_every_path() {
     let record = proxy.record();
     let counted = totals(&record);
     assert_eq!(record.client_gone, 4, "{counted:?}");
+    let unanswered: u64 = record.slices.iter().filter(|slice| slice.release == "web-r1").map(|slice| slice.unanswered).sum();
+    assert_eq!(unanswered, 1, "one client did not wait for the answer; one left within it, two within their own upload");
     assert_eq!(counted.requests, seen.requests + 4);
     let causes: Vec<(&str, u64)> = counted.by_cause.iter().map(|(cause, times)| (cause.as_str(), *times)).collect();
     assert_eq!(causes, [("bad-answer", 1), ("node-closed", 1), ("truncated", 2)]);

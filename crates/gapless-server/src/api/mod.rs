@@ -10,6 +10,7 @@ mod operations;
 mod replays;
 mod rollouts;
 mod services;
+mod together;
 
 use crate::problem::Refused;
 use crate::server::Server;

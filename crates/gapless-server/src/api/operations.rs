@@ -1,7 +1,8 @@
 //! Operations on a service, and revocations of artifacts.
 
 use super::answer::{Answer, json};
-use super::deploys::{answer, unique, without_room};
+use super::deploys::{answer, without_room};
+use super::together::unique;
 use super::{Call, to_its_end};
 use crate::problem::Refused;
 use crate::project::NODES_LIMIT;

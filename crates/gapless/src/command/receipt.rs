@@ -140,6 +140,9 @@ fn print_measured(measured: &Measured) {
     for (cause, count) in &measured.failed_by_cause {
         println!("failed     {count} × {cause}");
     }
+    if measured.unanswered > 0 {
+        println!("unanswered {} whose client went away before the answer began (shown, not counted)", show::count(measured.unanswered));
+    }
     let flight = measured.in_flight_at_switch.map_or("-".to_string(), |count| count.to_string());
     let gap = measured.longest_gap_ms.map_or("-".to_string(), |gap| format!("{gap} ms"));
     println!("switch     {flight} in flight, longest gap {gap}");
