@@ -88,6 +88,7 @@ fn what_moves_together_is_planned_to_be_replaced_only_by_what_takes_all_of_it_al
     for (next, replaces) in [(None, false), (Some(together(2)), true)] {
         let planned = plan(&state, &wanted, false, next.as_ref(), Instant(1000));
         assert_eq!(planned[0], Planned::Queued { frozen_until: None, replaces });
+        assert_eq!(planned[1], Planned::Release { release: ReleaseNumber(3), from: Some(ReleaseNumber(1)) });
         let event = Event::Declared { declaration: wanted.clone(), urgent: false, together: next };
         let after = step(&state, &event, Instant(1000)).state;
         let given_up = after.rollout.is_none_or(|rollout| matches!(rollout.stage, Stage::Undo { .. }));
@@ -164,6 +165,8 @@ fn old_nodes_are_named_only_where_there_are_some() {
         lines(state, wanted).into_iter().filter(|line| line.starts_with("EnsureGroup") || line.starts_with("outage")).collect::<Vec<_>>()
     };
     assert_eq!(create(&ServiceState::default(), &declaration(2)), ["EnsureGroup: 3 nodes of r1-i1"]);
+    let first = lines(&ServiceState::default(), &declaration(2));
+    assert_eq!(first.last().map(String::as_str), Some("Route: all traffic to the new nodes"), "nothing is kept warm");
     let outage = "outage: r1-i1 leaves first; its requests run out, at most 30s, and it is destroyed";
     assert_eq!(create(&live(), &with(Strategy::Recreate)), [outage, "EnsureGroup: 3 nodes of r2-i2"]);
     let one = Declaration { nodes: 1, ..with(Strategy::Rolling { surge: 1 }) };
