@@ -1,26 +1,17 @@
 //! How services that move together stand: what the engine, the plan and the answers ask of their states.
 
+use crate::states::{self, group, release, whole};
 use gapless_core::digest::Digest;
 use gapless_core::name::ServiceName;
-use gapless_core::node::{GroupId, InstanceId};
 use gapless_core::notice::{Rejection, RolloutKind, RolloutNumber};
-use gapless_core::policy::{Policy, Strategy};
-use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
-use gapless_core::service::{Group, Queued, Rollout, ServiceState, Stage, Together, TogetherEnd, TogetherOutcome};
+use gapless_core::policy::Strategy;
+use gapless_core::release::ArtifactVersion;
+use gapless_core::service::{Queued, Rollout, ServiceState, Stage, Together, TogetherEnd, TogetherOutcome};
 use gapless_core::time::Instant;
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 const ID: Digest = Digest([7; 32]);
 const OTHER: Digest = Digest([8; 32]);
-
-fn release(number: u32) -> ReleaseNumber {
-    ReleaseNumber(number)
-}
-
-fn group(number: u32) -> GroupId {
-    GroupId { release: release(number), instance: InstanceId(number.into()) }
-}
 
 fn together(id: Digest) -> Together {
     Together { id, with: BTreeSet::from([ServiceName::new("app", "worker").expect("a name")]) }
@@ -50,22 +41,10 @@ fn unroll() -> Stage {
     Stage::Unroll { reason: Rejection::Cancelled }
 }
 
-/// Three releases, all of which served; the given one is live and declared.
+/// Three releases, all of which served; the given one is live and declared, and nothing is known of its nodes.
 fn live(number: u32) -> ServiceState {
-    let mut state = ServiceState { live: Some(group(number)), declared: Some(release(number)), ..ServiceState::default() };
-    for number in 1..=3 {
-        let declaration = Declaration {
-            content: Digest([number as u8; 32]),
-            artifact: ArtifactVersion(number),
-            image: Digest([number as u8; 32]),
-            nodes: 2,
-            policy: Policy { floor: 1, bake: Duration::from_secs(60), ..Policy::default() },
-            serves: true,
-            tasks: BTreeSet::new(),
-        };
-        state.releases.insert(release(number), declaration);
-        state.served.insert(release(number));
-    }
+    let mut state = ServiceState { groups: BTreeMap::new(), ..states::live(number) };
+    state.served.extend((1..=3).map(release));
     state
 }
 
@@ -100,7 +79,7 @@ fn waits(id: Digest) -> ServiceState {
 
 /// The old group of the rollout is whole and warm.
 fn warm(mut state: ServiceState) -> ServiceState {
-    let kept = Group { size: 2, made: 2, nodes: (0..2).collect(), exposed: true, runs_task: false };
+    let kept = whole();
     state.groups.insert(group(1), kept.clone());
     state.groups.insert(group(2), kept);
     state

@@ -1,53 +1,20 @@
 //! Whether something else may begin now, where a wish to go back leads, and what is kept for it.
 
+use crate::states::{self, NOW, group, release, seen, whole};
 use gapless_core::digest::Digest;
 use gapless_core::effect::EffectKind;
 use gapless_core::event::Event;
-use gapless_core::node::{GroupId, InstanceId};
 use gapless_core::notice::{Rejection, RolloutKind, RolloutNumber};
-use gapless_core::observation::{Condition, Health, NodeSeen, Observation};
-use gapless_core::policy::{Policy, Strategy};
-use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
+use gapless_core::policy::Strategy;
 use gapless_core::rollout::step;
-use gapless_core::route::{Generation, Weight};
 use gapless_core::service::{Group, Retry, Rollout, ServiceState, Stage, TogetherEnd, TogetherOutcome};
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
 
-const NOW: Instant = Instant(1000);
-
-fn release(number: u32) -> ReleaseNumber {
-    ReleaseNumber(number)
-}
-
-fn group(number: u32) -> GroupId {
-    GroupId { release: release(number), instance: InstanceId(number.into()) }
-}
-
-fn declaration(version: u32) -> Declaration {
-    Declaration {
-        content: Digest([version as u8; 32]),
-        artifact: ArtifactVersion(version),
-        image: Digest([version as u8; 32]),
-        nodes: 2,
-        policy: Policy { floor: 2, ..Policy::default() },
-        serves: true,
-        tasks: BTreeSet::new(),
-    }
-}
-
-fn whole() -> Group {
-    Group { size: 2, made: 2, nodes: (0..2).collect(), exposed: true, runs_task: false }
-}
-
-/// Four releases; the second is live, after the first. The others were never live.
+/// The second release is live, after the first. The others were never live.
 fn live() -> ServiceState {
-    let mut state =
-        ServiceState { live: Some(group(2)), declared: Some(release(2)), previous: Some(release(1)), ..ServiceState::default() };
-    state.releases.extend((1..=4).map(|number| (release(number), declaration(number))));
+    let mut state = ServiceState { previous: Some(release(1)), ..states::live(2) };
     state.served.extend([release(1), release(2)]);
-    state.groups.insert(group(2), whole());
-    state.next.releases = 4;
     state.next.rollouts = 2;
     state
 }
@@ -167,16 +134,10 @@ fn ties_are_kept_with_their_releases_and_the_last_one_always() {
     state.live = Some(group(3));
     state.groups = [(group(3), whole())].into();
     state.releases.get_mut(&release(3)).expect("a release").policy.keep = 1;
-    state.route.generation = Generation(5);
-    state.route.members.extend((0..2).map(|ordinal| (group(3).node(ordinal), Weight::EQUAL)));
+    state.route = states::live(3).route;
     let end = |number: u8| TogetherEnd { id: Digest([number; 32]), with: BTreeSet::new(), from: None, outcome: TogetherOutcome::Failed };
     state.together.0.extend([(release(0), end(9)), (release(2), end(2)), (release(4), end(4))]);
-    let mut seen = Observation::default();
-    seen.proxies.insert("a".into(), Some(Generation(5)));
-    let health = Health { passes: 5, ..Health::default() };
-    let node = NodeSeen { condition: Condition::Running, image: Digest([3; 32]), health, requests_in_flight: 0 };
-    seen.nodes.extend((0..2).map(|ordinal| (group(3).node(ordinal), node.clone())));
-    let seen = Event::Observed(seen);
+    let seen = Event::Observed(seen(&[3]));
     let after = step(&step(&state, &seen, NOW).state, &seen, NOW).state;
     assert_eq!(after.rollout, None);
     assert_eq!(after.releases.keys().copied().collect::<Vec<_>>(), [release(2), release(3)]);

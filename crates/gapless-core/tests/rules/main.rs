@@ -1,0 +1,12 @@
+//! The core's rules one by one, each asked of states that are written down by hand. What a whole rollout does with them is in the scenarios.
+
+mod gate;
+mod healing;
+mod leaving;
+mod notice;
+mod observation;
+mod operation;
+mod request;
+mod rolling;
+mod states;
+mod together;
