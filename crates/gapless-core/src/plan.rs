@@ -245,8 +245,7 @@ impl fmt::Display for Planned {
                 write!(f, "{release} begins when the rollout in progress is over, also in a freeze window")
             }
             Planned::Tied { release, with } => {
-                let names: Vec<String> = with.iter().map(ToString::to_string).collect();
-                write!(f, "{release} waits for its turn as before, and moves together with {} then", names.join(" and "))
+                write!(f, "{release} waits for its turn as before, and moves together with {} then", names(with))
             }
             Planned::Vacate { group, deadline } => {
                 write!(f, "outage: {group} leaves first; its requests run out, at most {deadline:?}, and it is destroyed")
@@ -283,6 +282,11 @@ impl fmt::Display for Planned {
             Planned::Destroy { group } => write!(f, "DestroyNodes: {group}"),
         }
     }
+}
+
+fn names(services: &BTreeSet<ServiceName>) -> String {
+    let names: Vec<String> = services.iter().map(ToString::to_string).collect();
+    names.join(" and ")
 }
 
 /// So many nodes, of some kind.
