@@ -1,12 +1,12 @@
 //! What is destroyed, and when again.
 
-use crate::states::{NOW, effects, group, live, running, seen, whole};
+use crate::states::{NODES, NOW, effects, group, live, running, seen, whole};
 use gapless_core::effect::Effect;
 use gapless_core::event::Event;
 use gapless_core::node::NodeId;
 use gapless_core::observation::{Condition, NodeSeen, Observation};
 use gapless_core::rollout::{Step, step};
-use gapless_core::route::Generation;
+use gapless_core::route::{Generation, Weight};
 use gapless_core::service::{Group, ServiceState};
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
@@ -68,4 +68,20 @@ fn nodes_of_somebody_else_are_let_be_until_a_route_was_sent() {
         let step = step(&ServiceState::default(), &Event::Observed(seen), NOW);
         assert_eq!(effects(&step), [""; 0], "{acknowledged:?}");
     }
+}
+
+#[test]
+fn what_helps_out_leaves_when_what_is_live_is_whole_again() {
+    let helped = |nodes: BTreeSet<u32>| {
+        let mut state = live(2);
+        state.groups.get_mut(&group(2)).expect("a group").nodes = nodes;
+        // Nothing is made in the place of the one that is missing.
+        state.healing.stopped = true;
+        state.groups.insert(group(1), whole());
+        state.route.members.extend((0..NODES).map(|ordinal| (group(1).node(ordinal), Weight::EQUAL)));
+        let after = step(&state, &Event::Observed(seen(&[1, 2])), NOW).state;
+        after.groups[&group(1)].nodes.len()
+    };
+    assert_eq!(helped([0, 1].into()), 3);
+    assert_eq!(helped([0, 1, 2].into()), 0);
 }

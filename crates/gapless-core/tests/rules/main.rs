@@ -9,4 +9,5 @@ mod operation;
 mod request;
 mod rolling;
 mod states;
+mod task;
 mod together;

@@ -1,12 +1,13 @@
 //! Whether something else may begin now, where a wish to go back leads, and what is kept for it.
 
-use crate::states::{self, NOW, group, release, seen, whole};
+use crate::states::{self, NODES, NOW, group, release, seen, whole};
 use gapless_core::digest::Digest;
 use gapless_core::effect::EffectKind;
 use gapless_core::event::Event;
 use gapless_core::notice::{Rejection, RolloutKind, RolloutNumber};
 use gapless_core::policy::Strategy;
 use gapless_core::rollout::step;
+use gapless_core::route::Weight;
 use gapless_core::service::{Group, Retry, Rollout, ServiceState, Stage, TogetherEnd, TogetherOutcome};
 use gapless_core::time::Instant;
 use std::collections::BTreeSet;
@@ -62,8 +63,16 @@ fn what_gives_up_half_way_is_busy_until_the_old_nodes_are_whole_or_cannot_be() {
     assert!(is_busy(&cramped));
     cramped.retries.insert(EffectKind::EnsureGroup, Retry { tries: 100, at: None });
     assert!(!is_busy(&cramped), "no room, try after try");
+    cramped.groups.get_mut(&group(2)).expect("a group").made = NODES;
+    assert!(is_busy(&cramped), "all that are asked for were made");
+    let mut smaller = state.clone();
+    smaller.groups.remove(&group(3));
+    assert!(is_busy(&smaller), "not all old nodes are wanted again");
     let mut again = moving(RolloutKind::Deploy, unroll());
     assert!(!is_busy(&again), "all that is left only leaves");
+    let mut joining = again.clone();
+    joining.joining.insert(group(2).node(0), Instant(90_000));
+    assert!(is_busy(&joining), "one of them has not joined");
     again.groups.insert(group(3), whole());
     assert!(is_busy(&again), "new nodes have traffic yet");
 }
@@ -94,6 +103,19 @@ fn who_shifts_says_how_the_traffic_comes_back() {
     assert!(hint(RolloutKind::Rollback, whole()).ends_with("or name the release to go to, such as `gapless rollback r3`"));
     let gone = hint(RolloutKind::Deploy, Group { nodes: BTreeSet::from([0]), ..whole() });
     assert!(gone.ends_with("`gapless explain` tells what it answers") && !gone.contains("rollback"), "{gone}");
+}
+
+#[test]
+fn the_old_are_one_route_away_while_all_of_them_are_warm() {
+    let mut bakes = moving(RolloutKind::Deploy, Stage::Bake { until: Instant(90_000) });
+    bakes.route.members.values_mut().for_each(|weight| *weight = Weight::PROBED);
+    assert!(bakes.is_one_route_from_the_old());
+    let mut fewer = bakes.clone();
+    fewer.groups.get_mut(&group(2)).expect("a group").nodes.remove(&1);
+    assert!(!fewer.is_one_route_from_the_old());
+    bakes.rollout.iter_mut().for_each(|rollout| rollout.stage = Stage::Retire);
+    assert!(!bakes.is_one_route_from_the_old());
+    assert!(!live().is_one_route_from_the_old());
 }
 
 #[test]
