@@ -92,10 +92,11 @@ impl Suite {
         self.copy().map_err(|error| format!("restoring {}: {error}", self.folder.display()))
     }
 
-    /// The targets that hold tests: the crate itself and each file of its folder of tests.
+    /// The targets that hold tests: the crate itself, and each file and each program of its folder of tests.
     pub fn targets(&self) -> Vec<String> {
         let files = fs::read_dir(self.folder.join(crate::mutants::CORE).join("tests")).into_iter().flatten().flatten();
-        let tests = files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+        let is_target = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
+        let tests = files.map(|entry| entry.path()).filter(is_target);
         let named: BTreeSet<String> = tests.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())).collect();
         std::iter::once("lib".to_string()).chain(named).collect()
     }
