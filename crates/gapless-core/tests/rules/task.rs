@@ -1,6 +1,6 @@
 //! Tasks, each of which ends for the rollout that began it.
 
-use crate::states::{NOW, group, live, release, whole};
+use crate::states::{NOW, group, live, release};
 use gapless_core::effect::{Effect, EffectId, Task};
 use gapless_core::event::Event;
 use gapless_core::notice::{RolloutKind, RolloutNumber};
@@ -13,7 +13,7 @@ fn a_task_is_done_for_its_own_group_alone() {
     let mut state = live(1);
     state.declared = Some(release(3));
     for number in [2, 3] {
-        state.groups.insert(group(number), Group { size: 0, made: 0, nodes: [].into(), exposed: false, runs_task: true, ..whole() });
+        state.groups.insert(group(number), Group { size: 0, made: 0, nodes: [].into(), exposed: false, runs_task: true });
     }
     let mut rollout = Rollout::new(RolloutNumber(3), RolloutKind::Deploy, state.live, group(3), Stage::Command);
     rollout.tasks.insert(Task::ReleaseCommand, TaskState::Begun);

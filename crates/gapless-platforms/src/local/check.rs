@@ -153,12 +153,13 @@ impl Checks {
         lock(&self.0).remove(key);
     }
 
-    /// Adds what came of a check. Gives the health after it, and whether whoever waits for a change has to hear of it: beyond the gate, one more pass is no news.
-    fn add(&self, key: &Key, check: &WorkerCheck, checked: Checked) -> (Health, bool) {
+    /// Adds what came of a check; the health after it is kept before anybody can see it. Gives it, and whether whoever waits for a change has to hear of it: beyond the gate, one more pass is no news.
+    fn add(&self, key: &Key, check: &WorkerCheck, checked: Checked, keep: impl FnOnce(&Health)) -> (Health, bool) {
         let mut records = lock(&self.0);
         let record = records.entry(key.clone()).or_default();
         let before = record.health.clone();
         record.add(check, checked);
+        keep(&record.health);
         let is_news = record.health.failures != before.failures || before.passes < check.passes;
         (record.health.clone(), is_news)
     }
@@ -257,8 +258,7 @@ async fn check_for_ever(shared: &Weak<Shared>, key: &Key, check: &WorkerCheck, c
         let begun = Instant::now();
         let Some(shared) = shared.upgrade() else { return };
         let checked = check_once(&shared, key, command, Duration::from_millis(check.timeout_ms), reap).await;
-        let (health, is_news) = shared.checks.add(key, check, checked);
-        keep_passed(&shared.ground, key, check, &health);
+        let (_, is_news) = shared.checks.add(key, check, checked, |health| keep_passed(&shared.ground, key, check, health));
         if is_news {
             shared.tell_news();
         }
@@ -402,15 +402,15 @@ mod tests {
         let (checks, check) = (Checks::default(), check());
         let refused = || Checked::Refused("status 3: empty".to_string());
         let silent = || Checked::Silent("no end within 1s".to_string());
-        let (health, _) = checks.add(&key(), &check, silent());
+        let (health, _) = checks.add(&key(), &check, silent(), |_| {});
         assert_eq!((health.passes, health.failures, health.failures_after_answer), (0, 1, 0));
-        let (health, _) = checks.add(&key(), &check, refused());
+        let (health, _) = checks.add(&key(), &check, refused(), |_| {});
         assert_eq!((health.failures, health.failures_after_answer), (2, 1));
         let evidence = Evidence { check: "`check queue`".to_string(), result: "status 3: empty".to_string(), times: 2 };
         assert_eq!(health.evidence, Some(evidence));
-        let (health, _) = checks.add(&key(), &check, silent());
+        let (health, _) = checks.add(&key(), &check, silent(), |_| {});
         assert_eq!((health.failures, health.failures_after_answer), (3, 2), "what comes after an answer counts, whatever it is");
-        let (health, _) = checks.add(&key(), &check, Checked::Passed);
+        let (health, _) = checks.add(&key(), &check, Checked::Passed, |_| {});
         assert_eq!(health, Health { passes: 1, ..Health::default() });
     }
 
@@ -419,7 +419,7 @@ mod tests {
         let (checks, check) = (Checks::default(), check());
         let mut news = Vec::new();
         for checked in [Checked::Passed, Checked::Passed, Checked::Passed, Checked::Silent(String::new()), Checked::Passed] {
-            news.push(checks.add(&key(), &check, checked).1);
+            news.push(checks.add(&key(), &check, checked, |_| {}).1);
         }
         assert_eq!(news, [true, true, false, true, true]);
     }

@@ -111,6 +111,11 @@ pub fn names(path: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
+/// What is mounted, as this process sees it (proc(5), `mountinfo`). A mount's name may be any bytes, also somebody else's that is no text.
+pub fn mountinfo() -> String {
+    String::from_utf8_lossy(&fs::read("/proc/self/mountinfo").unwrap_or_default()).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

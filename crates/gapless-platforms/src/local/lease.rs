@@ -52,6 +52,15 @@ impl Lease {
         self.life
     }
 
+    /// Whether the server of this life still runs, and is not the process that asks.
+    ///
+    /// # Errors
+    /// When the life cannot be read.
+    pub fn is_held_by_another(marks: &Marks) -> Result<bool, Error> {
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        Ok(Self::latest(marks)?.is_some_and(|lease| lease.server.pid != own && lease.is_held()))
+    }
+
     /// Whether the server of this life still runs.
     #[must_use]
     pub fn is_held(&self) -> bool {

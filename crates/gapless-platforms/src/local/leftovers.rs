@@ -126,7 +126,7 @@ impl Leftovers {
         Ok(Self { marks: Marks::new(installation)?, state: state.to_path_buf(), cgroups: Cgroups::detect(), helpers })
     }
 
-    /// The leftovers of installations whose state folder is gone.
+    /// The leftovers of installations whose state folder is gone. Where a server still runs, the folder was moved, or cannot be seen from here.
     ///
     /// # Errors
     /// When the host cannot be looked at.
@@ -137,6 +137,7 @@ impl Leftovers {
             let state: Option<PathBuf> = file::read(&Path::new(RUNTIME_FOLDER).join(name).join("state.json"))?;
             if let Some(state) = state
                 && !file::exists(&platform_folder(&state))?
+                && !Lease::is_held_by_another(&Marks::new(name)?)?
             {
                 gone.push(Self::of(name, &state)?);
             }

@@ -17,8 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -376,12 +378,26 @@ impl Ground {
     }
 }
 
-/// Does one thing for each, all at the same time: the work is mostly waiting for other programs and for the disk. Gives what came of each.
+/// How much is done at the same time: each takes some descriptors, and a helper of its own.
+const THREADS: usize = 32;
+
+/// Does one thing for each, many at the same time: the work is mostly waiting for other programs and for the disk. Gives what came of each, in their order.
 pub fn on_threads<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> Result<R, Error> + Sync) -> Vec<Result<R, Error>> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
-        let threads: Vec<_> = all.iter().map(|one| scope.spawn(|| work(one))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
-    })
+        for _ in 0..THREADS.min(all.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(one) = all.get(at) else { return };
+                    let result = catch_unwind(AssertUnwindSafe(|| work(one))).unwrap_or_else(|_| Err(panicked()));
+                    done.lock().unwrap_or_else(PoisonError::into_inner).insert(at, result);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
 fn panicked() -> Error {

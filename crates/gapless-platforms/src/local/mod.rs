@@ -262,14 +262,15 @@ impl Shared {
         let folder = platform_folder(&options.state);
         file::make_folder(&folder, 0o700)?;
         let cgroups = Cgroups::detect();
+        process::raise_descriptor_limit();
+        // First whose it is, then the thing itself: whatever carries the marks can be found when the state is gone, and nothing of another one's is ended.
+        leftovers::claim(&marks, &options.state)?;
         let helpers = Helpers::new(&marks, &cgroups)?;
         helpers.end_all().context(|| "ending the helpers of an earlier server".into())?;
         // The runtime leaves each machine's first process to the next one above; as that one, the platform learns how it ended.
         rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
             .map_err(std::io::Error::from)
             .context(|| "becoming the parent of orphans".into())?;
-        // First whose it is, then the thing itself: whatever carries the marks can be found when the state is gone.
-        leftovers::claim(&marks, &options.state)?;
         cgroups.make(&marks.cgroups());
         let lease = Lease::begin(&marks)?;
         let network = Network::open(&marks, &helpers, &folder.join("network.json"))?;

@@ -4,7 +4,10 @@ use gapless_engine::declaration::StopSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::param::clock_ticks_per_second;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions, getrlimit, kill_process_group, pidfd_open, pidfd_send_signal, setrlimit,
+    waitid,
+};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,9 +51,14 @@ impl Process {
         Some(Self { pid, start_ticks: stat(pid)?.1, boot: boot() })
     }
 
-    /// Whether it runs. A process that ended and was not waited for does not.
+    /// Whether it runs. A process that ended and was not waited for does not; one whose first thread alone has ended does, and `stat` tells the two not apart.
     pub fn is_alive(&self) -> bool {
-        self.boot == boot() && stat(self.pid).is_some_and(|(state, start)| start == self.start_ticks && !matches!(state, 'Z' | 'X'))
+        let state = stat(self.pid).filter(|(_, start)| *start == self.start_ticks && self.boot == boot()).map(|(state, _)| state);
+        match state {
+            None | Some('X') => false,
+            Some('Z') => self.descriptor().is_some_and(|descriptor| !wait(&descriptor, Duration::ZERO)),
+            Some(_) => true,
+        }
     }
 
     /// A descriptor of it, as long as it runs or was not waited for.
@@ -151,13 +159,30 @@ pub fn wait(descriptor: &OwnedFd, at_most: Duration) -> bool {
     }
 }
 
-/// State and start of a process: proc(5), fields 3 and 22. The name (field 2) may hold spaces and brackets, hence from the last bracket on.
+/// State and start of a process: proc(5), fields 3 and 22.
 fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+    let text = stat_after_the_name(pid)?;
+    let mut fields = text.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let start = fields.nth(18)?.parse().ok()?;
     Some((state, start))
+}
+
+/// What follows the name (field 2) in a process's `stat`. The name may hold spaces and brackets, hence from the last bracket on; and any bytes, as when it was cut off within a
+/// letter.
+fn stat_after_the_name(pid: i32) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let name_ends = bytes.iter().rposition(|byte| *byte == b')')?;
+    String::from_utf8(bytes[name_ends + 1..].to_vec()).ok()
+}
+
+/// Every node that runs takes a descriptor here, and each that is just made or ended some more; the system's soft limit is meant for programs that use select.
+pub fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Which start of the machine this is.
@@ -167,7 +192,8 @@ pub fn boot() -> String {
 
 /// Whether a process has a handler for a signal (`SigCgt` in its `status`).
 fn catches(pid: i32, signal: Signal) -> bool {
-    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let Ok(status) = fs::read(format!("/proc/{pid}/status")) else { return false };
+    let status = String::from_utf8_lossy(&status);
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
 }
@@ -200,8 +226,7 @@ fn children(pid: i32) -> Vec<i32> {
 }
 
 fn parent(pid: i32) -> Option<i32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text[text.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()
+    stat_after_the_name(pid)?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -225,6 +250,45 @@ mod tests {
         assert_eq!(process.end(), Some(End::Exited(7)));
         assert_eq!(process.end(), None);
         assert!(child.wait().is_err(), "its end was taken");
+    }
+
+    #[test]
+    fn a_process_is_known_whatever_its_name_is() {
+        // The name is cut off within a letter, as a long one would be.
+        let script = "import ctypes, sys; ctypes.CDLL(None).prctl(15, b'gr\\xc3', 0, 0, 0); print('named', flush=True); sys.stdin.read()";
+        let mut child = python(script);
+        let process = Process::of(i32::try_from(child.id()).unwrap()).expect("it is found");
+        assert!(process.is_alive());
+        assert_eq!(parent(process.pid), i32::try_from(std::process::id()).ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_is_alive_as_long_as_one_of_its_threads_is() {
+        let script = "import ctypes, sys, threading; threading.Thread(target=sys.stdin.read).start(); print('begun', flush=True); \
+                      ctypes.CDLL(None).syscall(60, 0)";
+        let mut child = python(script);
+        let process = Process::of(i32::try_from(child.id()).unwrap()).expect("it is found");
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        while stat(process.pid).is_some_and(|(state, _)| state != 'Z') {
+            assert!(std::time::Instant::now() < until, "its first thread does not end");
+            std::thread::yield_now();
+        }
+        assert!(process.is_alive());
+        child.kill().unwrap();
+        assert!(wait(&process.descriptor().unwrap(), Duration::from_secs(60)));
+        assert!(!process.is_alive());
+        child.wait().unwrap();
+    }
+
+    /// A program that has said a line.
+    fn python(script: &str) -> std::process::Child {
+        use std::io::BufRead;
+        let piped = std::process::Stdio::piped;
+        let mut child = Command::new("python3").args(["-c", script]).stdin(piped()).stdout(piped()).spawn().expect("python3 starts");
+        std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        child
     }
 
     #[test]

@@ -296,7 +296,7 @@ pub fn unmount_all(folder: &Path) -> Result<(), Error> {
 
 /// Where something is mounted at or below a folder, the deepest first.
 pub fn mounts_below(folder: &Path) -> Vec<PathBuf> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let text = file::mountinfo();
     let places = text.lines().filter_map(|line| line.split(' ').nth(4)).map(|place| PathBuf::from(place.replace("\\040", " ")));
     let mut places: Vec<PathBuf> = places.filter(|place| place.starts_with(folder)).collect();
     places.sort();

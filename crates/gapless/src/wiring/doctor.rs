@@ -51,7 +51,9 @@ pub fn examine(state: &Path, fix: bool) -> Result<Examination, Error> {
         }
         found.findings.extend(leftovers(&id, state)?);
     }
-    for foreign in Leftovers::foreign()? {
+    let own = installation::existing_id(state)?;
+    // Its folder may have been moved here: then the host still knows the former place.
+    for foreign in Leftovers::foreign()?.into_iter().filter(|foreign| own.as_deref() != Some(foreign.installation())) {
         let left = foreign.find()?;
         if fix {
             // Nothing of it can be alive for anybody: with its state folder its last owner is gone.

@@ -191,9 +191,12 @@ impl LocalPlatform {
                     return Err(Error::new(format!("`{}` could not be started: {reason}", record.command.join(" "))));
                 }
                 Stand::Runs(process) => {
-                    let left = Duration::from_millis(record.deadline_ms).saturating_sub(process.age());
+                    // Somebody may have ended it before it had begun to run.
+                    let ending = self.shared.tasks.ending(key)?;
+                    let deadline = if ending.is_some() { 0 } else { record.deadline_ms };
+                    let left = Duration::from_millis(deadline).saturating_sub(process.age());
                     if tokio::time::timeout(left, process.ended()).await.is_err() {
-                        self.end_task(key, &record, Ending::DeadlinePassed).await?;
+                        self.end_task(key, &record, ending.unwrap_or(Ending::DeadlinePassed)).await?;
                     }
                     // It may be a child of this process; how it ended, it has written down itself.
                     let _reaped = process.end();
@@ -224,10 +227,12 @@ impl LocalPlatform {
     async fn end_task(&self, key: &Key, record: &TaskRecord, ending: Ending) -> Result<(), Error> {
         let (shared, own, signal) = (Arc::clone(&self.shared), key.clone(), record.signal());
         blocking(move || {
-            shared.tasks.write_ending(&own, ending)?;
-            let remains = MachineRemains { key: own, address: None, signal, grace: STOP_GRACE };
+            // What fills the disk must end although nobody can write down why.
+            let written = shared.tasks.write_ending(&own, ending);
+            let remains = MachineRemains { key: own.clone(), address: None, signal, grace: STOP_GRACE };
             shared.ground.stop(&remains)?;
-            shared.ground.end_keeper(&remains.key)
+            shared.ground.end_keeper(&remains.key)?;
+            written.or_else(|_| shared.tasks.write_ending(&own, ending))
         })
         .await
     }

@@ -303,7 +303,8 @@ impl Tasks {
         }
     }
 
-    fn ending(&self, key: &Key) -> Result<Option<Ending>, Error> {
+    /// Why a task is ended, or was, if anybody wanted that.
+    pub fn ending(&self, key: &Key) -> Result<Option<Ending>, Error> {
         file::read(&self.place(key, "gone.json"))
     }
 
