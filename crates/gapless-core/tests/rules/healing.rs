@@ -71,7 +71,7 @@ fn is_made(state: &ServiceState, seen: Observation) -> bool {
 
 #[test]
 fn nodes_that_run_alone_are_made_beside_nothing_else() {
-    for single in [&[1][..], &[2], &[1, 2], &[1, 2, 3]] {
+    for single in [&[1][..], &[2], &[1, 2], &[1, 2, 3], &[1, 2, 3, 4]] {
         assert!(is_made(&making(single), seen(&[])), "{single:?}");
         assert!(!is_made(&making(single), seen(&[1])), "{single:?}: old nodes are there");
     }
