@@ -129,13 +129,13 @@ pub struct Measured {
     pub failed_by_cause: BTreeMap<String, u64>,
     /// Of these, sent again to another node.
     pub retried: u64,
-    /// Requests that a node had and had not begun to answer when their client went away: shown, not counted.
-    #[serde(default, skip_serializing_if = "is_none")]
-    pub unanswered: u64,
     /// Of these, held because no node was ready.
     pub held: u64,
     /// Of these, cut at the drain deadline.
     pub cut: u64,
+    /// Requests that a node had and had not begun to answer when their client went away: shown, not counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unanswered: u64,
     /// Requests by release; the empty name: no node answered.
     pub by_release: BTreeMap<String, u64>,
     /// Answers by the first digit of their status, `1xx` to `5xx`; the application's own 5xx are here, not in `failed`.
@@ -155,7 +155,7 @@ pub struct Measured {
 }
 
 /// What did not happen is not told: receipts from before it was counted stay as they were signed.
-fn is_none(count: &u64) -> bool {
+fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 

@@ -76,14 +76,14 @@ pub struct Slice {
     /// became of the request stands where it was answered, or where it failed. Older workers do not count them.
     #[serde(default)]
     pub failed_tries: u64,
-    /// Requests that a node of this release had whole, and had not begun to answer when their client went away. They are no requests of this slice, and the promise does not count them; but a
-    /// release that leaves requests hanging shows here first, when clients are less patient than the proxy. Older workers do not count them.
-    #[serde(default)]
-    pub unanswered: u64,
     /// Of the requests, how many were held because no node was ready.
     pub held: u64,
     /// Of the requests, how many were cut at the drain deadline.
     pub cut: u64,
+    /// Requests that a node of this release had whole, and had not begun to answer when their client went away. They are no requests of this slice, and the promise does not count them; but a
+    /// release that leaves requests hanging shows here first, when clients are less patient than the proxy. Older workers do not count them.
+    #[serde(default)]
+    pub unanswered: u64,
     /// Answers by the first digit of their status, 1 to 5: the index is the digit minus one.
     pub statuses: [u64; 5],
     /// Small GETs (an answer of at most [`SMALL_BYTES`]) from the request's head read to the answer's last byte handed on: pairs of

@@ -1,12 +1,11 @@
 //! What an observation says of its nodes and proxies.
 
-use gapless_core::digest::Digest;
+use crate::states::running;
 use gapless_core::observation::{Condition, Health, NodeSeen, Observation};
 use gapless_core::route::Generation;
 
 fn node(condition: Condition, passes: u32, failures: u32) -> NodeSeen {
-    let health = Health { passes, failures, ..Health::default() };
-    NodeSeen { condition, image: Digest([1; 32]), health, requests_in_flight: 0 }
+    NodeSeen { condition, health: Health { passes, failures, ..Health::default() }, ..running(1, 0) }
 }
 
 #[test]

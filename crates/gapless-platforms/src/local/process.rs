@@ -254,10 +254,14 @@ mod tests {
 
     #[test]
     fn a_process_is_known_whatever_its_name_is() {
-        // The name is cut off within a letter, as a long one would be.
-        let script = "import ctypes, sys; ctypes.CDLL(None).prctl(15, b'gr\\xc3', 0, 0, 0); print('named', flush=True); sys.stdin.read()";
-        let mut child = python(script);
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        // As when a name is cut off within a letter.
+        let program = folder.path().join(std::ffi::OsStr::from_bytes(b"gr\xc3"));
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = Command::new(&program).arg("60").spawn().unwrap();
         let process = Process::of(i32::try_from(child.id()).unwrap()).expect("it is found");
+        assert!(fs::read(format!("/proc/{}/stat", process.pid)).unwrap().windows(5).any(|bytes| bytes == b"(gr\xc3)"));
         assert!(process.is_alive());
         assert_eq!(parent(process.pid), i32::try_from(std::process::id()).ok());
         child.kill().unwrap();
@@ -266,9 +270,13 @@ mod tests {
 
     #[test]
     fn a_process_is_alive_as_long_as_one_of_its_threads_is() {
-        let script = "import ctypes, sys, threading; threading.Thread(target=sys.stdin.read).start(); print('begun', flush=True); \
-                      ctypes.CDLL(None).syscall(60, 0)";
-        let mut child = python(script);
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("program.c"), folder.path().join("program"));
+        let text = "#include <pthread.h>\n#include <stdio.h>\nvoid *stay(void *none) { getchar(); return none; }\n\
+                    int main(void) { pthread_t other; pthread_create(&other, 0, stay, 0); pthread_exit(0); }\n";
+        fs::write(&source, text).unwrap();
+        assert!(Command::new("gcc").arg("-pthread").arg("-o").args([&program, &source]).status().expect("gcc starts").success());
+        let mut child = Command::new(&program).stdin(std::process::Stdio::piped()).spawn().unwrap();
         let process = Process::of(i32::try_from(child.id()).unwrap()).expect("it is found");
         let until = std::time::Instant::now() + Duration::from_secs(60);
         while stat(process.pid).is_some_and(|(state, _)| state != 'Z') {
@@ -280,15 +288,6 @@ mod tests {
         assert!(wait(&process.descriptor().unwrap(), Duration::from_secs(60)));
         assert!(!process.is_alive());
         child.wait().unwrap();
-    }
-
-    /// A program that has said a line.
-    fn python(script: &str) -> std::process::Child {
-        use std::io::BufRead;
-        let piped = std::process::Stdio::piped;
-        let mut child = Command::new("python3").args(["-c", script]).stdin(piped()).stdout(piped()).spawn().expect("python3 starts");
-        std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
-        child
     }
 
     #[test]

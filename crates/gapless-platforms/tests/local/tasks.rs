@@ -219,15 +219,25 @@ async fn a_task_whose_time_is_over_is_ended_although_nobody_can_write_that_down(
     let deadline = Duration::from_millis(700);
     let first = tokio::spawn(async move { other.run_task(first, group(1), Task::ReleaseCommand, deadline).await });
     until_runs(&installation, 1).await;
+    let processes = || processes_in(&installation, "hello.web.r1-i1-task-release-command");
+    assert_ne!(processes(), "");
     // That it is being ended cannot be written down, as on a disk that it has filled itself.
     let obstacle = installation.state().join("platform/tasks/hello.web.r1-i1-task-release-command/gone.json.new");
     std::fs::create_dir(&obstacle).unwrap();
     assert_eq!(first.await.unwrap().unwrap_err().error_kind(), ErrorKind::Failed);
+    assert_eq!(processes(), "", "it still runs");
     asked(&platform, 2, "0").await.unwrap().unwrap();
-    assert_eq!(installation.lines("runs"), 2, "the first one runs no more");
+    assert_eq!(installation.lines("runs"), 2);
     let error = asked(&platform, 1, "0").await.unwrap().unwrap_err();
     assert!(error.to_string().contains("ended with status"), "{error}");
     assert_eq!(installation.lines("runs"), 2, "it is not run again");
+}
+
+/// The processes in a control group of the installation, one a line; none: there is no such group any more.
+fn processes_in(installation: &Installation, name: &str) -> String {
+    let group = format!("/sys/fs/cgroup/unified/gapless/{}/{name}", installation.id);
+    let group = if Path::new("/sys/fs/cgroup/unified").exists() { group } else { group.replace("/unified", "") };
+    std::fs::read_to_string(format!("{group}/cgroup.procs")).unwrap_or_default()
 }
 
 async fn until_runs(installation: &Installation, runs: u32) {
@@ -244,9 +254,7 @@ async fn a_task_of_which_nobody_can_know_how_it_ended_is_not_run_again() {
     let platform = installation.open().await;
     let running = begun(&installation, &platform, "hang").await;
     // The keeper first, or it would write the status down.
-    let group = format!("/sys/fs/cgroup/unified/gapless/{}/hello.web.r1-i1-task-release-command.keeper", installation.id);
-    let group = if Path::new(&group).exists() { group } else { group.replace("/unified", "") };
-    let keeper = std::fs::read_to_string(format!("{group}/cgroup.procs")).unwrap();
+    let keeper = processes_in(&installation, "hello.web.r1-i1-task-release-command.keeper");
     assert!(keeper.lines().count() >= 2, "the keeper is a shell and the runtime: {keeper}");
     // As if the runtime had been killed after the start, before it wrote the number down.
     let _ = std::fs::remove_file(format!("/run/gapless/{}/hello.web.r1-i1-task-release-command/task.pid", installation.id));
