@@ -32,8 +32,7 @@ impl Round<'_> {
         let named = state.rollout.iter().flat_map(|rollout| rollout.from.into_iter().chain([rollout.to])).chain(state.live);
         let named: BTreeSet<GroupId> = named.collect();
         let idle = state.groups.iter().filter(|(group, known)| known.nodes.is_empty() && !named.contains(group)).map(|(group, _)| *group);
-        let runs_on = |group: &GroupId| self.runs_a_task(*group) && self.unsettled(*group).next().is_some();
-        let gone: Vec<GroupId> = idle.filter(|group| self.is_gone(*group) && !runs_on(group)).collect();
+        let gone: Vec<GroupId> = idle.filter(|group| self.is_gone(*group)).collect();
         for group in gone {
             self.pass.state.groups.remove(&group);
         }

@@ -1,11 +1,13 @@
 //! How services that move together stand: what the engine, the plan and the answers ask of their states.
 
-use crate::states::{self, group, release, whole};
+use crate::states::{self, NOW, group, release, whole};
 use gapless_core::digest::Digest;
+use gapless_core::event::Event;
 use gapless_core::name::ServiceName;
 use gapless_core::notice::{Rejection, RolloutKind, RolloutNumber};
 use gapless_core::policy::Strategy;
 use gapless_core::release::ArtifactVersion;
+use gapless_core::rollout::step;
 use gapless_core::service::{Queued, Rollout, ServiceState, Stage, Together, TogetherEnd, TogetherOutcome};
 use gapless_core::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -255,4 +257,29 @@ fn in_a_rollout_it_gives_the_traffic_back_or_goes_by_another_one() {
     alone_on_its_state.releases.get_mut(&release(2)).expect("a release").policy.strategy = Strategy::Recreate;
     alone_on_its_state.rollout.as_mut().expect("a rollout").vacated = true;
     assert_eq!(alone_on_its_state.follows_back_to(ID), None, "what made room for it is not asked to come back in between");
+}
+
+/// What its partners' going back is told as: they failed, or a person took them back.
+fn partners_go_back() -> [Event; 2] {
+    let reason = || "the worker went back".to_string();
+    [Event::PartnersFailed { reason: reason() }, Event::PartnersTakenBack { reason: reason() }]
+}
+
+#[test]
+fn a_rollout_of_its_own_is_let_be_when_others_go_back() {
+    for stage in [prepare(), Stage::Shift, bake(), Stage::Retire] {
+        let alone = warm(in_rollout(came(2), RolloutKind::Deploy, 3, stage));
+        for told in partners_go_back() {
+            let step = step(&alone, &told, NOW);
+            assert_eq!((step.state, step.effects.len()), (alone.clone(), 0), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_person_back_goes_back_by_hand_too() {
+    let [failed, taken_back] = partners_go_back();
+    let follows = |told: &Event| step(&came(2), told, NOW).state.rollout.map(|rollout| (rollout.to.release, rollout.kind, rollout.by_hand));
+    assert_eq!(follows(&failed), Some((release(1), RolloutKind::Rollback, false)));
+    assert_eq!(follows(&taken_back), Some((release(1), RolloutKind::Rollback, true)));
 }

@@ -15,12 +15,13 @@ use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep, timeout};
 
 /// The grain of a process's age.
@@ -28,6 +29,9 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// How much of a failed check's last output is told, in bytes.
 const OUTPUT_BYTES: usize = 200;
+
+/// How much a pipe holds, in bytes (pipe(7)).
+const PIPE_BYTES: usize = 65_536;
 
 /// How the names of the folders begin that belong to the checks of a machine.
 const CHECKS: &str = "check-";
@@ -185,8 +189,11 @@ fn asked_mark(ground: &Ground, key: &Key) -> PathBuf {
 /// In the mark of a worker that was asked to end and did not listen to its signal yet.
 const UNHEARD: &str = "unheard";
 
-/// How often a worker that does not listen to its stop signal yet is looked at again: one that has just been started installs its handlers within that time.
-const LISTEN_INTERVAL: Duration = Duration::from_millis(50);
+/// After that a worker that does not listen to its stop signal yet is looked at again: one that has just been started installs its handlers within that time.
+const LISTEN_FIRST: Duration = Duration::from_millis(50);
+
+/// The longest time until it is looked at once more: one that has not listened for so long will hardly ever do.
+const LISTEN_LONGEST: Duration = Duration::from_secs(1);
 
 /// Whether a worker was asked to end.
 pub fn was_asked_to_end(ground: &Ground, key: &Key) -> bool {
@@ -214,7 +221,9 @@ pub fn ask_to_end(ground: &Ground, key: &Key, process: &Process, signal: StopSig
 
 /// Asks a worker again that did not listen: a signal that a first process has no handler for is lost (pid_namespaces(7)).
 pub(super) async fn ask_until_heard(shared: Weak<Shared>, key: Key, process: Process, signal: StopSignal) {
-    while timeout(LISTEN_INTERVAL, process.ended()).await.is_err() {
+    let mut patience = LISTEN_FIRST;
+    while timeout(patience, process.ended()).await.is_err() {
+        patience = (patience * 2).min(LISTEN_LONGEST);
         let Some(shared) = shared.upgrade() else { return };
         match ask_to_end(&shared.ground, &key, &process, signal) {
             Ok(true) => return,
@@ -267,35 +276,45 @@ async fn check_for_ever(shared: &Weak<Shared>, key: &Key, check: &WorkerCheck, c
     }
 }
 
-/// Keeps on the host that the gate is passed, so that the next server need not begin anew with a worker that is well.
+/// Keeps on the host that the gate is passed, so that the next server need not begin anew with a worker that is well. An earlier life keeps nothing any more: its checks fail
+/// because the next one ends them.
 fn keep_passed(ground: &Ground, key: &Key, check: &WorkerCheck, health: &Health) {
-    let mark = passed_mark(ground, key);
-    let kept = if health.failures == 1 {
-        fs::remove_file(&mark)
-    } else if health.passes == check.passes {
-        fs::write(&mark, "")
-    } else {
+    let is_passed = health.passes == check.passes;
+    if !is_passed && health.failures != 1 {
         return;
-    };
-    if let Err(error) = kept
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, mark = %mark.display(), "it cannot be kept what a worker's checks say");
+    }
+    if let Err(error) = write_passed(ground, key, is_passed) {
+        tracing::warn!(%error, node = %key, "it cannot be kept what a worker's checks say");
+    }
+}
+
+fn write_passed(ground: &Ground, key: &Key, is_passed: bool) -> Result<(), Error> {
+    if !ground.lease.is_latest(&ground.marks)? {
+        return Ok(());
+    }
+    let mark = passed_mark(ground, key);
+    if is_passed {
+        return fs::write(&mark, "").context(|| format!("writing {}", mark.display()));
+    }
+    match fs::remove_file(&mark) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| format!("removing {}", mark.display())),
+        _ => Ok(()),
     }
 }
 
 async fn check_once(shared: &Arc<Shared>, key: &Key, command: &[String], limit: Duration, reap: &(impl Fn() + Sync)) -> Checked {
     let deadline = Instant::now() + limit;
     let (starting, own, command) = (Arc::clone(shared), key.clone(), command.to_vec());
-    let process = match blocking(move || start(&starting.ground, &own, &command)).await {
-        Ok(process) => process,
+    let (process, output) = match blocking(move || start(&starting.ground, &own, &command)).await {
+        Ok(started) => started,
         Err(error) => {
             // A runtime that fails half way, as when the worker ends just then, leaves a process inside to this one. Unclaimed, it would keep the worker from ending for ever.
             reap();
             return Checked::Silent(error.to_string());
         }
     };
-    if tokio::time::timeout_at(deadline, process.ended()).await.is_err() {
+    let mut words = LastWords::of(output);
+    if tokio::time::timeout_at(deadline, words.listen(&process)).await.is_err() {
         process.kill_group();
         process.ended().await;
         let _killed = process.end();
@@ -303,8 +322,56 @@ async fn check_once(shared: &Arc<Shared>, key: &Key, command: &[String], limit: 
     }
     match process.end() {
         Some(process::End::Exited(0)) => Checked::Passed,
-        Some(end) => Checked::Refused(format!("status {}{}", end.code(), output(&shared.ground, key))),
+        Some(end) => Checked::Refused(format!("status {}{}", end.code(), words.told())),
         None => Checked::Silent("nobody knows how it ended".to_string()),
+    }
+}
+
+/// The last words of a check. All that it writes is read, or it would wait for a reader, and no more than that is kept, or it could fill the host's memory.
+struct LastWords {
+    pipe: Option<pipe::Receiver>,
+    kept: Vec<u8>,
+    is_cut: bool,
+}
+
+impl LastWords {
+    fn of(output: OwnedFd) -> Self {
+        Self { pipe: pipe::Receiver::from_owned_fd(output).ok(), kept: Vec::new(), is_cut: false }
+    }
+
+    /// Listens until the process has ended.
+    async fn listen(&mut self, process: &Process) {
+        let mut ended = std::pin::pin!(process.ended());
+        while let Some(pipe) = &self.pipe {
+            tokio::select! {
+                () = &mut ended => return self.take(),
+                _ = pipe.readable() => self.take(),
+            }
+        }
+        ended.await;
+    }
+
+    /// Takes what is there, as much as a pipe holds at most.
+    fn take(&mut self) {
+        let mut buffer = [0; PIPE_BYTES];
+        let Some(pipe) = &self.pipe else { return };
+        match pipe.try_read(&mut buffer) {
+            Ok(count) if count > 0 => self.keep(&buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            _ => self.pipe = None,
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.kept.extend(bytes);
+        let surplus = self.kept.len().saturating_sub(OUTPUT_BYTES);
+        self.is_cut |= surplus > 0;
+        self.kept.drain(..surplus);
+    }
+
+    fn told(&self) -> String {
+        let text = file::last_lines(&self.kept, self.is_cut);
+        if text.is_empty() { text } else { format!(": {text}") }
     }
 }
 
@@ -313,24 +380,19 @@ fn check_folder(ground: &Ground, key: &Key) -> PathBuf {
     ground.marks.mounts(key).join(format!("{CHECKS}{}", ground.lease.life()))
 }
 
-fn output(ground: &Ground, key: &Key) -> String {
-    let text = file::tail(&check_folder(ground, key).join("output.log"), OUTPUT_BYTES);
-    if text.is_empty() { text } else { format!(": {text}") }
-}
-
 /// Starts a program inside a machine, as its command is held: the same user, limits and confinement. It is a child of this process from then on: the runtime leaves it to the
-/// next one above. It has to be waited for: as long as it is not, the machine's first process cannot end either.
-fn start(ground: &Ground, key: &Key, program: &[String]) -> Result<Process, Error> {
+/// next one above. It has to be waited for: as long as it is not, the machine's first process cannot end either. Gives where its output is read, too.
+fn start(ground: &Ground, key: &Key, program: &[String]) -> Result<(Process, OwnedFd), Error> {
     let folder = check_folder(ground, key);
     let records = records_without_network(ground, key)?;
     let (pid_file, errors) = (folder.join("pid"), folder.join("runtime.log"));
     let _ = fs::remove_file(&errors);
-    let output = File::create(folder.join("output.log")).context(|| "opening the output of a check".into())?;
+    let (output, written) = std::io::pipe().context(|| "opening the output of a check".into())?;
     let mut command = Command::new(&ground.runtime);
     command.arg("--root").arg(records);
     command.arg("--log").arg(&errors).args(["--log-format", "json", "exec", "--detach", "--pid-file"]).arg(&pid_file);
     command.arg(ground.marks.machine(key)).args(program);
-    command.stdout(output.try_clone().context(|| "opening the output of a check twice".into())?).stderr(output);
+    command.stdout(written.try_clone().context(|| "opening the output of a check twice".into())?).stderr(written);
     enter_network(&mut command, &ground.marks.network_namespace(key))?;
     if !ground.helpers.run_with_output(&mut command, "").context(|| format!("running `{}`", ground.runtime))? {
         return Err(Error::new(format!("it could not be run: {}", runtime_error(&errors))));
@@ -338,7 +400,7 @@ fn start(ground: &Ground, key: &Key, program: &[String]) -> Result<Process, Erro
     let pid = fs::read_to_string(&pid_file).context(|| format!("reading {}", pid_file.display()))?;
     let process = pid.trim().parse().ok().and_then(Process::of).ok_or_else(|| Error::new("it was gone before it could be waited for"))?;
     let _unwritten = serde_json::to_vec(&process).map(|text| fs::write(folder.join(RUNNING), text));
-    Ok(process)
+    Ok((process, output.into()))
 }
 
 /// The runtime's record of a machine, without its network namespace, in a folder of its own. By the whole record, runc up to 1.1 can run nothing inside: it enters the machine's user

@@ -57,20 +57,21 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
 
 /// The last bytes of a file, from the beginning of a line; empty if there is none.
 pub fn tail(path: &Path, limit: usize) -> String {
-    let read = || -> std::io::Result<Vec<u8>> {
+    let read = || -> std::io::Result<String> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(limit as u64)))?;
         let mut bytes = Vec::new();
         file.take(limit as u64).read_to_end(&mut bytes)?;
-        if length > limit as u64
-            && let Some(end) = bytes.iter().position(|b| *b == b'\n')
-        {
-            bytes.drain(..=end);
-        }
-        Ok(bytes)
+        Ok(last_lines(&bytes, length > limit as u64))
     };
-    String::from_utf8_lossy(&read().unwrap_or_default()).trim_end().to_string()
+    read().unwrap_or_default()
+}
+
+/// These bytes as text, from the beginning of a line if something before them `is_cut` off.
+pub fn last_lines(bytes: &[u8], is_cut: bool) -> String {
+    let begin = if is_cut { bytes.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1) } else { 0 };
+    String::from_utf8_lossy(&bytes[begin..]).trim_end().to_string()
 }
 
 /// A folder and those above it. What is made gets this mode; what is there stays as it is.

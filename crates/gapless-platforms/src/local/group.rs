@@ -4,6 +4,7 @@ use super::blueprint::{Blueprint, Planned};
 use super::check::WorkerCheck;
 use super::machine::{MachineRemains, MachineRequest, Start, on_threads};
 use super::names::Key;
+use super::network::Reserved;
 use super::node::{Exit, NodeRecord, Nodes};
 use super::process::Process;
 use gapless_core::node::NodeId;
@@ -22,11 +23,11 @@ pub struct Making<'a> {
 }
 
 /// What a node will be.
-struct Decision {
+struct Decision<'a> {
     node: NodeId,
     record: NodeRecord,
-    /// It was written down by an earlier try.
-    is_written: bool,
+    /// Its address, unless that was written down by an earlier try.
+    reserved: Option<Reserved<'a>>,
 }
 
 /// What came of making nodes.
@@ -64,31 +65,32 @@ impl Making<'_> {
     }
 
     /// Gives the node its address. One whose making was broken off keeps its address; what there is of it is removed.
-    fn decide(&self, node: NodeId) -> Result<Decision, Error> {
+    fn decide(&self, node: NodeId) -> Result<Decision<'_>, Error> {
         let Blueprint { ground, declaration, image, .. } = self.blueprint;
         let key = Key::node(&declaration.service, node);
         if let Some(record) = self.nodes.record(&key)? {
             ground.remove_one(MachineRemains::at_once(key, Some(record.address)))?;
-            ground.addresses().take(record.address);
             let record = NodeRecord { image: image.image.to_string(), ..record };
-            return Ok(Decision { node, record, is_written: true });
+            return Ok(Decision { node, record, reserved: None });
         }
         let worker = WorkerCheck::of(declaration)?;
+        let reserved = ground.reserve_address(declaration.node.outbound, self.listed)?;
         let record = NodeRecord {
             image: image.image.to_string(),
-            address: ground.next_address(declaration.node.outbound, self.listed)?,
+            address: reserved.address(),
             port: declaration.node.port,
             check: declaration.health.path().to_string(),
             worker,
             stop_signal: declaration.node.stop_signal.name().to_string(),
         };
-        Ok(Decision { node, record, is_written: false })
+        Ok(Decision { node, record, reserved: Some(reserved) })
     }
 
     /// Writes the decision down before anything of the node exists, and makes everything that needs no other node.
-    fn prepare(&self, Decision { node, record, is_written }: &Decision) -> Result<MachineRequest, Error> {
-        if !is_written {
-            self.nodes.write_record(&Key::node(&self.blueprint.declaration.service, *node), record)?;
+    fn prepare(&self, Decision { node, record, reserved }: &Decision<'_>) -> Result<MachineRequest, Error> {
+        if let Some(reserved) = reserved {
+            let key = Key::node(&self.blueprint.declaration.service, *node);
+            reserved.keep_if(self.nodes.write_record(&key, record), || self.nodes.record(&key))?;
         }
         let request = self.request(*node, record).context(|| format!("preparing {node}"))?;
         self.blueprint.ground.prepare(&request).context(|| format!("preparing {node}"))?;

@@ -6,7 +6,7 @@ use super::names::Marks;
 use super::process::{Process, descriptor_if, kill, wait};
 use gapless_engine::error::{Context, Error};
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -85,12 +85,8 @@ impl Helpers {
     /// When it cannot be started or takes longer than [`HELPER_DEADLINE`].
     pub fn run_with_output(&self, command: &mut Command, input: &str) -> Result<bool, Error> {
         self.enter(command)?;
-        command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() });
+        command.stdin(if input.is_empty() { Stdio::null() } else { file_with(input)?.into() });
         let mut child = command.spawn().context(|| "starting it".into())?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A helper that ended early says why by its status.
-            let _ = stdin.write_all(input.as_bytes());
-        }
         let pid = i32::try_from(child.id()).unwrap_or(0);
         let in_time = Process::of(pid).and_then(|process| process.descriptor()).is_none_or(|descriptor| wait(&descriptor, HELPER_DEADLINE));
         if !in_time {
@@ -120,8 +116,14 @@ fn tempfile_like() -> Result<fs::File, Error> {
     descriptor.map(fs::File::from).map_err(std::io::Error::from).context(|| "making a file in memory".into())
 }
 
+/// What a helper reads lies ready: nobody waits for a helper that does not read.
+fn file_with(text: &str) -> Result<fs::File, Error> {
+    let mut file = tempfile_like()?;
+    file.write_all(text.as_bytes()).and_then(|()| file.rewind()).context(|| "writing its input".into())?;
+    Ok(file)
+}
+
 fn text_of(mut file: fs::File) -> Result<String, Error> {
-    use std::io::Seek;
     let mut bytes = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).context(|| "reading its output".into())?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -52,6 +52,14 @@ impl Lease {
         self.life
     }
 
+    /// Whether no later life has begun.
+    ///
+    /// # Errors
+    /// When the latest life cannot be read.
+    pub fn is_latest(&self, marks: &Marks) -> Result<bool, Error> {
+        Ok(Self::latest(marks)?.as_ref() == Some(self))
+    }
+
     /// Whether the server of this life still runs, and is not the process that asks.
     ///
     /// # Errors

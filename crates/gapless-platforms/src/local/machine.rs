@@ -6,7 +6,7 @@ use super::cgroup::Cgroups;
 use super::helpers::Helpers;
 use super::lease::Lease;
 use super::names::{Key, Marks};
-use super::network::{self, Addresses, Network};
+use super::network::{self, Addresses, Network, Reserved};
 use super::process::{self, Process};
 use super::rootfs::{self, Places};
 use super::{file, sandbox};
@@ -147,8 +147,13 @@ impl Ground {
     ///
     /// # Errors
     /// When all are in use.
-    pub fn next_address(&self, outbound: bool, not: &BTreeSet<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
-        self.addresses().next(&self.network.subnet, outbound, not)
+    pub fn reserve_address(&self, outbound: bool, not: &BTreeSet<Ipv4Addr>) -> Result<Reserved<'_>, Error> {
+        Reserved::next(&self.addresses, &self.network.subnet, outbound, not)
+    }
+
+    /// The machine that had this address is gone, and no record names it any more: it may be given to another.
+    pub fn free(&self, address: Option<Ipv4Addr>) {
+        address.into_iter().for_each(|address| self.addresses().free(address));
     }
 
     /// How many addresses are free, none of `not` among them.
@@ -289,7 +294,7 @@ impl Ground {
     }
 
     /// Ends these machines and removes everything of them but their folders, all at the same time. Removing one that is not there does nothing. Gives what came of
-    /// each.
+    /// each. Their addresses are not free before their records are gone, too: a removal that is done again takes the link of whoever has the address.
     pub fn remove(&self, machines: &[MachineRemains]) -> Vec<Result<(), Error>> {
         let addresses: Vec<Ipv4Addr> = machines.iter().filter_map(|machine| machine.address).collect();
         let stopped = on_threads(machines, |machine| self.stop(machine));
@@ -302,9 +307,7 @@ impl Ground {
         let gone = stopped.into_iter().zip(cleared).map(|(stopped, cleared)| stopped.and(cleared).and(unlinked.clone()));
         let finish = |(machine, gone): (&MachineRemains, Result<(), Error>)| {
             gone?;
-            network::remove_namespace(&self.marks.network_namespace(&machine.key))?;
-            machine.address.into_iter().for_each(|address| self.addresses().free(address));
-            Ok(())
+            network::remove_namespace(&self.marks.network_namespace(&machine.key))
         };
         machines.iter().zip(gone).map(finish).collect()
     }

@@ -265,6 +265,8 @@ impl Shared {
         process::raise_descriptor_limit();
         // First whose it is, then the thing itself: whatever carries the marks can be found when the state is gone, and nothing of another one's is ended.
         leftovers::claim(&marks, &options.state)?;
+        // Before anything of an earlier life is ended: what fails because it was ended is then known to have been that life's.
+        let lease = Lease::begin(&marks)?;
         let helpers = Helpers::new(&marks, &cgroups)?;
         helpers.end_all().context(|| "ending the helpers of an earlier server".into())?;
         // The runtime leaves each machine's first process to the next one above; as that one, the platform learns how it ended.
@@ -272,7 +274,6 @@ impl Shared {
             .map_err(std::io::Error::from)
             .context(|| "becoming the parent of orphans".into())?;
         cgroups.make(&marks.cgroups());
-        let lease = Lease::begin(&marks)?;
         let network = Network::open(&marks, &helpers, &folder.join("network.json"))?;
         for chain in network::foreign_forward_policies(&helpers) {
             tracing::warn!(%chain, "a firewall of this host drops what it does not know: nodes reach nothing outside until it accepts the bridge {}", marks.bridge());
@@ -470,8 +471,12 @@ impl Shared {
         }
         let remains: Vec<MachineRemains> = standing.iter().map(|key| self.remains(key)).collect();
         let removed = self.ground.remove(&remains);
-        let removed: Vec<(&Key, Result<(), Error>)> = standing.iter().zip(removed).collect();
-        let buried = on_threads(&removed, |(key, removed)| removed.clone().and_then(|()| self.nodes.bury(key)));
+        let removed: Vec<(&MachineRemains, Result<(), Error>)> = remains.iter().zip(removed).collect();
+        let buried = on_threads(&removed, |(machine, removed)| {
+            removed.clone().and_then(|()| self.nodes.bury(&machine.key))?;
+            self.ground.free(machine.address);
+            Ok(())
+        });
         // Those that were never made must not be made by an effect that arrives late.
         keys.iter().filter(|key| !standing.contains(key)).try_for_each(|key| self.nodes.bury(key))?;
         self.nodes.forget_logs()?;

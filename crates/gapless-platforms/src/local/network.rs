@@ -17,6 +17,8 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Subnets are taken out of 10.208.0.0/12, a part of the private 10.0.0.0/8 (RFC 1918) that other software seldom takes.
 const RANGE: Ipv4Addr = Ipv4Addr::new(10, 208, 0, 0);
@@ -117,6 +119,48 @@ impl Addresses {
         let used = |address: &&Ipv4Addr| (first..first + count).contains(&subnet.offset(**address));
         let used = self.taken.union(not).filter(used).count();
         count.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+    }
+}
+
+/// An address that is written down nowhere yet: when its holder comes to nothing, it is free again.
+#[derive(Debug)]
+pub struct Reserved<'a> {
+    addresses: &'a Mutex<Addresses>,
+    address: Ipv4Addr,
+    is_kept: AtomicBool,
+}
+
+impl<'a> Reserved<'a> {
+    /// Takes the next free address, none of `not`.
+    ///
+    /// # Errors
+    /// When all are in use.
+    pub fn next(addresses: &'a Mutex<Addresses>, subnet: &Subnet, outbound: bool, not: &BTreeSet<Ipv4Addr>) -> Result<Self, Error> {
+        let address = addresses.lock().unwrap_or_else(PoisonError::into_inner).next(subnet, outbound, not)?;
+        Ok(Self { addresses, address, is_kept: AtomicBool::new(false) })
+    }
+
+    /// The address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The address stays in use if this record of it was written, or may have been: a write that fails at its very end can be read all the same.
+    ///
+    /// # Errors
+    /// The write's.
+    pub fn keep_if<T>(&self, written: Result<(), Error>, record: impl FnOnce() -> Result<Option<T>, Error>) -> Result<(), Error> {
+        let is_absent = || matches!(record(), Ok(None));
+        self.is_kept.store(written.is_ok() || !is_absent(), Ordering::Relaxed);
+        written
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept.load(Ordering::Relaxed) {
+            self.addresses.lock().unwrap_or_else(PoisonError::into_inner).free(self.address);
+        }
     }
 }
 
@@ -557,5 +601,24 @@ mod tests {
         let inward = subnet().offset(addresses.next(&subnet(), false, &none).unwrap());
         assert!((2..1024).contains(&outbound), "{outbound}");
         assert!((1024..2047).contains(&inward), "{inward}");
+    }
+
+    #[test]
+    fn an_address_of_which_nothing_was_written_down_is_free_again() {
+        let addresses = Mutex::new(Addresses::default());
+        let next = || Reserved::next(&addresses, &subnet(), true, &BTreeSet::new()).unwrap();
+        let free = || addresses.lock().unwrap().free_count(&subnet(), true, &BTreeSet::new());
+        let failed = || Err(Error::new("the disk is full"));
+        let all = free();
+        drop(next());
+        assert_eq!(free(), all);
+        assert!(next().keep_if(failed(), || Ok(None::<()>)).is_err());
+        assert_eq!(free(), all);
+        assert!(next().keep_if(failed(), || Ok(Some(()))).is_err());
+        assert_eq!(free(), all - 1, "it can be read all the same");
+        assert!(next().keep_if(failed(), || Err::<Option<()>, _>(Error::new("unreadable"))).is_err());
+        assert_eq!(free(), all - 2, "nobody knows whether it is there");
+        next().keep_if(Ok(()), || Ok(None::<()>)).unwrap();
+        assert_eq!(free(), all - 3);
     }
 }

@@ -69,9 +69,11 @@ fn record(ground: &Ground, key: &Key) -> Result<Option<BenchRecord>, Error> {
 }
 
 fn decide(ground: &Ground, key: &Key, outbound: bool, work: Option<PathBuf>) -> Result<Ipv4Addr, Error> {
-    let address = ground.next_address(outbound, &BTreeSet::new())?;
+    let reserved = ground.reserve_address(outbound, &BTreeSet::new())?;
+    let address = reserved.address();
     file::make_folder(&folder(ground, key), 0o700)?;
-    file::write(&folder(ground, key).join("bench.json"), &BenchRecord { address, work, lease: Some(ground.lease.clone()) })?;
+    let record = BenchRecord { address, work, lease: Some(ground.lease.clone()) };
+    reserved.keep_if(file::write(&folder(ground, key).join("bench.json"), &record), || self::record(ground, key))?;
     Ok(address)
 }
 
@@ -83,7 +85,9 @@ fn remove(ground: &Ground, key: &Key, grace: Duration) -> Result<(), Error> {
     if let Some(work) = record.and_then(|record| record.work) {
         file::remove_folder(&work)?;
     }
-    file::remove_folder(&folder(ground, key))
+    file::remove_folder(&folder(ground, key))?;
+    ground.free(address);
+    Ok(())
 }
 
 /// Which benches and sandboxes of this platform the life of this server answers for, and of which nobody's life does any more.

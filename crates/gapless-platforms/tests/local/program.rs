@@ -16,6 +16,7 @@ fn main() {
         Some("work") => work(&arguments[2]),
         Some("task") => task(&arguments[2..]),
         Some("check") => check(&arguments[2..]),
+        Some("wordy") => wordy(),
         Some("probe") => arguments[2..].iter().for_each(|probe| println!("{probe} -> {}", outcome(probe))),
         other => panic!("unknown: {other:?}"),
     }
@@ -78,15 +79,25 @@ fn task(arguments: &[String]) {
     println!("done");
 }
 
-/// A check: passes if a file is there; hangs if another one is.
+/// A check: passes if a file is there; hangs if another one is, and writes that down.
 fn check(arguments: &[String]) {
     while std::path::Path::new(&arguments[1]).exists() {
+        std::fs::write(format!("{}s", arguments[1]), "").unwrap();
         std::thread::sleep(Duration::from_millis(10));
     }
     if !std::path::Path::new(&arguments[0]).exists() {
         println!("there is no {}", arguments[0]);
         std::process::exit(3);
     }
+}
+
+/// A check that writes far more than a pipe holds, and then says no.
+fn wordy() {
+    for line in 0..20_000 {
+        println!("line {line}: what a check says before its last words is of no use to anybody");
+    }
+    println!("the last words");
+    std::process::exit(3);
 }
 
 /// Adds a line to a file.

@@ -1,6 +1,6 @@
 //! Workers: nodes without a port, checked and asked to end by the platform itself.
 
-use crate::service::{check_command, group, worker};
+use crate::service::{PROGRAM, check_command, group, worker};
 use crate::support::Installation;
 use gapless_core::name::ServiceName;
 use gapless_core::observation::{Condition, NodeSeen, Observation};
@@ -94,6 +94,40 @@ async fn a_worker_is_checked_by_a_command_inside_its_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_the_next_server_ends_says_nothing_against_its_worker() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    let mut declaration = worker(check_command());
+    declaration.health.timeout = PATIENCE;
+    installation.put("ok");
+    make(&platform, declaration).await;
+    until(&platform, "the check passes", |seen| seen.health.passes >= 2).await;
+    installation.put("hang");
+    let end = Instant::now() + PATIENCE;
+    while !installation.in_volume("hangs").exists() {
+        assert!(Instant::now() < end, "the check does not hang");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let _next = installation.open().await;
+    until(&platform, "its check was ended", |seen| seen.health.failures >= 1).await;
+    std::fs::remove_file(installation.in_volume("hang")).unwrap();
+    let third = installation.open().await;
+    let seen = until(&third, "the worker is known to be well", |_| true).await;
+    assert!(seen.health.passes >= 2, "an ended check counted against a worker that is well: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_writes_much_is_heard_to_its_end_and_its_last_words_are_kept() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    make(&platform, worker(CheckKind::Command { command: vec![PROGRAM.to_string(), "wordy".to_string()] })).await;
+    let seen = until(&platform, "the check says no", |seen| seen.health.failures >= 1).await;
+    let result = seen.health.evidence.unwrap().result;
+    assert!(result.starts_with("status 3: line ") && result.ends_with("\nthe last words"), "{result}");
+    assert!(result.len() < 300, "{result}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_cannot_be_run_is_told_and_is_no_answer() {
     let installation = Installation::new();
     let platform = installation.open().await;
@@ -184,7 +218,11 @@ async fn a_worker_that_is_drained_while_it_is_being_made_is_asked_when_it_runs()
     }
     assert!(refused > 0, "it was drained as if it did not run");
     making.await.unwrap();
-    until(&platform, "it is asked", |seen| seen.requests_in_flight == 1 && installation.lines("asked") == 1).await;
+    until(&platform, "it is asked", |seen| seen.requests_in_flight == 1).await;
+    while installation.lines("asked") == 0 {
+        assert!(Instant::now() < end, "it never heard that it was asked");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -344,17 +344,17 @@ impl Shared {
         let key = asked.key();
         if let Some(record) = self.tasks.record(&key)? {
             self.ground.remove_one(MachineRemains::at_once(key, Some(record.address)))?;
-            self.ground.addresses().take(record.address);
             return Ok(record);
         }
         let settings = &asked.declaration.node;
+        let reserved = self.ground.reserve_address(settings.outbound, listed)?;
         let record = TaskRecord {
-            address: self.ground.next_address(settings.outbound, listed)?,
+            address: reserved.address(),
             command: command.to_vec(),
             deadline_ms: milliseconds(asked.deadline),
             stop_signal: settings.stop_signal.name().to_string(),
         };
-        self.tasks.write_record(&key, &record)?;
+        reserved.keep_if(self.tasks.write_record(&key, &record), || self.tasks.record(&key))?;
         Ok(record)
     }
 
@@ -369,21 +369,20 @@ impl Shared {
     }
 
     fn task_stand(&self, key: &Key) -> Result<Stand, Error> {
-        let world = record::Seen {
-            keeper: keeper_processes(self, key),
-            machine: self.ground.started(key),
+        self.tasks.stand(key, &keeper_processes(self, key), self.ground.started(key), || record::Left {
             // The runtime writes the number down after the start: one that was killed in between has started the command all the same.
             was_started: self.ground.was_started(key) || self.task_pid_file(key).exists(),
             exit: self.exit_files(key).iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok()),
-        };
-        self.tasks.stand(key, world)
+        })
     }
 
     /// Removes everything of a task but its result and its output.
     fn remove_task(&self, key: &Key) -> Result<(), Error> {
         let address = self.tasks.record(key)?.map(|record| record.address);
         self.ground.remove_one(MachineRemains::at_once(key.clone(), address))?;
-        self.tasks.bury(&self.nodes, key)
+        self.tasks.bury(&self.nodes, key)?;
+        self.ground.free(address);
+        Ok(())
     }
 }
 

@@ -118,12 +118,8 @@ impl TaskResult {
     }
 }
 
-/// What the host tells of a task.
-pub struct Seen {
-    /// The processes of its keeper's control group.
-    pub keeper: Vec<i32>,
-    /// Its command's process, if that runs.
-    pub machine: Option<Process>,
+/// What the host tells of a task of which nothing runs any more.
+pub struct Left {
     /// Whether the runtime started its command.
     pub was_started: bool,
     /// The status that its keeper wrote down.
@@ -308,21 +304,23 @@ impl Tasks {
         file::read(&self.place(key, "gone.json"))
     }
 
-    /// How far a task has come.
-    pub fn stand(&self, key: &Key, seen: Seen) -> Result<Stand, Error> {
+    /// How far a task has come. `keeper` are the processes of its keeper's control group, `machine` its command's process, if that runs. What is left of it is asked for only
+    /// when neither runs: until then its end may just be written down.
+    pub fn stand(&self, key: &Key, keeper: &[i32], machine: Option<Process>, left: impl FnOnce() -> Left) -> Result<Stand, Error> {
         let Some(begun) = file::read::<Begun>(&self.place(key, "begun.json"))? else { return Ok(Stand::Decided) };
         // A server that was killed right after it started the keeper did not write down who that is: it is found by its group.
-        let keeper = self.keeper(key)?.filter(Process::is_alive);
-        let keeper = keeper.or_else(|| seen.keeper.iter().filter_map(|pid| Process::of(*pid)).find(Process::is_alive));
-        if let Some(running) = keeper.or(seen.machine) {
+        let known = self.keeper(key)?.filter(Process::is_alive);
+        let keeper = known.or_else(|| keeper.iter().filter_map(|pid| Process::of(*pid)).find(Process::is_alive));
+        if let Some(running) = keeper.or(machine) {
             return Ok(Stand::Runs(running));
         }
         let this_start = begun.boot == process::boot();
-        Ok(match (self.ending(key)?, seen.exit) {
+        let left = left();
+        Ok(match (self.ending(key)?, left.exit) {
             (Some(ending), _) => Stand::Ended(TaskEnd::Ended(ending)),
-            (None, Some(status)) if seen.was_started || !this_start => Stand::Ended(TaskEnd::Exited(status)),
+            (None, Some(status)) if left.was_started || !this_start => Stand::Ended(TaskEnd::Exited(status)),
             (None, Some(_)) => Stand::NotStarted(runtime_error(&self.runtime_errors(key))),
-            (None, None) if this_start && !seen.was_started => Stand::NotStarted("the server ended before it was started".to_string()),
+            (None, None) if this_start && !left.was_started => Stand::NotStarted("the server ended before it was started".to_string()),
             (None, None) => Stand::Ended(TaskEnd::Unknown),
         })
     }
