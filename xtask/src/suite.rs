@@ -237,4 +237,20 @@ mod tests {
         let messages = b"{\"reason\":\"x\",\"executable\":null}\n{\"reason\":\"y\",\"executable\":\"/a/b\"}\n";
         assert_eq!(executable(messages), Some(PathBuf::from("/a/b")));
     }
+
+    #[test]
+    fn no_program_of_tests_is_passed_over() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let output =
+            Command::new(env!("CARGO")).args(["metadata", "--offline", "--no-deps", "--format-version=1"]).current_dir(sources).output();
+        let metadata: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let core = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == "gapless-core").unwrap();
+        let of_kind = |kind: &'static str| core["targets"].as_array().unwrap().iter().filter(move |target| target["kind"][0] == kind);
+        let named = of_kind("test").map(|target| target["name"].as_str().unwrap().to_string());
+        assert_eq!(of_kind("lib").count(), 1);
+        let folder = std::env::temp_dir().join(format!("gapless-suite-{}", std::process::id()));
+        let targets = Suite::new(sources, &folder).unwrap().targets();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(targets.into_iter().collect::<BTreeSet<_>>(), named.chain(["lib".to_string()]).collect());
+    }
 }

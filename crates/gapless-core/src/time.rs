@@ -47,7 +47,7 @@ impl WeeklyWindow {
         let minutes = now.0 / MINUTE;
         let of_week = minutes.saturating_add(EPOCH_MINUTE) % WEEK_MINUTES;
         let distance = |from: u64, to: u64| (to + WEEK_MINUTES - from) % WEEK_MINUTES;
-        let (from, until) = (u64::from(self.from) % WEEK_MINUTES, u64::from(self.until) % WEEK_MINUTES);
+        let (from, until) = (u64::from(self.from) % WEEK_MINUTES, u64::from(self.until));
         let inside = distance(from, of_week) < distance(from, until);
         inside.then(|| Instant(minutes.saturating_add(distance(of_week, until)).saturating_mul(MINUTE)))
     }

@@ -369,3 +369,50 @@ async fn an_installation_whose_state_is_gone_is_found_by_its_marks() {
     assert_eq!(marks_on_host(&installation.id), Vec::<String>::new());
     assert!(Leftovers::foreign().unwrap().iter().all(|foreign| foreign.installation() != installation.id));
 }
+
+/// Writes down that this process is the server of the installation's latest life.
+fn hand_lease_to(process: &Child, installation: &Installation) {
+    let place = Path::new(RUNTIME_FOLDER).join(&installation.id).join("life.json");
+    let mut lease: serde_json::Value = serde_json::from_slice(&std::fs::read(&place).unwrap()).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
+    // The 22nd field (proc_pid_stat(5)); what follows the name begins with the third.
+    let start: u64 = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap();
+    lease["server"]["pid"] = process.id().into();
+    lease["server"]["start_ticks"] = start.into();
+    std::fs::write(&place, lease.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_whose_server_runs_is_nobodys_leftover_although_its_state_cannot_be_seen() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    drop(platform);
+    std::fs::remove_dir_all(installation.state()).unwrap();
+    let is_found = || Leftovers::foreign().unwrap().iter().any(|foreign| foreign.installation() == installation.id);
+    assert!(is_found(), "without a server it is a leftover");
+    let mut server = Command::new("sleep").arg("1000").spawn().unwrap();
+    hand_lease_to(&server, &installation);
+    let while_it_runs = is_found();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(!while_it_runs, "a live installation would be destroyed");
+    assert!(is_found());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_platform_may_open_as_many_files_as_the_host_lets_it() {
+    let limits = || {
+        let text = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = text.lines().find(|line| line.starts_with("Max open files")).unwrap().to_string();
+        let words: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+        (words[3].clone(), words[4].clone())
+    };
+    let installation = Installation::new();
+    let hard = limits().1;
+    let lowered = Command::new("prlimit").args(["--nofile=512:", "--pid", &std::process::id().to_string()]).status().unwrap();
+    assert!(lowered.success());
+    assert_eq!(limits().0, "512");
+    let _platform = installation.open().await;
+    assert_eq!(limits(), (hard.clone(), hard));
+}
