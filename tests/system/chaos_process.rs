@@ -57,12 +57,18 @@ async fn strike(stage: &mut Stage, victim: Victim, old: &[String]) -> Excuse {
     }
 }
 
+/// How a connection ends whose other side is killed.
+const BROKEN_OFF: [Cause; 3] = [Cause::Reset, Cause::ClosedBeforeResponse, Cause::Truncated];
+
+/// What becomes of a request that a stopped node has: nobody answers in time, or the node is destroyed first.
+const UNANSWERED: [Cause; 4] = [Cause::Deadline, Cause::Status504, Cause::Status502, Cause::Truncated];
+
 async fn kill_worker(installation: &Installation) -> Excuse {
     let before = installation.proxy_status().await;
     let from_us = now_us();
     let until_us = kill_process(before.workers[0].pid).await;
     until("the worker is replaced", || async { installation.proxy_status().await.replaced > before.replaced }).await;
-    Excuse { why: "in flight on a killed worker", from_us, until_us, causes: &[] }
+    Excuse { why: "in flight on a killed worker", from_us, until_us, causes: &BROKEN_OFF }
 }
 
 /// Its worker finishes what it began; until a service manager has started another holder nobody listens.
@@ -77,7 +83,7 @@ async fn kill_holder(installation: &mut Installation) -> Excuse {
 async fn kill_node(installation: &Installation, node: &str) -> Excuse {
     let from_us = now_us();
     let until_us = kill_process(node_process(installation, node)).await;
-    Excuse { why: "in flight on a killed node", from_us, until_us, causes: &[] }
+    Excuse { why: "in flight on a killed node", from_us, until_us, causes: &[Cause::Status502, Cause::Truncated] }
 }
 
 /// Until its checks have failed, requests go to it and get no answer.
@@ -87,7 +93,7 @@ async fn hang_node(installation: &Installation, node: &str) -> Excuse {
         send(pid, Signal::STOP);
     }
     until("the hung node gets no requests", || async { known(installation).await.get(node).is_none_or(|node| !node.ready) }).await;
-    Excuse { why: "in flight on a hung node", from_us, until_us: now_us(), causes: &[] }
+    Excuse { why: "in flight on a hung node", from_us, until_us: now_us(), causes: &UNANSWERED }
 }
 
 /// Every process in the process-id namespace of a node's command.
@@ -102,6 +108,7 @@ fn processes_of(command: u32) -> Vec<u32> {
 async fn strike_in(stage: &mut Stage, way: &Way, victim: Victim, tally: &mut Tally) {
     let witness = load(&stage.installation).await;
     let old = serving(&stage.installation, stage.nodes).await;
+    let from_us = now_us();
     let place = if victim == Victim::OldNode || victim == Victim::HungNode { way.begun } else { way.middle };
     let rollout = stage.held_at(way.act, place).await.unwrap_or_else(|| panic!("{}: no place {place}", way.name));
     let excuse = strike(stage, victim, &old).await;
@@ -114,13 +121,14 @@ async fn strike_in(stage: &mut Stage, way: &Way, victim: Victim, tally: &mut Tal
     } else {
         stage.is_whole(rollout, way.act.outcome(), &format!("{}: after the end of {victim:?} at {place}", way.name)).await;
     }
+    let until_us = now_us();
     under_load(&witness, 100).await;
     println!("{}: {victim:?} at {place}", way.name);
     let mut excuses = vec![excuse];
     excuses.extend(way.outage.then_some(Excuse {
         why: "in the outage of a recreated service",
-        from_us: 0,
-        until_us: u64::MAX,
+        from_us,
+        until_us,
         causes: &[Cause::Status503],
     }));
     tally.judge(&stop(witness).await, &excuses);

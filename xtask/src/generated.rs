@@ -68,10 +68,24 @@ pub fn lasting(name: &str) -> String {
 /// # Errors
 /// When the page cannot be read.
 pub fn argued(root: &Path) -> Result<Vec<String>, String> {
+    Ok(listed(&page(root)?, "- `"))
+}
+
+/// The survivors that nobody has judged: the same in lines that begin with a star.
+///
+/// # Errors
+/// When the page cannot be read.
+pub fn unjudged(root: &Path) -> Result<Vec<String>, String> {
+    Ok(listed(&page(root)?, "* `"))
+}
+
+fn page(root: &Path) -> Result<String, String> {
     let path = root.join(SURVIVORS);
-    let text = fs::read_to_string(&path).map_err(|error| format!("reading {}: {error}", path.display()))?;
-    let quoted = text.lines().filter_map(|line| line.strip_prefix("- `")?.split('`').next());
-    Ok(quoted.map(str::to_string).collect())
+    fs::read_to_string(&path).map_err(|error| format!("reading {}: {error}", path.display()))
+}
+
+fn listed(page: &str, mark: &str) -> Vec<String> {
+    page.lines().filter_map(|line| line.strip_prefix(mark)?.split('`').next()).map(str::to_string).collect()
 }
 
 #[cfg(test)]
@@ -85,6 +99,13 @@ mod tests {
         assert_eq!(offset(text, 2, 3), Some(6));
         assert_eq!(offset(text, 3, 1), Some(8));
         assert_eq!(offset(text, 4, 1), None);
+    }
+
+    #[test]
+    fn what_is_argued_and_what_is_not_judged_are_told_apart() {
+        let page = "# Survivors\n- `a.rs: x`: equivalent, as `y` is\n* `b.rs: z`\nnot - `c`\n";
+        assert_eq!(listed(page, "- `"), ["a.rs: x"]);
+        assert_eq!(listed(page, "* `"), ["b.rs: z"]);
     }
 
     #[test]

@@ -358,7 +358,9 @@ fn no_world_breaks_an_invariant_and_each_comes_to_rest() {
     let mut visited = BTreeSet::new();
     for seed in seeds {
         let run = std::panic::catch_unwind(|| explore(seed));
-        visited.extend(run.unwrap_or_else(|_| panic!("world {seed} fails; SEED={seed} plays it alone")));
+        visited.extend(run.unwrap_or_else(|_| {
+            panic!("world {seed} fails; `SEED={seed} cargo test -p gapless-core --test exploration no_world` plays it alone")
+        }));
     }
     let missed: Vec<&str> = REQUIRED.into_iter().filter(|path| !visited.contains(path)).collect();
     assert!(first.is_some() || missed.is_empty(), "never visited: {missed:?}");
@@ -396,7 +398,9 @@ fn no_calm_world_falls_below_its_floor_or_fails_a_request() {
     let mut visited = BTreeSet::new();
     for seed in seeds {
         let run = std::panic::catch_unwind(|| explore_calmly(seed));
-        visited.extend(run.unwrap_or_else(|_| panic!("calm world {seed} fails; CALM_SEED={seed} plays it alone")));
+        visited.extend(run.unwrap_or_else(|_| {
+            panic!("calm world {seed} fails; `CALM_SEED={seed} cargo test -p gapless-core --test exploration no_calm_world` plays it alone")
+        }));
     }
     let missed: Vec<&str> = REQUIRED_OF_THE_CALM.into_iter().filter(|path| !visited.contains(path)).collect();
     assert!(first.is_some() || missed.is_empty(), "never visited: {missed:?}");

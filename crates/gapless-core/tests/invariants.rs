@@ -184,6 +184,11 @@ fn doing_what_is_so_already_breaks_the_sixth() {
     assert_eq!(violation.invariant, Invariant::I6);
     assert!(violation.to_string().starts_with("I6 is broken: "));
     let wish = Event::declared(declaration());
+    let silent = Step { state: ServiceState { pinned: true, ..state.clone() }, effects: Vec::new(), refusal: None };
+    let unwritten = Step { state: state.clone(), ..step };
+    for either in [silent, unwritten] {
+        assert_eq!(check(&state, &wish, NOW, &either).map_err(|violation| violation.invariant), Err(Invariant::I6), "{:?}", either.effects);
+    }
     let goes_back = Rollout::new(RolloutNumber(2), RolloutKind::Rollback, Some(LIVE), OLD, Stage::Shift);
     let leaving = ServiceState { rollout: Some(goes_back), ..state.clone() };
     let other = ServiceState { declared: Some(ReleaseNumber(7)), ..state };

@@ -10,8 +10,10 @@ use gapless_core::node::{GroupId, InstanceId};
 use gapless_core::notice::{Notice, Outcome, Rejection};
 use gapless_core::release::ReleaseNumber;
 use gapless_core::route::Weight;
-use gapless_core::service::Stage;
+use gapless_core::service::{ServiceState, Stage};
 use gapless_engine::checkpoint::{Checkpoint, EffectContext, HoldAt, NoCheckpoint, Place, Side};
+use gapless_engine::clock::Clock;
+use gapless_engine::declaration::ServiceDeclaration;
 use gapless_engine::error::ErrorKind;
 use gapless_engine::recovery::diagnose;
 use gapless_engine::{DeclareError, Engine};
@@ -422,6 +424,42 @@ async fn refused_wishes(scene: &Scene) -> String {
     assert_eq!(scene.sim.picture(&web()), before, "the service that cannot be kept was touched");
     engine.stop().await;
     text
+}
+
+/// Waits until a service's state is so.
+async fn until_so(scene: &Scene, engine: &Engine, service: &ServiceName, what: &str, so: impl Fn(&ServiceState) -> bool) {
+    let give_up = scene.sim.now().after(Duration::from_secs(60));
+    while !engine.state(service).is_some_and(|state| so(&state)) {
+        assert!(scene.sim.now() < give_up, "{service} never {what}: {:#?}", gapless_engine::store::Journal::read(&*scene.store, service));
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+#[test]
+fn a_drain_that_takes_its_time_holds_no_other_service_up() {
+    let scene = Scene::new(SimOptions::default());
+    let api = ServiceName::new("hello", "api").expect("a name");
+    let of_api = |version| ServiceDeclaration {
+        service: api.clone(),
+        artifact_name: "hello/api".to_string(),
+        host: "api.test".to_string(),
+        ..declaration(version)
+    };
+    let is_over =
+        |version: u32| move |state: &ServiceState| state.rollout.is_none() && state.live_release() == Some(ReleaseNumber(version));
+    scene.plain_life(async |engine| {
+        scene.perform(&engine, Act::Deploy(1)).await;
+        engine.declare(of_api(1)).await.expect("the first release of the other service");
+        until_so(&scene, &engine, &api, "comes to live", is_over(1)).await;
+        scene.sim.send_long_requests(true);
+        engine.declare(declaration(2)).await.expect("the next release");
+        until_so(&scene, &engine, &web(), "drains", |state| !state.draining.is_empty()).await;
+        engine.declare(of_api(2)).await.expect("the next release of the other service");
+        until_so(&scene, &engine, &api, "ends its rollout", is_over(2)).await;
+        assert!(!engine.state(&web()).expect("a state").draining.is_empty(), "it was over before the other one's rollout");
+        until_so(&scene, &engine, &web(), "ends its rollout", is_over(2)).await;
+    });
+    scene.assert_no_failure("one drains, another one rolls");
 }
 
 #[test]

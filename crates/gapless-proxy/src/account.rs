@@ -40,16 +40,17 @@ pub(crate) struct Account {
     open: bool,
 }
 
-/// A node that has the request and has not begun to answer.
+/// A node that is asked and has not begun to answer.
 struct Asked {
     release: Arc<str>,
     upload: Option<Rc<Upload>>,
+    since: Instant,
 }
 
 impl Asked {
     /// Nothing of the request is missing: the node alone is waited for.
     fn has_it_whole(&self) -> bool {
-        self.upload.as_ref().is_none_or(|upload| !upload.waits_for_client.get() && !upload.broken.get())
+        self.upload.as_ref().is_none_or(|upload| upload.ended.get())
     }
 }
 
@@ -73,7 +74,7 @@ impl Account {
 
     /// The request goes to this node now.
     pub(crate) fn asks(&mut self, node: &Node, upload: Option<Rc<Upload>>) {
-        self.asked = Some(Asked { release: node.release.clone(), upload });
+        self.asked = Some(Asked { release: node.release.clone(), upload, since: Instant::now() });
     }
 
     /// Whoever was asked is not any more: the try came to nothing.
@@ -121,12 +122,14 @@ impl Account {
         recorder.note(&ended, now_ms());
     }
 
-    /// The client is to blame, or simply gone: shown, not counted. What it did not wait for is shown with the release that it waited for.
+    /// The client is to blame, or simply gone: shown, not counted. What it did not wait for is shown with the release that it waited for, unless it had waited for something else before.
     pub(crate) fn close_client_gone(&mut self) {
         if std::mem::replace(&mut self.open, false) {
             self.claim = None;
-            if let Some(asked) = self.asked.take().filter(Asked::has_it_whole) {
-                lock(&self.core.recorder).note_unanswered(&self.service, &asked.release, now_ms());
+            let first = self.asked.take().filter(|_| !self.retried && !self.held);
+            if let Some(asked) = first.filter(Asked::has_it_whole) {
+                let waited_ms = u64::try_from(asked.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                lock(&self.core.recorder).note_unanswered(&self.service, &asked.release, waited_ms, now_ms());
             }
             self.core.shared.client_gone.fetch_add(1, Ordering::Relaxed);
         }

@@ -43,6 +43,8 @@ impl std::error::Error for BodyError {}
 pub(crate) struct Upload {
     /// The client broke it off.
     pub(crate) broken: Cell<bool>,
+    /// The client has sent all of it.
+    pub(crate) ended: Cell<bool>,
     /// The next bytes are the client's to send.
     pub(crate) waits_for_client: Cell<bool>,
     /// When bytes came last.
@@ -51,7 +53,8 @@ pub(crate) struct Upload {
 
 impl Upload {
     pub(crate) fn new() -> Rc<Self> {
-        Rc::new(Self { broken: Cell::new(false), waits_for_client: Cell::new(false), moved: Cell::new(Instant::now()) })
+        let (broken, ended, waits_for_client) = (Cell::new(false), Cell::new(false), Cell::new(false));
+        Rc::new(Self { broken, ended, waits_for_client, moved: Cell::new(Instant::now()) })
     }
 }
 
@@ -72,11 +75,14 @@ impl Body for NodeRequestBody {
         match self.get_mut() {
             NodeRequestBody::Kept(whole) => Pin::new(whole).poll_frame(cx).map_err(|never| match never {}),
             NodeRequestBody::Streamed(incoming, upload) => {
-                let polled = Pin::new(incoming).poll_frame(cx);
+                let polled = Pin::new(&mut *incoming).poll_frame(cx);
                 upload.waits_for_client.set(polled.is_pending());
                 match &polled {
                     Poll::Ready(Some(Err(_))) => upload.broken.set(true),
-                    Poll::Ready(_) => upload.moved.set(Instant::now()),
+                    Poll::Ready(frame) => {
+                        upload.moved.set(Instant::now());
+                        upload.ended.set(frame.is_none() || incoming.is_end_stream());
+                    }
                     Poll::Pending => {}
                 }
                 polled.map_err(BodyError::Broken)

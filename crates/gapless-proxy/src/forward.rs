@@ -209,6 +209,7 @@ impl Passage {
 
     /// One try with one node. Only a request that could be sent again may use a connection that the node may be about to close.
     async fn attempt(&mut self, claim: Claim, service: &Service) -> Result<Answered, Failure> {
+        self.account.asks(&claim.node, self.content.upload());
         let may_be_sent_again = service.retry && self.inbound.is_idempotent() && self.content.is_kept() && self.inbound.upgrade.is_none();
         let mut may_use_idle = may_be_sent_again;
         loop {
@@ -246,7 +247,6 @@ impl Passage {
         let Some(body) = self.content.body() else {
             return Err(Failure::Sent { cause: cause::NODE_CLOSED, reason: "the request's body cannot be sent again".to_string() });
         };
-        self.account.asks(node, upload.clone());
         let sending = connection.sender.try_send_request(self.inbound.request(body));
         match within_limit(sending, upload.as_deref()).await {
             Some(Ok(response)) => Ok(response),

@@ -60,7 +60,7 @@ struct Entry {
     failed: Vec<(&'static str, u64)>,
     retried: u64,
     failed_tries: u64,
-    unanswered: u64,
+    unanswered: Vec<(u64, u64)>,
     held: u64,
     cut: u64,
     statuses: [u64; 5],
@@ -94,7 +94,6 @@ impl Entry {
         self.requests += other.requests;
         self.retried += other.retried;
         self.failed_tries += other.failed_tries;
-        self.unanswered += other.unanswered;
         self.held += other.held;
         self.cut += other.cut;
         for (cause, times) in &other.failed {
@@ -106,11 +105,15 @@ impl Entry {
         for (time, times) in &other.latencies {
             count(&mut self.latencies, *time, *times);
         }
+        for (waited, times) in &other.unanswered {
+            count(&mut self.unanswered, *waited, *times);
+        }
         self.small |= other.small;
     }
 
     fn told(mut self, at_ms: u64) -> Slice {
         self.latencies.sort_unstable();
+        self.unanswered.sort_unstable();
         Slice {
             at_ms,
             service: self.service.to_string(),
@@ -190,10 +193,10 @@ impl Recorder {
         self.entry(service, release).failed_tries += 1;
     }
 
-    /// Enters a request whose client went away now before a node of this release began to answer it. The clock as for [`Self::note`].
-    pub(crate) fn note_unanswered(&mut self, service: &Arc<str>, release: &Arc<str>, now_ms: u64) {
+    /// Enters a request whose client went away now, `waited_ms` after a node of this release was asked, and before that began to answer. The clock as for [`Self::note`].
+    pub(crate) fn note_unanswered(&mut self, service: &Arc<str>, release: &Arc<str>, waited_ms: u64, now_ms: u64) {
         self.roll(now_ms);
-        self.entry(service, release).unanswered += 1;
+        count(&mut self.entry(service, release).unanswered, two_digits(waited_ms), 1);
     }
 
     /// The open slice's entry.

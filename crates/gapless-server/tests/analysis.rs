@@ -175,6 +175,6 @@ async fn what_is_not_told_in_time_or_was_lost_holds_however_good_or_bad_the_rest
 async fn a_release_without_requests_holds_and_is_named() {
     let proxy = Proxy::new();
     proxy.tells(2, 0, UNTIL, slices("hello/web", "web-r7", SINCE, UNTIL, 40, 0));
-    let expected = "too few requests to compare: web-r8 had 0 in 30 s, web-r7 had 12,000; at least 1,000 each are needed";
+    let expected = "too few requests to compare: web-r8 answered 0 in 30 s, web-r7 answered 12,000; at least 1,000 each are needed";
     assert_eq!(proxy.analyse().await, said(Verdict::Hold, expected));
 }

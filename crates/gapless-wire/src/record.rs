@@ -52,7 +52,8 @@ pub struct Record {
     pub listen_drops_unknown: bool,
     /// Responses that were configured refusals (unknown host and the like), since the worker began: counted apart, in no slice.
     pub refused: u64,
-    /// Clients that went away before their answer was complete, since the worker began: shown, not counted, in no slice.
+    /// Clients that went away before their answer was complete, since the worker began: shown, not counted as requests. Those of them that waited for a node alone stand in
+    /// [`Slice::unanswered`], too.
     pub client_gone: u64,
 }
 
@@ -80,10 +81,11 @@ pub struct Slice {
     pub held: u64,
     /// Of the requests, how many were cut at the drain deadline.
     pub cut: u64,
-    /// Requests that a node of this release had whole, and had not begun to answer when their client went away. They are no requests of this slice, and the promise does not count them; but a
+    /// Requests whose client went away in this slice before a node of this release began to answer: the node was being connected, or had the request whole, and was the first that was asked.
+    /// Pairs of for how many milliseconds it had been asked (two significant digits, rounded up) and how many. They are no requests of this slice, and the promise does not count them; but a
     /// release that leaves requests hanging shows here first, when clients are less patient than the proxy. Older workers do not count them.
     #[serde(default)]
-    pub unanswered: u64,
+    pub unanswered: Vec<(u64, u64)>,
     /// Answers by the first digit of their status, 1 to 5: the index is the digit minus one.
     pub statuses: [u64; 5],
     /// Small GETs (an answer of at most [`SMALL_BYTES`]) from the request's head read to the answer's last byte handed on: pairs of

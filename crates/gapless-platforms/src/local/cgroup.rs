@@ -19,7 +19,7 @@ impl Cgroups {
     /// What is mounted on this host.
     #[must_use]
     pub fn detect() -> Self {
-        let mut found = Self::parse(&super::file::mountinfo());
+        let mut found = Self::parse(&super::file::mountinfo().unwrap_or_default());
         if let Some(unified) = &found.unified {
             let controllers = fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
             found.unified_controllers = controllers.split_whitespace().map(str::to_string).collect();

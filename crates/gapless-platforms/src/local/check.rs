@@ -15,7 +15,8 @@ use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::PipeWriter;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -305,15 +306,18 @@ fn write_passed(ground: &Ground, key: &Key, is_passed: bool) -> Result<(), Error
 async fn check_once(shared: &Arc<Shared>, key: &Key, command: &[String], limit: Duration, reap: &(impl Fn() + Sync)) -> Checked {
     let deadline = Instant::now() + limit;
     let (starting, own, command) = (Arc::clone(shared), key.clone(), command.to_vec());
-    let (process, output) = match blocking(move || start(&starting.ground, &own, &command)).await {
-        Ok(started) => started,
+    let (mut words, written) = match LastWords::new() {
+        Ok(words) => words,
+        Err(error) => return Checked::Silent(error.to_string()),
+    };
+    let process = match blocking(move || start(&starting.ground, &own, &command, written)).await {
+        Ok(process) => process,
         Err(error) => {
             // A runtime that fails half way, as when the worker ends just then, leaves a process inside to this one. Unclaimed, it would keep the worker from ending for ever.
             reap();
             return Checked::Silent(error.to_string());
         }
     };
-    let mut words = LastWords::of(output);
     if tokio::time::timeout_at(deadline, words.listen(&process)).await.is_err() {
         process.kill_group();
         process.ended().await;
@@ -335,8 +339,11 @@ struct LastWords {
 }
 
 impl LastWords {
-    fn of(output: OwnedFd) -> Self {
-        Self { pipe: pipe::Receiver::from_owned_fd(output).ok(), kept: Vec::new(), is_cut: false }
+    /// With what the check writes to.
+    fn new() -> Result<(Self, PipeWriter), Error> {
+        let (read, written) = std::io::pipe().context(|| "opening the output of a check".into())?;
+        let pipe = pipe::Receiver::from_owned_fd(read.into()).context(|| "listening to a check".into())?;
+        Ok((Self { pipe: Some(pipe), kept: Vec::new(), is_cut: false }, written))
     }
 
     /// Listens until the process has ended.
@@ -345,8 +352,13 @@ impl LastWords {
         while let Some(pipe) = &self.pipe {
             tokio::select! {
                 () = &mut ended => return self.take(),
-                _ = pipe.readable() => self.take(),
+                readable = pipe.readable() => match readable {
+                    Ok(()) => self.take(),
+                    Err(_) => self.pipe = None,
+                },
             }
+            // One that writes without end must not hide that its time is over.
+            tokio::task::yield_now().await;
         }
         ended.await;
     }
@@ -381,13 +393,12 @@ fn check_folder(ground: &Ground, key: &Key) -> PathBuf {
 }
 
 /// Starts a program inside a machine, as its command is held: the same user, limits and confinement. It is a child of this process from then on: the runtime leaves it to the
-/// next one above. It has to be waited for: as long as it is not, the machine's first process cannot end either. Gives where its output is read, too.
-fn start(ground: &Ground, key: &Key, program: &[String]) -> Result<(Process, OwnedFd), Error> {
+/// next one above. It has to be waited for: as long as it is not, the machine's first process cannot end either.
+fn start(ground: &Ground, key: &Key, program: &[String], written: PipeWriter) -> Result<Process, Error> {
     let folder = check_folder(ground, key);
     let records = records_without_network(ground, key)?;
     let (pid_file, errors) = (folder.join("pid"), folder.join("runtime.log"));
     let _ = fs::remove_file(&errors);
-    let (output, written) = std::io::pipe().context(|| "opening the output of a check".into())?;
     let mut command = Command::new(&ground.runtime);
     command.arg("--root").arg(records);
     command.arg("--log").arg(&errors).args(["--log-format", "json", "exec", "--detach", "--pid-file"]).arg(&pid_file);
@@ -400,7 +411,7 @@ fn start(ground: &Ground, key: &Key, program: &[String]) -> Result<(Process, Own
     let pid = fs::read_to_string(&pid_file).context(|| format!("reading {}", pid_file.display()))?;
     let process = pid.trim().parse().ok().and_then(Process::of).ok_or_else(|| Error::new("it was gone before it could be waited for"))?;
     let _unwritten = serde_json::to_vec(&process).map(|text| fs::write(folder.join(RUNNING), text));
-    Ok((process, output.into()))
+    Ok(process)
 }
 
 /// The runtime's record of a machine, without its network namespace, in a folder of its own. By the whole record, runc up to 1.1 can run nothing inside: it enters the machine's user
@@ -417,7 +428,7 @@ fn records_without_network(ground: &Ground, key: &Key) -> Result<PathBuf, Error>
     let copy = records.join(&name).join("state.json");
     if !copy.exists() {
         file::make_folder(&records.join(&name), 0o700)?;
-        fs::write(&copy, state.to_string()).context(|| format!("writing {}", copy.display()))?;
+        file::write(&copy, &state)?;
     }
     Ok(records)
 }
@@ -440,7 +451,9 @@ fn end_earlier(ground: &Ground, key: &Key) {
     let is_inside = |pid| ground.cgroups.folders(&ground.marks.cgroup(key)).iter().any(|folder| processes(folder).contains(&pid));
     let names = file::names(&mounts).unwrap_or_default();
     for folder in names.iter().filter(|name| name.starts_with(CHECKS)).map(|name| mounts.join(name)).filter(|folder| *folder != own) {
-        let earlier = file::read::<Process>(&folder.join(RUNNING)).ok().flatten();
+        // The runtime writes the bare number down first.
+        let number = || fs::read_to_string(folder.join("pid")).ok()?.trim().parse().ok().and_then(Process::of);
+        let earlier = file::read::<Process>(&folder.join(RUNNING)).ok().flatten().or_else(number);
         earlier.filter(|earlier| earlier.is_alive() && is_inside(earlier.pid)).iter().for_each(Process::kill_group);
         let _ = file::remove_folder(&folder);
     }

@@ -113,8 +113,12 @@ pub fn names(path: &Path) -> Result<Vec<String>, Error> {
 }
 
 /// What is mounted, as this process sees it (proc(5), `mountinfo`). A mount's name may be any bytes, also somebody else's that is no text.
-pub fn mountinfo() -> String {
-    String::from_utf8_lossy(&fs::read("/proc/self/mountinfo").unwrap_or_default()).into_owned()
+///
+/// # Errors
+/// When it cannot be read: that nothing is mounted does not follow.
+pub fn mountinfo() -> Result<String, Error> {
+    let text = fs::read("/proc/self/mountinfo").context(|| "reading what is mounted".into())?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 #[cfg(test)]

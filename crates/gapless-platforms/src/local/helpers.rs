@@ -8,7 +8,7 @@ use gapless_engine::error::{Context, Error};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -79,12 +79,13 @@ impl Helpers {
         if ended { text_of(output) } else { Err(Error::new(text_of(errors)?.trim().to_string())) }
     }
 
-    /// Runs a helper whose outputs were set; whether it succeeded.
+    /// Runs a helper whose outputs were set; whether it succeeded. What ends the server's terminal does not end it.
     ///
     /// # Errors
-    /// When it cannot be started or takes longer than [`HELPER_DEADLINE`].
+    /// When it cannot be started, takes longer than [`HELPER_DEADLINE`], or was killed: then it says nothing of what it was to do.
     pub fn run_with_output(&self, command: &mut Command, input: &str) -> Result<bool, Error> {
         self.enter(command)?;
+        command.process_group(0);
         command.stdin(if input.is_empty() { Stdio::null() } else { file_with(input)?.into() });
         let mut child = command.spawn().context(|| "starting it".into())?;
         let pid = i32::try_from(child.id()).unwrap_or(0);
@@ -93,7 +94,11 @@ impl Helpers {
             let _ = child.kill();
         }
         let status = child.wait().context(|| "waiting for it".into())?;
-        if in_time { Ok(status.success()) } else { Err(Error::new(format!("it did not end within {HELPER_DEADLINE:?}"))) }
+        match (in_time, status.signal()) {
+            (false, _) => Err(Error::new(format!("it did not end within {HELPER_DEADLINE:?}"))),
+            (true, Some(signal)) => Err(Error::new(format!("it was killed by signal {signal}"))),
+            (true, None) => Ok(status.success()),
+        }
     }
 }
 

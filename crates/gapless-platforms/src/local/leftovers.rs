@@ -293,7 +293,7 @@ impl Leftovers {
         }
         let own = |name: &String| Key::parse(name).is_some();
         let folders = file::names(&mounts)?.into_iter().filter(own).map(|name| mounts.join(name));
-        for place in folders.chain(mounts_below(&mounts)).collect::<BTreeSet<PathBuf>>() {
+        for place in folders.chain(mounts_below(&mounts)?).collect::<BTreeSet<PathBuf>>() {
             add(LeftoverKind::Mount, place.display().to_string(), "no node is on record for it");
         }
         for name in file::names(Path::new(NETWORK_NAMESPACES))?.into_iter().filter(|name| self.marks.key_of(name).is_some()) {

@@ -284,24 +284,27 @@ fn escaped(path: &Path) -> String {
 /// # Errors
 /// When the folder cannot be removed.
 pub fn unmount_all(folder: &Path) -> Result<(), Error> {
-    for place in mounts_below(folder) {
+    for place in mounts_below(folder)? {
         // Detached: a process that still holds it does not hinder; the mount goes with that process.
         let _ = unmount(&place, UnmountFlags::DETACH);
     }
-    if let Some(place) = mounts_below(folder).first() {
+    if let Some(place) = mounts_below(folder)?.first() {
         return Err(Error::new(format!("{} is still mounted", place.display())));
     }
     file::remove_folder(folder)
 }
 
 /// Where something is mounted at or below a folder, the deepest first.
-pub fn mounts_below(folder: &Path) -> Vec<PathBuf> {
-    let text = file::mountinfo();
+///
+/// # Errors
+/// When nobody can know.
+pub fn mounts_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let text = file::mountinfo()?;
     let places = text.lines().filter_map(|line| line.split(' ').nth(4)).map(|place| PathBuf::from(place.replace("\\040", " ")));
     let mut places: Vec<PathBuf> = places.filter(|place| place.starts_with(folder)).collect();
     places.sort();
     places.reverse();
-    places
+    Ok(places)
 }
 
 /// Where the machine's own mounts go below its folder of mounts.

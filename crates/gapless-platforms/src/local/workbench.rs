@@ -73,8 +73,12 @@ fn decide(ground: &Ground, key: &Key, outbound: bool, work: Option<PathBuf>) -> 
     let address = reserved.address();
     file::make_folder(&folder(ground, key), 0o700)?;
     let record = BenchRecord { address, work, lease: Some(ground.lease.clone()) };
-    reserved.keep_if(file::write(&folder(ground, key).join("bench.json"), &record), || self::record(ground, key))?;
-    Ok(address)
+    let written = reserved.keep_if(file::write(&folder(ground, key).join("bench.json"), &record), || self::record(ground, key));
+    if written.is_err() && matches!(self::record(ground, key), Ok(None)) {
+        // Without it nothing was decided, and the name is free for the next try.
+        file::remove_folder(&folder(ground, key))?;
+    }
+    written.map(|()| address)
 }
 
 /// Removes everything of a bench or a sandbox.

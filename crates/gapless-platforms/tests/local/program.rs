@@ -29,8 +29,8 @@ extern "C" fn asked(_signal: i32) {
     ASKED.fetch_add(1, Ordering::SeqCst);
 }
 
-/// Works until it was asked to end, by whatever signal, and may. Writes down each time that it was asked.
-fn work(folder: &str) {
+/// Counts from now on how often it is asked to end, by whatever signal.
+fn listen() {
     const SIGHUP: i32 = 1;
     const SIGQUIT: i32 = 3;
     const SIGTERM: i32 = 15;
@@ -42,6 +42,11 @@ fn work(folder: &str) {
         unsafe { signal(number, asked) };
         println!("listens to {name}");
     }
+}
+
+/// Works until it was asked to end, and may. Writes down each time that it was asked.
+fn work(folder: &str) {
+    listen();
     let mut written = 0;
     loop {
         while written < ASKED.load(Ordering::SeqCst) {
@@ -56,9 +61,12 @@ fn work(folder: &str) {
     }
 }
 
-/// A task: `FOLDER STATUS`, or `FOLDER wait` to end well once it may, or `FOLDER hang`, or `FOLDER MILLISECONDSms`. Writes down that it was begun.
+/// A task: `FOLDER STATUS`, or `FOLDER wait` to end well once it may, or `FOLDER oblige` to end well once it is asked to end, or `FOLDER hang`, or `FOLDER MILLISECONDSms`. Writes down that it was begun.
 fn task(arguments: &[String]) {
     let (folder, how) = (&arguments[0], arguments[1].as_str());
+    if how == "oblige" {
+        listen();
+    }
     add(folder, "runs");
     println!("begun as {}", std::fs::read_to_string("/etc/hostname").unwrap().trim());
     match how {
@@ -68,6 +76,11 @@ fn task(arguments: &[String]) {
             }
         }
         "hang" => std::thread::sleep(Duration::from_secs(3600)),
+        "oblige" => {
+            while ASKED.load(Ordering::SeqCst) == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
         _ => match how.strip_suffix("ms") {
             Some(span) => std::thread::sleep(Duration::from_millis(span.parse().unwrap())),
             None => {

@@ -11,7 +11,8 @@ use gapless_platforms::local::LocalPlatform;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -211,26 +212,46 @@ async fn of_two_tasks_that_wait_for_a_third_one_begins() {
     assert_eq!(installation.lines("runs"), if second.is_ok() { 3 } else { 2 }, "{second:?}");
 }
 
+/// The disk takes nothing more in this folder, as one that a task has filled itself.
+struct Full(PathBuf);
+
+impl Full {
+    fn folder(path: PathBuf) -> Self {
+        let mount = |arguments: &[&str]| assert!(Command::new("mount").args(arguments).arg(&path).status().unwrap().success());
+        mount(&["--bind", path.to_str().unwrap()]);
+        mount(&["-o", "remount,ro,bind"]);
+        Self(path)
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        assert!(Command::new("umount").arg("--lazy").arg(&self.0).status().unwrap().success());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_whose_time_is_over_is_ended_although_nobody_can_write_that_down() {
-    let installation = Installation::new();
-    let platform = installation.open().await;
-    let (first, other) = (Arc::new(with_release_command("hang")), platform.clone());
-    let deadline = Duration::from_millis(700);
-    let first = tokio::spawn(async move { other.run_task(first, group(1), Task::ReleaseCommand, deadline).await });
-    until_runs(&installation, 1).await;
-    let processes = || processes_in(&installation, "hello.web.r1-i1-task-release-command");
-    assert_ne!(processes(), "");
-    // That it is being ended cannot be written down, as on a disk that it has filled itself.
-    let obstacle = installation.state().join("platform/tasks/hello.web.r1-i1-task-release-command/gone.json.new");
-    std::fs::create_dir(&obstacle).unwrap();
-    assert_eq!(first.await.unwrap().unwrap_err().error_kind(), ErrorKind::Failed);
-    assert_eq!(processes(), "", "it still runs");
-    asked(&platform, 2, "0").await.unwrap().unwrap();
-    assert_eq!(installation.lines("runs"), 2);
-    let error = asked(&platform, 1, "0").await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("ended with status"), "{error}");
-    assert_eq!(installation.lines("runs"), 2, "it is not run again");
+async fn a_task_whose_time_is_over_has_not_done_its_work_although_it_ends_well_and_the_disk_is_full() {
+    for how in ["hang", "oblige"] {
+        let installation = Installation::new();
+        let platform = installation.open().await;
+        let (first, other) = (Arc::new(with_release_command(how)), platform.clone());
+        let deadline = Duration::from_millis(700);
+        let first = tokio::spawn(async move { other.run_task(first, group(1), Task::ReleaseCommand, deadline).await });
+        until_runs(&installation, 1).await;
+        let processes = || processes_in(&installation, "hello.web.r1-i1-task-release-command");
+        assert_ne!(processes(), "");
+        let full = Full::folder(installation.state().join("platform/tasks/hello.web.r1-i1-task-release-command"));
+        let error = first.await.unwrap().unwrap_err();
+        assert!(error.error_kind() == ErrorKind::Invalid && error.to_string().contains("it ran longer than 700ms"), "{how}: {error}");
+        assert_eq!(processes(), "", "it still runs");
+        drop(full);
+        asked(&platform, 2, "0").await.unwrap().unwrap();
+        assert_eq!(installation.lines("runs"), 2);
+        let error = asked(&platform, 1, "0").await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("it ran longer than"), "{how}: {error}");
+        assert_eq!(installation.lines("runs"), 2, "it is not run again");
+    }
 }
 
 /// The processes in a control group of the installation, one a line; none: there is no such group any more.

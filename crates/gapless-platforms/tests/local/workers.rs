@@ -110,17 +110,19 @@ async fn a_check_that_the_next_server_ends_says_nothing_against_its_worker() {
     }
     let _next = installation.open().await;
     until(&platform, "its check was ended", |seen| seen.health.failures >= 1).await;
-    std::fs::remove_file(installation.in_volume("hang")).unwrap();
     let third = installation.open().await;
     let seen = until(&third, "the worker is known to be well", |_| true).await;
     assert!(seen.health.passes >= 2, "an ended check counted against a worker that is well: {seen:?}");
+    std::fs::remove_file(installation.in_volume("hang")).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_writes_much_is_heard_to_its_end_and_its_last_words_are_kept() {
     let installation = Installation::new();
     let platform = installation.open().await;
-    make(&platform, worker(CheckKind::Command { command: vec![PROGRAM.to_string(), "wordy".to_string()] })).await;
+    let mut declaration = worker(CheckKind::Command { command: vec![PROGRAM.to_string(), "wordy".to_string()] });
+    declaration.health.timeout = PATIENCE;
+    make(&platform, declaration).await;
     let seen = until(&platform, "the check says no", |seen| seen.health.failures >= 1).await;
     let result = seen.health.evidence.unwrap().result;
     assert!(result.starts_with("status 3: line ") && result.ends_with("\nthe last words"), "{result}");

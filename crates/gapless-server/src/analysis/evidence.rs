@@ -1,6 +1,6 @@
 //! The evidence of a verdict, in one line that a person understands.
 
-use super::judge::{ErrorFinding, Finding, LatencyFinding, Sides};
+use super::judge::{Finding, Findings, LatencyFinding, RateFinding, Sides};
 use super::proportion::Share;
 use gapless_core::analysis::AnalysisPolicy;
 
@@ -15,58 +15,82 @@ pub(super) struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// Too few requests on one side at least.
+    /// Too few answered requests on one side at least.
     pub(super) fn too_few(self) -> String {
         let Sides { new, old, .. } = self.sides;
         let (new_count, old_count) = (new.1.failed.of, old.1.failed.of);
         format!(
-            "too few requests to compare: {} had {} in {}, {} had {}; at least {} each are needed",
+            "too few requests to compare: {} answered {} in {}, {} answered {}; at least {} each are needed{}",
             new.0,
             thousands(new_count),
             self.span(),
             old.0,
             thousands(old_count),
-            thousands(u64::from(self.policy.minimum_requests.max(1)))
+            thousands(u64::from(self.policy.minimum_requests.max(1))),
+            if self.somebody_left() {
+                format!(" ({} and {} were left unanswered)", thousands(new.1.left.count), thousands(old.1.left.count))
+            } else {
+                String::new()
+            }
         )
     }
 
     /// Abort: each quantity that is worse.
-    pub(super) fn worse(self, errors: ErrorFinding, latencies: &[LatencyFinding]) -> String {
+    pub(super) fn worse(self, found: &Findings) -> String {
         let mut reasons = Vec::new();
-        if errors.finding == Finding::Worse {
-            reasons.push(format!("worse than the allowed {} ({})", self.error_margin(), probability(errors.worse)));
+        if found.errors.finding == Finding::Worse {
+            reasons.push(format!("worse than the allowed {} ({})", self.error_margin(), probability(found.errors.worse)));
         }
-        for latency in latencies.iter().filter(|latency| latency.finding == Finding::Worse) {
+        if found.left.finding == Finding::Worse {
+            reasons.push(format!(
+                "left unanswered more often than the allowed {} ({})",
+                self.error_margin(),
+                probability(found.left.worse)
+            ));
+        }
+        for latency in found.latencies.iter().filter(|latency| latency.finding == Finding::Worse) {
             let (measured, at_least) = (latency.ratio.measured, latency.ratio.at_least);
             let (compared, allowed) = (self.compared(latency), self.allowed());
             reasons.push(format!("{compared}, {measured:.1} times as long, at least {at_least:.2} times, where {allowed:.2} are allowed"));
         }
-        format!("{}: {}", self.failed(), reasons.join("; "))
+        format!("{}: {}", self.rates(), reasons.join("; "))
     }
 
     /// Promote: all quantities.
-    pub(super) fn not_worse(self, errors: ErrorFinding, latencies: &[LatencyFinding]) -> String {
-        let errors = format!("not worse than the allowed {} ({})", self.error_margin(), probability(errors.not_worse));
-        let compared: Vec<String> = latencies.iter().map(|latency| self.compared(latency)).collect();
-        let latencies = if compared.is_empty() {
+    pub(super) fn not_worse(self, found: &Findings) -> String {
+        let mut reasons = vec![format!("not worse than the allowed {} ({})", self.error_margin(), probability(found.errors.not_worse))];
+        if self.somebody_left() {
+            let likely = probability(found.left.not_worse);
+            reasons.push(format!("not left unanswered more often than the allowed {} ({likely})", self.error_margin()));
+        }
+        let compared: Vec<String> = found.latencies.iter().map(|latency| self.compared(latency)).collect();
+        reasons.push(if compared.is_empty() {
             "no latency is recorded, for only GETs with small answers are timed".to_string()
         } else {
             format!("{}: within the allowed {} %", compared.join(", "), self.policy.latency_margin)
-        };
-        format!("{}: {errors}; {latencies}", self.failed())
+        });
+        format!("{}: {}", self.rates(), reasons.join("; "))
     }
 
     /// Hold: each quantity that is open.
-    pub(super) fn open(self, errors: ErrorFinding, latencies: &[LatencyFinding]) -> String {
+    pub(super) fn open(self, found: &Findings) -> String {
         let mut reasons = Vec::new();
-        if errors.finding == Finding::Open {
-            let (side, likely) = if errors.worse < errors.not_worse { ("worse", errors.worse) } else { ("not worse", errors.not_worse) };
-            reasons.push(format!("{side} than the allowed {}, which may be chance ({})", self.error_margin(), probability(likely)));
+        if found.errors.finding == Finding::Open {
+            reasons.push(self.open_rate(found.errors, "worse"));
         }
-        for latency in latencies.iter().filter(|latency| latency.finding == Finding::Open) {
+        for latency in found.latencies.iter().filter(|latency| latency.finding == Finding::Open) {
             reasons.push(self.open_latency(latency));
         }
-        format!("{}: not decided yet: {}", self.failed(), reasons.join("; "))
+        // Where nobody left, it says the same as the errors, if those are open too.
+        if found.left.finding == Finding::Open && (self.somebody_left() || reasons.is_empty()) {
+            reasons.push(self.open_rate(found.left, "left unanswered more often"));
+        }
+        format!("{}: not decided yet: {}", self.rates(), reasons.join("; "))
+    }
+
+    fn open_rate(self, rate: RateFinding, worse: &str) -> String {
+        let (not, likely) = if rate.worse < rate.not_worse { ("", rate.worse) } else { ("not ", rate.not_worse) };
+        format!("{not}{worse} than the allowed {}, which may be chance ({})", self.error_margin(), probability(likely))
     }
 
     fn open_latency(self, latency: &LatencyFinding) -> String {
@@ -79,16 +103,26 @@ impl Evidence<'_> {
         format!("the {} of {} cannot be told from {} small GETs", latency.name, fewer.0, thousands(fewer.1.latencies.count()))
     }
 
-    /// `web-r8: 14 of 1,204 requests failed (1.2 %), web-r7 in the same 30 s: 3 of 11,020 (0.03 %)`
-    fn failed(self) -> String {
-        let Sides { new, old, .. } = self.sides;
-        let share = |share: Share| (thousands(share.count), thousands(share.of), percent(share.percent()));
-        let ((new_count, new_of, new_percent), (old_count, old_of, old_percent)) = (share(new.1.failed), share(old.1.failed));
+    /// `web-r8: 14 of 1,204 requests failed (1.2 %), web-r7 in the same 30 s: 3 of 11,020 (0.03 %)`, and of those who left, if anybody did, the same.
+    fn rates(self) -> String {
+        let (new, old) = (&self.sides.new, &self.sides.old);
         let span = self.span();
-        format!(
-            "{}: {new_count} of {new_of} requests failed ({new_percent} %), {} in the same {span}: {old_count} of {old_of} ({old_percent} %)",
-            new.0, old.0
-        )
+        let failed = format!(
+            "{}: {} requests failed {}, {} in the same {span}: {}",
+            new.0,
+            counted(new.1.failed),
+            percentage(new.1.failed),
+            old.0,
+            whole(old.1.failed)
+        );
+        if !self.somebody_left() {
+            return failed;
+        }
+        format!("{failed}; {} were left unanswered {}, {}: {}", counted(new.1.left), percentage(new.1.left), old.0, whole(old.1.left))
+    }
+
+    fn somebody_left(self) -> bool {
+        self.sides.new.1.left.count + self.sides.old.1.left.count > 0
     }
 
     /// `p99 412 ms against 201 ms`
@@ -110,6 +144,21 @@ impl Evidence<'_> {
     fn span(self) -> String {
         span(self.sides.span_ms)
     }
+}
+
+/// `14 of 1,204`
+fn counted(share: Share) -> String {
+    format!("{} of {}", thousands(share.count), thousands(share.of))
+}
+
+/// `(1.2 %)`
+fn percentage(share: Share) -> String {
+    format!("({} %)", percent(share.percent()))
+}
+
+/// `14 of 1,204 (1.2 %)`
+fn whole(share: Share) -> String {
+    format!("{} {}", counted(share), percentage(share))
 }
 
 /// `1,204`

@@ -1,9 +1,9 @@
 //! From two samples of the same time to a verdict.
 //!
-//! Each quantity (the error rate; p50, p95 and p99 of the latency) is tested twice: whether the new release is worse by more than its margin, and whether it is not (non-inferiority). One that is
-//! worse aborts; all of them shown not to be worse promote; anything else holds.
+//! Each quantity (the error rate; the rate of clients that left without an answer; p50, p95 and p99 of the latency) is tested twice: whether the new release is worse by more than its margin, and
+//! whether it is not (non-inferiority). One that is worse aborts; all of them shown not to be worse promote; anything else holds.
 //!
-//! The verdict is right however often it is asked for. The risk of a false abort is divided evenly (Bonferroni) among the quantities and the steps of a rollout. Promotion needs every quantity at once,
+//! The verdict is right however often it is asked for. The risk of a false abort is divided (Bonferroni) among the quantities, each its part, and evenly among the steps of a rollout. Promotion needs every quantity at once,
 //! which needs no such division (R. L. Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24 (1982)). In a step the risk is spent over time (K. K. G. Lan and D. L. DeMets,
 //! "Discrete sequential boundaries for clinical trials", Biometrika 70 (1983)): 1 / ((d + 1) (d + 2)) of it, which add up to 1, after the smaller sample has doubled d times. Looks while it doubles
 //! once are many views of nearly the same: what they add up to is bounded by [`LOOKS_ABORT`] and [`LOOKS_PROMOTE`].
@@ -26,12 +26,18 @@ const STEPS: f64 = 5.0;
 /// The quantiles of the latency that are compared, with what people call them.
 pub(super) const QUANTILES: [(&str, f64); 3] = [("p50", 0.50), ("p95", 0.95), ("p99", 0.99)];
 
-/// The quantities that are tested: the error rate and the quantiles.
-const QUANTITIES: f64 = 1.0 + QUANTILES.len() as f64;
+/// The part of the risk of a false abort that the error rate may take: it is what a bad release most often shows first.
+const ERRORS_PART: f64 = 1.0 / 4.0;
+
+/// The part of the rate of those who left: a release that hangs leaves many, so it is found with little risk.
+const LEFT_PART: f64 = 1.0 / 8.0;
+
+/// The part of each quantile: what is left, evenly.
+const QUANTILE_PART: f64 = (1.0 - ERRORS_PART - LEFT_PART) / QUANTILES.len() as f64;
 
 /// By how much more often chance passes a limit at any of however many looks while a sample doubles, than at one of them: 1 + (ln 2 / 2) z squared for a limit of z standard deviations (D. Aldous,
-/// "Probability Approximations via the Poisson Clumping Heuristic", 1989, on the Ornstein-Uhlenbeck process that the deviation follows on the logarithmic scale of the sample). That is 6.4 for the
-/// first limit of an abort (z = 4.0), and 8 for z = 4.5.
+/// "Probability Approximations via the Poisson Clumping Heuristic", 1989, on the Ornstein-Uhlenbeck process that the deviation follows on the logarithmic scale of the sample). That is 6.4 to 7
+/// for the first limits of an abort (z = 4.0 to 4.2), and 8 for z = 4.5.
 const LOOKS_ABORT: f64 = 8.0;
 
 /// The same for the milder limits of promotion: 3.2 for the first one (z = 2.5), and 4 for z = 2.9.
@@ -56,11 +62,11 @@ pub(super) struct Risks {
 }
 
 impl Risks {
-    /// At a look where the smaller side has so many requests.
-    pub(super) fn at(requests: u64, policy: &AnalysisPolicy) -> Self {
+    /// At a look where the smaller side has so many requests, for a quantity with this part of the risk of a false abort.
+    pub(super) fn at(requests: u64, policy: &AnalysisPolicy, abort_part: f64) -> Self {
         let doublings = f64::from((requests / u64::from(policy.minimum_requests.max(1))).max(1).ilog2());
         let part = 1.0 / ((doublings + 1.0) * (doublings + 2.0));
-        Self { abort: FALSE_ABORT / STEPS / QUANTITIES * part / LOOKS_ABORT, promote: FALSE_PROMOTE * part / LOOKS_PROMOTE }
+        Self { abort: FALSE_ABORT / STEPS * abort_part * part / LOOKS_ABORT, promote: FALSE_PROMOTE * part / LOOKS_PROMOTE }
     }
 }
 
@@ -75,9 +81,9 @@ pub(super) enum Finding {
     Open,
 }
 
-/// What is found of the error rate.
+/// What is found of a rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct ErrorFinding {
+pub(super) struct RateFinding {
     pub(super) finding: Finding,
     /// How likely chance alone lets it look so much worse than the margin.
     pub(super) worse: f64,
@@ -94,28 +100,47 @@ pub(super) struct LatencyFinding {
     pub(super) ratio: Ratio,
 }
 
-/// The verdict on both sides, with its evidence.
+/// What is found of every quantity.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Findings {
+    /// Of the requests that failed.
+    pub(super) errors: RateFinding,
+    /// Of those whose client left before they were answered.
+    pub(super) left: RateFinding,
+    pub(super) latencies: Vec<LatencyFinding>,
+}
+
+impl Findings {
+    fn all(&self) -> impl Iterator<Item = Finding> + '_ {
+        self.latencies.iter().map(|latency| latency.finding).chain([self.errors.finding, self.left.finding])
+    }
+}
+
+/// The verdict on both sides, with its evidence. Nothing is promoted on silence: both sides must have answered enough. A release that answers nothing is found by who left it.
 pub(super) fn judge(sides: &Sides, policy: &AnalysisPolicy) -> Judgement {
     let evidence = Evidence { sides, policy };
     let (new, old) = (&sides.new.1, &sides.old.1);
-    let smaller = new.failed.of.min(old.failed.of);
-    if smaller < u64::from(policy.minimum_requests.max(1)) {
+    let least = u64::from(policy.minimum_requests.max(1));
+    let (answered, asked) = (new.failed.of.min(old.failed.of), new.left.of.min(old.left.of));
+    if asked < least {
         return Judgement { verdict: Verdict::Hold, evidence: evidence.too_few() };
     }
-    let risks = Risks::at(smaller, policy);
-    let errors = errors(new.failed, old.failed, policy, risks);
-    let latencies = latencies(new, old, policy, risks);
-    let findings = || latencies.iter().map(|latency| latency.finding).chain([errors.finding]);
-    if findings().any(|finding| finding == Finding::Worse) {
-        return Judgement { verdict: Verdict::Abort, evidence: evidence.worse(errors, &latencies) };
+    let left = rate(new.left, old.left, policy, Risks::at(asked, policy, LEFT_PART));
+    if answered < least && left.finding != Finding::Worse {
+        return Judgement { verdict: Verdict::Hold, evidence: evidence.too_few() };
     }
-    if findings().all(|finding| finding == Finding::NotWorse) {
-        return Judgement { verdict: Verdict::Promote, evidence: evidence.not_worse(errors, &latencies) };
+    let errors = rate(new.failed, old.failed, policy, Risks::at(answered, policy, ERRORS_PART));
+    let found = Findings { errors, left, latencies: latencies(new, old, policy, Risks::at(answered, policy, QUANTILE_PART)) };
+    if found.all().any(|finding| finding == Finding::Worse) {
+        return Judgement { verdict: Verdict::Abort, evidence: evidence.worse(&found) };
     }
-    Judgement { verdict: Verdict::Hold, evidence: evidence.open(errors, &latencies) }
+    if found.all().all(|finding| finding == Finding::NotWorse) {
+        return Judgement { verdict: Verdict::Promote, evidence: evidence.not_worse(&found) };
+    }
+    Judgement { verdict: Verdict::Hold, evidence: evidence.open(&found) }
 }
 
-fn errors(new: Share, old: Share, policy: &AnalysisPolicy, risks: Risks) -> ErrorFinding {
+fn rate(new: Share, old: Share, policy: &AnalysisPolicy, risks: Risks) -> RateFinding {
     let margin = f64::from(policy.error_margin) / 10_000.0;
     let (worse, not_worse) = (larger_by_more(new, old, margin), not_larger_by(new, old, margin));
     let finding = if worse <= risks.abort {
@@ -125,7 +150,7 @@ fn errors(new: Share, old: Share, policy: &AnalysisPolicy, risks: Risks) -> Erro
     } else {
         Finding::Open
     };
-    ErrorFinding { finding, worse, not_worse }
+    RateFinding { finding, worse, not_worse }
 }
 
 /// Where neither side has a small GET, nothing is compared: the error rate decides alone.

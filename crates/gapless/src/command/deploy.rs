@@ -181,4 +181,14 @@ mod tests {
         assert_eq!(words(&plan(false, false)), "hello/web (unchanged)\n  the line\n");
         assert_eq!(words(&plan(false, true)), "hello/web (refused)\n  the line\n");
     }
+
+    #[test]
+    fn an_unknown_channel_is_refused_with_what_there_is() {
+        assert_eq!(artifact("latest"), Ok(ArtifactChoice::Latest));
+        assert_eq!(artifact("7"), Ok(ArtifactChoice::Version(7)));
+        for unknown in ["stable", "-1", "7.0", ""] {
+            let refused = artifact(unknown).unwrap_err();
+            assert!(refused.starts_with("there is no such channel") && refused.contains("`gapless artifacts`"), "{unknown}: {refused}");
+        }
+    }
 }

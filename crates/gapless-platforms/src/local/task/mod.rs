@@ -192,7 +192,7 @@ impl LocalPlatform {
                 }
                 Stand::Runs(process) => {
                     // Somebody may have ended it before it had begun to run.
-                    let ending = self.shared.tasks.ending(key)?;
+                    let ending = record::read_ending(&self.shared.ending_files(key))?;
                     let deadline = if ending.is_some() { 0 } else { record.deadline_ms };
                     let left = Duration::from_millis(deadline).saturating_sub(process.age());
                     if tokio::time::timeout(left, process.ended()).await.is_err() {
@@ -227,12 +227,13 @@ impl LocalPlatform {
     async fn end_task(&self, key: &Key, record: &TaskRecord, ending: Ending) -> Result<(), Error> {
         let (shared, own, signal) = (Arc::clone(&self.shared), key.clone(), record.signal());
         blocking(move || {
-            // What fills the disk must end although nobody can write down why.
-            let written = shared.tasks.write_ending(&own, ending);
+            // What fills the disk must end although nobody can write down why. Where somebody can, it is before: a command that ends well when it is asked to end has not done its work.
+            let places = shared.ending_files(&own);
+            let written = record::write_ending(&places, ending);
             let remains = MachineRemains { key: own.clone(), address: None, signal, grace: STOP_GRACE };
             shared.ground.stop(&remains)?;
             shared.ground.end_keeper(&remains.key)?;
-            written.or_else(|_| shared.tasks.write_ending(&own, ending))
+            written.or_else(|_| record::write_ending(&places, ending))
         })
         .await
     }
@@ -332,11 +333,21 @@ impl Shared {
         // From here on nobody may begin it again, whatever becomes of this server.
         self.tasks.write_begun(&key, || self.assert_may_begin(asked))?;
         let words = Words { pid: self.task_pid_file(&key), errors: self.tasks.runtime_errors(&key), exit: self.exit_files(&key) };
-        let kept = keeper::start(ground, &request, &words).and_then(|keeper| self.tasks.write_keeper(&key, &keeper));
-        if kept.is_err() && keeper_processes(self, &key).is_empty() && !self.task_pid_file(&key).exists() {
-            self.remove_task(&key)?;
+        let keeper = match keeper::start(ground, &request, &words) {
+            Ok(keeper) => keeper,
+            Err(error) => {
+                if keeper_processes(self, &key).is_empty() && !self.task_pid_file(&key).exists() {
+                    self.remove_task(&key)?;
+                }
+                return Err(error);
+            }
+        };
+        let written = self.tasks.write_keeper(&key, &keeper);
+        if written.is_err() && ground.cgroups.unified.is_none() {
+            // Nobody would find it: it would write down how a command ended that another one has begun again by then.
+            keeper.kill_group();
         }
-        kept
+        written
     }
 
     /// Gives the task its address and writes the decision down. One whose making was broken off keeps both; what there is of it is removed.
@@ -368,12 +379,21 @@ impl Shared {
         [self.tasks.exit_file(key), self.ground.marks.mounts(key).join("exit")]
     }
 
+    /// As [`Self::exit_files`].
+    fn ending_files(&self, key: &Key) -> [PathBuf; 2] {
+        [self.tasks.ending_file(key), self.ground.marks.mounts(key).join("gone.json")]
+    }
+
     fn task_stand(&self, key: &Key) -> Result<Stand, Error> {
-        self.tasks.stand(key, &keeper_processes(self, key), self.ground.started(key), || record::Left {
-            // The runtime writes the number down after the start: one that was killed in between has started the command all the same.
-            was_started: self.ground.was_started(key) || self.task_pid_file(key).exists(),
-            exit: self.exit_files(key).iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok()),
-        })
+        let left = || {
+            Ok(record::Left {
+                // The runtime writes the number down after the start: one that was killed in between has started the command all the same.
+                was_started: self.ground.was_started(key) || self.task_pid_file(key).exists(),
+                exit: self.exit_files(key).iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok()),
+                ending: record::read_ending(&self.ending_files(key))?,
+            })
+        };
+        self.tasks.stand(key, &keeper_processes(self, key), self.ground.started(key), left)
     }
 
     /// Removes everything of a task but its result and its output.

@@ -124,6 +124,32 @@ pub struct Left {
     pub was_started: bool,
     /// The status that its keeper wrote down.
     pub exit: Option<i32>,
+    /// Why it was ended, if it was.
+    pub ending: Option<Ending>,
+}
+
+/// Writes down that, and why, a task is being ended: in the first of these places, and where that has no room, in the second. The first reason stays. One that is gone already needs none.
+///
+/// # Errors
+/// When it can be written in neither.
+pub fn write_ending(places: &[PathBuf; 2], ending: Ending) -> Result<(), Error> {
+    if read_ending(places)?.is_some() {
+        return Ok(());
+    }
+    match file::write_shared(&places[0], &ending) {
+        Err(error) if error.error_kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => file::write_shared(&places[1], &ending).map_err(|_| error),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Why a task is ended, or was, if anybody wanted that.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_ending(places: &[PathBuf; 2]) -> Result<Option<Ending>, Error> {
+    let [first, second] = places;
+    file::read(first).and_then(|ending| if ending.is_some() { Ok(ending) } else { file::read(second) })
 }
 
 /// What is to be done with a task whose folder is there.
@@ -288,25 +314,20 @@ impl Tasks {
         self.place(key, "exit")
     }
 
-    /// Writes down that, and why, the task is being ended. The first reason stays. One that is gone already needs none.
-    pub fn write_ending(&self, key: &Key, ending: Ending) -> Result<(), Error> {
-        if self.ending(key)?.is_some() {
-            return Ok(());
-        }
-        match file::write(&self.place(key, "gone.json"), &ending) {
-            Err(error) if error.error_kind() == ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Why a task is ended, or was, if anybody wanted that.
-    pub fn ending(&self, key: &Key) -> Result<Option<Ending>, Error> {
-        file::read(&self.place(key, "gone.json"))
+    /// Where it is written down that, and why, the task is ended.
+    pub fn ending_file(&self, key: &Key) -> PathBuf {
+        self.place(key, "gone.json")
     }
 
     /// How far a task has come. `keeper` are the processes of its keeper's control group, `machine` its command's process, if that runs. What is left of it is asked for only
     /// when neither runs: until then its end may just be written down.
-    pub fn stand(&self, key: &Key, keeper: &[i32], machine: Option<Process>, left: impl FnOnce() -> Left) -> Result<Stand, Error> {
+    pub fn stand(
+        &self,
+        key: &Key,
+        keeper: &[i32],
+        machine: Option<Process>,
+        left: impl FnOnce() -> Result<Left, Error>,
+    ) -> Result<Stand, Error> {
         let Some(begun) = file::read::<Begun>(&self.place(key, "begun.json"))? else { return Ok(Stand::Decided) };
         // A server that was killed right after it started the keeper did not write down who that is: it is found by its group.
         let known = self.keeper(key)?.filter(Process::is_alive);
@@ -315,8 +336,8 @@ impl Tasks {
             return Ok(Stand::Runs(running));
         }
         let this_start = begun.boot == process::boot();
-        let left = left();
-        Ok(match (self.ending(key)?, left.exit) {
+        let left = left()?;
+        Ok(match (left.ending, left.exit) {
             (Some(ending), _) => Stand::Ended(TaskEnd::Ended(ending)),
             (None, Some(status)) if left.was_started || !this_start => Stand::Ended(TaskEnd::Exited(status)),
             (None, Some(_)) => Stand::NotStarted(runtime_error(&self.runtime_errors(key))),

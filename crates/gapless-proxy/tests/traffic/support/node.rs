@@ -16,6 +16,8 @@ pub struct Inside {
     pub health: AtomicU16,
     /// Requests whose head was read, checks apart.
     pub begun: AtomicU64,
+    /// The same by path.
+    asked: Mutex<HashMap<String, u64>>,
     /// Requests whose answer was written whole, or that were broken off on purpose.
     pub ended: AtomicU64,
     /// Requests whose client went away.
@@ -73,6 +75,11 @@ impl Node {
 
     pub fn begun(&self) -> u64 {
         self.inside.begun.load(Ordering::SeqCst)
+    }
+
+    /// How many requests for this path have begun.
+    pub fn asked(&self, path: &str) -> u64 {
+        self.inside.asked.lock().unwrap().get(path).copied().unwrap_or(0)
     }
 
     /// As by SIGKILL: the port refuses, every connection is reset.
@@ -161,6 +168,7 @@ impl Inside {
                 break;
             }
             self.begun.fetch_add(1, Ordering::SeqCst);
+            *self.asked.lock().unwrap().entry(head.path.clone()).or_default() += 1;
             if self.breaks.load(Ordering::SeqCst) || (is_kept && self.breaks_kept.load(Ordering::SeqCst)) {
                 break;
             }
