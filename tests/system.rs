@@ -11,6 +11,8 @@ mod provisioned;
 
 #[path = "system/backup.rs"]
 mod backup;
+#[path = "system/canary.rs"]
+mod canary;
 #[path = "system/chaos.rs"]
 mod chaos;
 #[path = "system/chaos_process.rs"]
@@ -38,3 +40,5 @@ mod rollout;
 mod scaffold;
 #[path = "system/second_project.rs"]
 mod second_project;
+#[path = "system/together.rs"]
+mod together;
