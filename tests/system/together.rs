@@ -205,6 +205,8 @@ async fn a_web_service_and_its_worker_move_together_under_load_and_come_back_tog
 
     let back = take_the_worker_back(&installation).await;
     assert_unnoticed(&back);
+    let follows = back.steps.iter().find(|step| matches!(step.fact, Fact::FollowsBack { .. })).expect("why it goes back");
+    assert!(follows.text.starts_with("web-r2 goes back to web-r1: ") && follows.text.contains("worker"), "{}", follows.text);
     assert_only(&installation, "web-r1", "worker-r1").await;
     under_load(&witness, 100).await;
 

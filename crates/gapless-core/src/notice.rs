@@ -172,11 +172,11 @@ pub enum Notice {
         /// The end of the bake window.
         until: Instant,
     },
-    /// No route names the old nodes any more; their last requests run out.
+    /// No route names these nodes any more; their last requests run out.
     DrainBegan {
         /// The rollout.
         rollout: RolloutNumber,
-        /// The old nodes.
+        /// The old group's, or those of a new one that was given up.
         nodes: BTreeSet<NodeId>,
         /// When what still runs is cut.
         deadline: Instant,

@@ -165,13 +165,15 @@ impl Pass {
         let Some((release, end)) = self.state.came_together() else { return };
         let to = self.state.follows_back_to(end.id);
         self.state.together.0.entry(release).and_modify(|end| end.outcome = outcome);
-        self.notify(Notice::FollowsBack { from: release, to, reason: why.into() });
-        let Some(to) = to else { return };
+        let told = Notice::FollowsBack { from: release, to, reason: why.into() };
+        let Some(to) = to else { return self.notify(told) };
         if outcome == TogetherOutcome::Failed {
             self.state.served.remove(&release);
         }
         self.pin_after(outcome, Some(to));
         self.begin(RolloutKind::Rollback, to, None);
+        // After its beginning: it belongs to the story of this rollout.
+        self.notify(told);
         if outcome == TogetherOutcome::TakenBack {
             self.is_by_hand();
         }

@@ -14,7 +14,7 @@ pub(super) fn rule(notice: &Notice) -> &'static str {
         }
         Notice::Shifted { .. } => "I5: a proxy applies a route whole, keeps it on disk, and acknowledges it; older ones it refuses",
         Notice::BakeBegan { .. } => "the bake window: what is warm can be gone back to in one step",
-        Notice::DrainBegan { .. } => "I2: first every proxy acknowledges a route without the old nodes, then they are drained",
+        Notice::DrainBegan { .. } => "I2: first every proxy acknowledges a route without these nodes, then they are drained",
         Notice::Drained { .. } => "I2: a node is destroyed only with no request in flight, or when its drain deadline has passed",
         Notice::Rejecting { reason, .. } => rejection(reason),
         Notice::RolloutEnded { .. } => "a rollout ends when the groups that are not wanted are gone, or when the next one takes its place",

@@ -4,6 +4,7 @@ use super::{count, list, reason, release_name, time};
 use gapless_core::analysis::{Judgement, Verdict};
 use gapless_core::effect::Task;
 use gapless_core::name::ServiceName;
+use gapless_core::node::NodeId;
 use gapless_core::notice::{Notice, Outcome, RolloutKind};
 use gapless_core::policy::{CanaryPause, Strategy};
 use gapless_core::release::{ArtifactVersion, Declaration, ReleaseNumber};
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub(super) fn text(service: &ServiceName, notice: &Notice, release: Option<&Declaration>) -> String {
-    let of_worker = release.filter(|release| !release.serves).and_then(|_| of_worker(notice));
+    let of_worker = release.filter(|release| !release.serves).and_then(|_| of_worker(service, notice));
     of_worker.unwrap_or_else(|| of_any(service, notice, release.map(|release| &release.policy.strategy)))
 }
 
@@ -28,7 +29,7 @@ fn of_any(service: &ServiceName, notice: &Notice, strategy: Option<&Strategy>) -
         }
         Notice::BakeBegan { .. } => "the old nodes are kept warm: until the bake window ends, going back is one route".into(),
         Notice::DrainBegan { nodes, .. } => {
-            format!("no route names {} any more; their last requests run out", count(nodes.len(), "old node"))
+            format!("no route names {} any more; their last requests run out", of_releases(service, nodes))
         }
         Notice::Drained { cut: 0, .. } => "the nodes that left have no request in flight".into(),
         Notice::Drained { cut, .. } => format!("the drain deadline passed; {} cut", were(*cut as usize, "request")),
@@ -98,13 +99,21 @@ fn back(way_back: bool) -> &'static str {
     if way_back { "the way back is there: the old nodes are healthy" } else { "there is no way back: no healthy old nodes" }
 }
 
+/// `2 nodes of web-r7`
+fn of_releases(service: &ServiceName, nodes: &BTreeSet<NodeId>) -> String {
+    let releases: BTreeSet<ReleaseNumber> = nodes.iter().map(|node| node.group.release).collect();
+    format!("{} of {}", count(nodes.len(), "node"), list(releases.into_iter().map(|release| release_name(service, release))))
+}
+
 /// What is told in other words of a worker, which has no traffic and is in no route.
-fn of_worker(notice: &Notice) -> Option<String> {
+fn of_worker(service: &ServiceName, notice: &Notice) -> Option<String> {
     Some(match notice {
         Notice::NodesBooted { group, .. } => format!("all nodes of {group} run and do their work; they are checked"),
         Notice::ShiftBegan { way_back, .. } => format!("the new nodes take the old ones' place; {}", back(*way_back)),
         Notice::Shifted { .. } => "the new nodes have the old ones' place".into(),
-        Notice::DrainBegan { nodes, .. } => format!("{} asked to stop", were(nodes.len(), "old node")),
+        Notice::DrainBegan { nodes, .. } => {
+            format!("{} {} asked to stop", of_releases(service, nodes), if nodes.len() == 1 { "was" } else { "were" })
+        }
         Notice::Drained { cut: 0, .. } => "the nodes that left have stopped".into(),
         Notice::Drained { .. } => "the drain deadline passed; what had not stopped was ended".into(),
         Notice::BatchJoined { new, old, .. } => format!("more new nodes count: {new} new and {old} old ones now"),
