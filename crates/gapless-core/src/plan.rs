@@ -131,7 +131,7 @@ pub enum Planned {
 pub fn plan(state: &ServiceState, declaration: &Declaration, urgent: bool, together: Option<&Together>, now: Instant) -> Vec<Planned> {
     match wish(state, declaration, urgent, now) {
         Wish::Nothing => match state.queued.as_ref().filter(|queued| urgent && !queued.urgent) {
-            Some(queued) => hurried(state, queued.release, declaration),
+            Some(queued) => hurried(state, queued.release, declaration, tied(state, together)),
             None => vec![tied(state, together).unwrap_or(Planned::Nothing { live: state.live_release(), pinned: state.pinned })],
         },
         Wish::Adopt(live) => vec![Planned::Nothing { live: Some(live), pinned: false }],
@@ -155,9 +155,10 @@ fn tied(state: &ServiceState, together: Option<&Together>) -> Option<Planned> {
 }
 
 /// What waits for the end of a freeze window waits for it no more.
-fn hurried(state: &ServiceState, waiting: ReleaseNumber, declaration: &Declaration) -> Vec<Planned> {
+fn hurried(state: &ServiceState, waiting: ReleaseNumber, declaration: &Declaration, tied: Option<Planned>) -> Vec<Planned> {
     let at_once = busy(state).is_none();
     let mut lines = vec![Planned::Hurried { release: waiting, at_once }];
+    lines.extend(tied);
     lines.extend(release(state, waiting, declaration));
     lines
 }
@@ -245,7 +246,7 @@ impl fmt::Display for Planned {
                 write!(f, "{release} begins when the rollout in progress is over, also in a freeze window")
             }
             Planned::Tied { release, with } => {
-                write!(f, "{release} waits for its turn as before, and moves together with {} then", names(with))
+                write!(f, "{release} moves together with {} when its turn comes", names(with))
             }
             Planned::Vacate { group, deadline } => {
                 write!(f, "outage: {group} leaves first; its requests run out, at most {deadline:?}, and it is destroyed")

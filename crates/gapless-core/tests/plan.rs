@@ -108,9 +108,12 @@ fn what_waits_is_planned_to_be_tied_anew_only_to_others_than_before() {
     assert_eq!(first(Some(&together(2))), nothing);
     let tied = first(Some(&together(4)));
     assert_eq!(tied, Planned::Tied { release: ReleaseNumber(3), with: together(4).with });
-    assert_eq!(tied.to_string(), "r3 waits for its turn as before, and moves together with hello/worker then");
+    assert_eq!(tied.to_string(), "r3 moves together with hello/worker when its turn comes");
     let after = step(&waiting, &declared(3, 4), Instant(1000)).state;
     assert_eq!(after.is_next_with(), Some(&together(4)));
+    let hurried = plan(&waiting, &declaration(3), true, Some(&together(4)), Instant(1000));
+    assert_eq!(hurried[0], Planned::Hurried { release: ReleaseNumber(3), at_once: false });
+    assert_eq!(hurried[1], tied, "both are done");
     let moves_already = plan(&moving, &declaration(2), false, Some(&together(4)), Instant(1000)).remove(0);
     assert_eq!(moves_already, nothing, "nothing waits");
 }

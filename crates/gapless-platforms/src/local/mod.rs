@@ -290,6 +290,8 @@ impl Shared {
         }
         workbench::remove_all(&ground)?;
         leftovers::reap(&options.installation, &options.state);
+        // Also of a node whose record cannot be read: another one would take its link away.
+        ground.network.linked()?.into_iter().for_each(|address| ground.addresses().take(address));
         Ok(Self {
             ground,
             nodes,

@@ -65,6 +65,12 @@ impl Marks {
         format!("{}{offset:04x}", self.link_prefix())
     }
 
+    /// Where in the subnet the address lies whose link has this name, if it is one of this installation's.
+    #[must_use]
+    pub fn link_offset(&self, name: &str) -> Option<u32> {
+        u32::from_str_radix(name.strip_prefix(&self.link_prefix())?, 16).ok()
+    }
+
     /// How the names of all such links begin.
     fn link_prefix(&self) -> String {
         format!("gv{}", self.installation)

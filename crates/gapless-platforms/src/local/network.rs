@@ -325,6 +325,16 @@ table inet {table} {{
         in_namespace(helpers, &outside, &format!("link set {end} up\nroute add {own}/32 dev {end}\n"))
     }
 
+    /// The addresses whose links are there.
+    ///
+    /// # Errors
+    /// When the host's links cannot be listed.
+    pub fn linked(&self) -> Result<Vec<Ipv4Addr>, Error> {
+        let names = file::names(Path::new("/sys/class/net"))?;
+        let offsets = names.iter().filter_map(|name| self.marks.link_offset(name)).filter(|offset| *offset < ADDRESSES);
+        Ok(offsets.map(|offset| self.subnet.at(offset)).collect())
+    }
+
     /// The namespace's name, for `ip -n`.
     pub fn namespace(&self, key: &Key) -> String {
         self.marks.machine(key)

@@ -370,6 +370,21 @@ async fn an_installation_whose_state_is_gone_is_found_by_its_marks() {
     assert!(Leftovers::foreign().unwrap().iter().all(|foreign| foreign.installation() != installation.id));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_record_is_damaged_keeps_its_address() {
+    let installation = Installation::new();
+    let platform = installation.open().await;
+    platform.ensure_group(Arc::new(serving()), group(1), 1).await.unwrap();
+    let service = serving().service;
+    let address = platform.address(&service, group(1).node(0)).expect("an address");
+    drop(platform);
+    std::fs::write(installation.state().join("platform/nodes/hello.web.r1-i1-n0/node.json"), "damaged").unwrap();
+    let next = installation.open().await;
+    next.ensure_group(Arc::new(serving()), group(2), 1).await.unwrap();
+    assert_ne!(next.address(&service, group(2).node(0)), Some(address));
+    next.destroy_nodes(&service, &[group(1).node(0), group(2).node(0)].into()).await.unwrap();
+}
+
 /// Writes down that this process is the server of the installation's latest life.
 fn hand_lease_to(process: &Child, installation: &Installation) {
     let place = Path::new(RUNTIME_FOLDER).join(&installation.id).join("life.json");

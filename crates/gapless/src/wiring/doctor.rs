@@ -42,16 +42,24 @@ pub fn examine(state: &Path, fix: bool) -> Result<Examination, Error> {
     if let Err(error) = read_journal(state, &mut found) {
         found.findings.push(unreadable(state.display().to_string(), &error));
     }
+    let own = installation::existing_id(state);
     if let Err(error) = assert_whole(state) {
         // Nothing in it says what is alive: all that runs would be taken for a leftover.
         found.findings.push(Finding { kind: "restore".into(), ..unreadable(state.display().to_string(), &error) });
-    } else if let Some(id) = installation::existing_id(state)? {
+    } else if let Ok(Some(id)) = &own {
         if fix {
-            found.removed.extend(remove_leftovers(&id, state)?);
+            found.removed.extend(remove_leftovers(id, state)?);
         }
-        found.findings.extend(leftovers(&id, state)?);
+        found.findings.extend(leftovers(id, state)?);
     }
-    let own = installation::existing_id(state)?;
+    let own = match own {
+        Ok(own) => own,
+        Err(error) => {
+            // Which of what runs is this installation's, nobody knows: nothing is taken for somebody else's.
+            found.findings.push(unreadable(state.display().to_string(), &error));
+            return Ok(found);
+        }
+    };
     // Its folder may have been moved here: then the host still knows the former place.
     for foreign in Leftovers::foreign()?.into_iter().filter(|foreign| own.as_deref() != Some(foreign.installation())) {
         let left = foreign.find()?;
