@@ -1,6 +1,7 @@
 //! Virtual nodes.
 
 use super::proxy::Checked;
+use crate::sometimes;
 use gapless_core::digest::Digest;
 use gapless_core::observation::Condition;
 use gapless_core::release::ArtifactVersion;
@@ -118,6 +119,7 @@ impl Node {
             let since = now.since(answers_from).as_millis();
             (since / period.as_millis().max(1)) % 2 == 1
         });
+        sometimes!("a node flaps", refuses && self.condition == Condition::Running);
         let answers = self.condition == Condition::Running && now >= answers_from && !refuses && !self.hung;
         answers.then_some(behaviour.status)
     }

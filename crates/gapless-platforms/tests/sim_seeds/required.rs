@@ -35,6 +35,7 @@ pub const REQUIRED: &[&str] = &[
     "what an earlier rollout left drains beside the next one",
     // Health gates that keep no evidence.
     "a gate fails and says which check",
+    "a node flaps",
     "a new node ends by itself and the rollout is rejected",
     "nodes never become ready and the progress deadline rejects them",
     "a node is made from another image",
