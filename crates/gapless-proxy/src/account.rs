@@ -44,7 +44,8 @@ pub(crate) struct Account {
 struct Asked {
     release: Arc<str>,
     upload: Option<Rc<Upload>>,
-    since: Instant,
+    /// The record's slice that counts it, if it is the first node that is asked for this request, and was asked at once.
+    first_in_ms: Option<u64>,
 }
 
 impl Asked {
@@ -74,7 +75,9 @@ impl Account {
 
     /// The request goes to this node now.
     pub(crate) fn asks(&mut self, node: &Node, upload: Option<Rc<Upload>>) {
-        self.asked = Some(Asked { release: node.release.clone(), upload, since: Instant::now() });
+        let is_first = !self.retried && !self.held;
+        let first_in_ms = is_first.then(|| lock(&self.core.recorder).note_asked(&self.service, &node.release, now_ms()));
+        self.asked = Some(Asked { release: node.release.clone(), upload, first_in_ms });
     }
 
     /// Whoever was asked is not any more: the try came to nothing.
@@ -84,7 +87,9 @@ impl Account {
 
     /// A node answers: its claim is held until the account is closed.
     pub(crate) fn answered(&mut self, claim: Claim, cut: CutMark, status: u16) {
-        self.asked = None;
+        if let Some(Asked { release, first_in_ms: Some(asked_at_ms), .. }) = self.asked.take() {
+            lock(&self.core.recorder).note_answered(&self.service, &release, asked_at_ms, now_ms());
+        }
         self.claim = Some(claim);
         self.cut = Some(cut);
         self.status = status;
@@ -126,10 +131,9 @@ impl Account {
     pub(crate) fn close_client_gone(&mut self) {
         if std::mem::replace(&mut self.open, false) {
             self.claim = None;
-            let first = self.asked.take().filter(|_| !self.retried && !self.held);
+            let first = self.asked.take().filter(|asked| asked.first_in_ms.is_some());
             if let Some(asked) = first.filter(Asked::has_it_whole) {
-                let waited_ms = u64::try_from(asked.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-                lock(&self.core.recorder).note_unanswered(&self.service, &asked.release, waited_ms, now_ms());
+                lock(&self.core.recorder).note_unanswered(&self.service, &asked.release, now_ms());
             }
             self.core.shared.client_gone.fetch_add(1, Ordering::Relaxed);
         }

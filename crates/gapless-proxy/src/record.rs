@@ -60,7 +60,9 @@ struct Entry {
     failed: Vec<(&'static str, u64)>,
     retried: u64,
     failed_tries: u64,
-    unanswered: Vec<(u64, u64)>,
+    asked: u64,
+    answered: Vec<(u64, u64)>,
+    unanswered: u64,
     held: u64,
     cut: u64,
     statuses: [u64; 5],
@@ -94,6 +96,8 @@ impl Entry {
         self.requests += other.requests;
         self.retried += other.retried;
         self.failed_tries += other.failed_tries;
+        self.asked += other.asked;
+        self.unanswered += other.unanswered;
         self.held += other.held;
         self.cut += other.cut;
         for (cause, times) in &other.failed {
@@ -105,15 +109,15 @@ impl Entry {
         for (time, times) in &other.latencies {
             count(&mut self.latencies, *time, *times);
         }
-        for (waited, times) in &other.unanswered {
-            count(&mut self.unanswered, *waited, *times);
+        for (asked_at_ms, times) in &other.answered {
+            count(&mut self.answered, *asked_at_ms, *times);
         }
         self.small |= other.small;
     }
 
     fn told(mut self, at_ms: u64) -> Slice {
         self.latencies.sort_unstable();
-        self.unanswered.sort_unstable();
+        self.answered.sort_unstable();
         Slice {
             at_ms,
             service: self.service.to_string(),
@@ -122,6 +126,8 @@ impl Entry {
             failed: self.failed.iter().map(|(cause, times)| ((*cause).to_string(), *times)).collect(),
             retried: self.retried,
             failed_tries: self.failed_tries,
+            asked: self.asked,
+            answered: self.answered,
             unanswered: self.unanswered,
             held: self.held,
             cut: self.cut,
@@ -193,10 +199,23 @@ impl Recorder {
         self.entry(service, release).failed_tries += 1;
     }
 
-    /// Enters a request whose client went away now, `waited_ms` after a node of this release was asked, and before that began to answer. The clock as for [`Self::note`].
-    pub(crate) fn note_unanswered(&mut self, service: &Arc<str>, release: &Arc<str>, waited_ms: u64, now_ms: u64) {
+    /// Enters that a node of this release is the first to be asked for a request, now. Gives the slice that it stands in. The clock as for [`Self::note`].
+    pub(crate) fn note_asked(&mut self, service: &Arc<str>, release: &Arc<str>, now_ms: u64) -> u64 {
         self.roll(now_ms);
-        count(&mut self.entry(service, release).unanswered, two_digits(waited_ms), 1);
+        self.entry(service, release).asked += 1;
+        self.at_ms
+    }
+
+    /// Enters that the answer begins now for which a node of this release was asked first in that slice. The clock as for [`Self::note`].
+    pub(crate) fn note_answered(&mut self, service: &Arc<str>, release: &Arc<str>, asked_at_ms: u64, now_ms: u64) {
+        self.roll(now_ms);
+        count(&mut self.entry(service, release).answered, asked_at_ms, 1);
+    }
+
+    /// Enters a request whose client went away now before a node of this release began to answer it. The clock as for [`Self::note`].
+    pub(crate) fn note_unanswered(&mut self, service: &Arc<str>, release: &Arc<str>, now_ms: u64) {
+        self.roll(now_ms);
+        self.entry(service, release).unanswered += 1;
     }
 
     /// The open slice's entry.

@@ -81,11 +81,17 @@ pub struct Slice {
     pub held: u64,
     /// Of the requests, how many were cut at the drain deadline.
     pub cut: u64,
-    /// Requests whose client went away in this slice before a node of this release began to answer: the node was being connected, or had the request whole, and was the first that was asked.
-    /// Pairs of for how many milliseconds it had been asked (two significant digits, rounded up) and how many. They are no requests of this slice, and the promise does not count them; but a
-    /// release that leaves requests hanging shows here first, when clients are less patient than the proxy. Older workers do not count them.
+    /// Requests for which a node of this release was asked in this slice, as the first one and at once: not those that were held before, or tried with another node. They are counted whatever becomes
+    /// of them. Older workers do not count them.
     #[serde(default)]
-    pub unanswered: Vec<(u64, u64)>,
+    pub asked: u64,
+    /// Of such requests, those whose answer began in this slice: pairs of the beginning of the slice in which the node was asked, in milliseconds since the Unix epoch, and how many.
+    #[serde(default)]
+    pub answered: Vec<(u64, u64)>,
+    /// Of such requests, those that a node had whole, or was being connected for, and had not begun to answer when their client went away. They are no requests of this slice, and the promise does
+    /// not count them. Older workers do not count them.
+    #[serde(default)]
+    pub unanswered: u64,
     /// Answers by the first digit of their status, 1 to 5: the index is the digit minus one.
     pub statuses: [u64; 5],
     /// Small GETs (an answer of at most [`SMALL_BYTES`]) from the request's head read to the answer's last byte handed on: pairs of

@@ -398,7 +398,10 @@ fn start(ground: &Ground, key: &Key, program: &[String], written: PipeWriter) ->
     let folder = check_folder(ground, key);
     let records = records_without_network(ground, key)?;
     let (pid_file, errors) = (folder.join("pid"), folder.join("runtime.log"));
-    let _ = fs::remove_file(&errors);
+    // What the check before this one left would be taken for this one's.
+    for earlier in [&errors, &pid_file, &folder.join(RUNNING)] {
+        let _ = fs::remove_file(earlier);
+    }
     let mut command = Command::new(&ground.runtime);
     command.arg("--root").arg(records);
     command.arg("--log").arg(&errors).args(["--log-format", "json", "exec", "--detach", "--pid-file"]).arg(&pid_file);

@@ -146,12 +146,14 @@ fn counts_come_back_to_zero_in_every_path() {
     let counted = totals(&record);
     assert_eq!(record.client_gone, 4, "{counted:?}");
     let of_release = record.slices.iter().filter(|slice| slice.release == "web-r1");
-    let unanswered: Vec<(u64, u64)> = of_release.flat_map(|slice| slice.unanswered.clone()).collect();
     assert_eq!(
-        unanswered.iter().map(|(_, count)| count).sum::<u64>(),
+        of_release.clone().map(|slice| slice.unanswered).sum::<u64>(),
         1,
         "one client did not wait for the answer; one left within it, two within their own upload"
     );
+    let answered = of_release.clone().flat_map(|slice| &slice.answered).map(|(_, count)| count).sum::<u64>();
+    let silent = of_release.map(|slice| slice.asked).sum::<u64>() - answered;
+    assert_eq!(silent, 2 + 2, "two clients left before an answer began, and two answers never began: what broke off had begun");
     assert_eq!(counted.requests, seen.requests + 4);
     let causes: Vec<(&str, u64)> = counted.by_cause.iter().map(|(cause, times)| (cause.as_str(), *times)).collect();
     assert_eq!(causes, [("bad-answer", 1), ("node-closed", 1), ("truncated", 2)]);

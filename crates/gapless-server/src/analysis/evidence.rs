@@ -27,8 +27,8 @@ impl Evidence<'_> {
             old.0,
             thousands(old_count),
             thousands(u64::from(self.policy.minimum_requests.max(1))),
-            if self.somebody_left() {
-                format!(" ({} and {} were left unanswered)", thousands(new.1.left.count), thousands(old.1.left.count))
+            if self.something_hangs() {
+                format!(" ({} and {} got no answer)", thousands(new.1.unanswered.count), thousands(old.1.unanswered.count))
             } else {
                 String::new()
             }
@@ -41,11 +41,11 @@ impl Evidence<'_> {
         if found.errors.finding == Finding::Worse {
             reasons.push(format!("worse than the allowed {} ({})", self.error_margin(), probability(found.errors.worse)));
         }
-        if found.left.finding == Finding::Worse {
+        if found.unanswered.finding == Finding::Worse {
             reasons.push(format!(
-                "left unanswered more often than the allowed {} ({})",
+                "without an answer more often than the allowed {} ({})",
                 self.error_margin(),
-                probability(found.left.worse)
+                probability(found.unanswered.worse)
             ));
         }
         for latency in found.latencies.iter().filter(|latency| latency.finding == Finding::Worse) {
@@ -59,9 +59,9 @@ impl Evidence<'_> {
     /// Promote: all quantities.
     pub(super) fn not_worse(self, found: &Findings) -> String {
         let mut reasons = vec![format!("not worse than the allowed {} ({})", self.error_margin(), probability(found.errors.not_worse))];
-        if self.somebody_left() {
-            let likely = probability(found.left.not_worse);
-            reasons.push(format!("not left unanswered more often than the allowed {} ({likely})", self.error_margin()));
+        if self.something_hangs() {
+            let likely = probability(found.unanswered.not_worse);
+            reasons.push(format!("not without an answer more often than the allowed {} ({likely})", self.error_margin()));
         }
         let compared: Vec<String> = found.latencies.iter().map(|latency| self.compared(latency)).collect();
         reasons.push(if compared.is_empty() {
@@ -81,9 +81,9 @@ impl Evidence<'_> {
         for latency in found.latencies.iter().filter(|latency| latency.finding == Finding::Open) {
             reasons.push(self.open_latency(latency));
         }
-        // Where nobody left, it says the same as the errors, if those are open too.
-        if found.left.finding == Finding::Open && (self.somebody_left() || reasons.is_empty()) {
-            reasons.push(self.open_rate(found.left, "left unanswered more often"));
+        // Where nothing hangs, it says the same as the errors, if those are open too.
+        if found.unanswered.finding == Finding::Open && (self.something_hangs() || reasons.is_empty()) {
+            reasons.push(self.open_rate(found.unanswered, "without an answer more often"));
         }
         format!("{}: not decided yet: {}", self.rates(), reasons.join("; "))
     }
@@ -103,7 +103,7 @@ impl Evidence<'_> {
         format!("the {} of {} cannot be told from {} small GETs", latency.name, fewer.0, thousands(fewer.1.latencies.count()))
     }
 
-    /// `web-r8: 14 of 1,204 requests failed (1.2 %), web-r7 in the same 30 s: 3 of 11,020 (0.03 %)`, and of those who left, if anybody did, the same.
+    /// `web-r8: 14 of 1,204 requests failed (1.2 %), web-r7 in the same 30 s: 3 of 11,020 (0.03 %)`, and of those without an answer, if there are any, the same.
     fn rates(self) -> String {
         let (new, old) = (&self.sides.new, &self.sides.old);
         let span = self.span();
@@ -115,14 +115,20 @@ impl Evidence<'_> {
             old.0,
             whole(old.1.failed)
         );
-        if !self.somebody_left() {
+        if !self.something_hangs() {
             return failed;
         }
-        format!("{failed}; {} were left unanswered {}, {}: {}", counted(new.1.left), percentage(new.1.left), old.0, whole(old.1.left))
+        format!(
+            "{failed}; {} got no answer {}, {}: {}",
+            counted(new.1.unanswered),
+            percentage(new.1.unanswered),
+            old.0,
+            whole(old.1.unanswered)
+        )
     }
 
-    fn somebody_left(self) -> bool {
-        self.sides.new.1.left.count + self.sides.old.1.left.count > 0
+    fn something_hangs(self) -> bool {
+        self.sides.new.1.unanswered.count + self.sides.old.1.unanswered.count > 0
     }
 
     /// `p99 412 ms against 201 ms`

@@ -2,6 +2,7 @@
 
 use crate::receipt::{ProxyRecord, Recorded, covered_from};
 use gapless_wire::record::SLICE_MS;
+use std::ops::Range;
 
 /// Whole slices, from the first one that begins in a span to the last one that ends in it, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,11 @@ impl Span {
 
     pub(super) fn length_ms(self) -> u64 {
         self.until_ms - self.from_ms
+    }
+
+    /// The part of it whose requests should have an answer at its end: all but the last quarter. So whatever takes less than a quarter of it is none without an answer, however close to the end it began.
+    pub(super) fn early(self) -> Range<u64> {
+        self.from_ms..self.until_ms - self.length_ms() / 4
     }
 }
 

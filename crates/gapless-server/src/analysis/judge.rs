@@ -1,6 +1,6 @@
 //! From two samples of the same time to a verdict.
 //!
-//! Each quantity (the error rate; the rate of clients that left without an answer; p50, p95 and p99 of the latency) is tested twice: whether the new release is worse by more than its margin, and
+//! Each quantity (the error rate; the rate of requests without an answer; p50, p95 and p99 of the latency) is tested twice: whether the new release is worse by more than its margin, and
 //! whether it is not (non-inferiority). One that is worse aborts; all of them shown not to be worse promote; anything else holds.
 //!
 //! The verdict is right however often it is asked for. The risk of a false abort is divided (Bonferroni) among the quantities, each its part, and evenly among the steps of a rollout. Promotion needs every quantity at once,
@@ -29,11 +29,11 @@ pub(super) const QUANTILES: [(&str, f64); 3] = [("p50", 0.50), ("p95", 0.95), ("
 /// The part of the risk of a false abort that the error rate may take: it is what a bad release most often shows first.
 const ERRORS_PART: f64 = 1.0 / 4.0;
 
-/// The part of the rate of those who left: a release that hangs leaves many, so it is found with little risk.
-const LEFT_PART: f64 = 1.0 / 8.0;
+/// The part of the rate of requests without an answer: a release that hangs leaves many, so it is found with little risk.
+const UNANSWERED_PART: f64 = 1.0 / 8.0;
 
 /// The part of each quantile: what is left, evenly.
-const QUANTILE_PART: f64 = (1.0 - ERRORS_PART - LEFT_PART) / QUANTILES.len() as f64;
+const QUANTILE_PART: f64 = (1.0 - ERRORS_PART - UNANSWERED_PART) / QUANTILES.len() as f64;
 
 /// By how much more often chance passes a limit at any of however many looks while a sample doubles, than at one of them: 1 + (ln 2 / 2) z squared for a limit of z standard deviations (D. Aldous,
 /// "Probability Approximations via the Poisson Clumping Heuristic", 1989, on the Ornstein-Uhlenbeck process that the deviation follows on the logarithmic scale of the sample). That is 6.4 to 7
@@ -105,32 +105,30 @@ pub(super) struct LatencyFinding {
 pub(super) struct Findings {
     /// Of the requests that failed.
     pub(super) errors: RateFinding,
-    /// Of those whose client left before they were answered.
-    pub(super) left: RateFinding,
+    /// Of those that got no answer.
+    pub(super) unanswered: RateFinding,
     pub(super) latencies: Vec<LatencyFinding>,
 }
 
 impl Findings {
     fn all(&self) -> impl Iterator<Item = Finding> + '_ {
-        self.latencies.iter().map(|latency| latency.finding).chain([self.errors.finding, self.left.finding])
+        self.latencies.iter().map(|latency| latency.finding).chain([self.errors.finding, self.unanswered.finding])
     }
 }
 
-/// The verdict on both sides, with its evidence. Nothing is promoted on silence: both sides must have answered enough. A release that answers nothing is found by who left it.
+/// The verdict on both sides, with its evidence. Nothing is promoted on silence: both sides must have answered enough, and a release that leaves requests without an answer is found by that.
 pub(super) fn judge(sides: &Sides, policy: &AnalysisPolicy) -> Judgement {
     let evidence = Evidence { sides, policy };
     let (new, old) = (&sides.new.1, &sides.old.1);
     let least = u64::from(policy.minimum_requests.max(1));
-    let (answered, asked) = (new.failed.of.min(old.failed.of), new.left.of.min(old.left.of));
-    if asked < least {
-        return Judgement { verdict: Verdict::Hold, evidence: evidence.too_few() };
-    }
-    let left = rate(new.left, old.left, policy, Risks::at(asked, policy, LEFT_PART));
-    if answered < least && left.finding != Finding::Worse {
+    let (answered, asked) = (new.failed.of.min(old.failed.of), new.unanswered.of.min(old.unanswered.of));
+    let unanswered = unanswered(new, old, policy, Risks::at(asked, policy, UNANSWERED_PART));
+    let is_silent = asked >= least && unanswered.finding == Finding::Worse;
+    if answered < least && !is_silent {
         return Judgement { verdict: Verdict::Hold, evidence: evidence.too_few() };
     }
     let errors = rate(new.failed, old.failed, policy, Risks::at(answered, policy, ERRORS_PART));
-    let found = Findings { errors, left, latencies: latencies(new, old, policy, Risks::at(answered, policy, QUANTILE_PART)) };
+    let found = Findings { errors, unanswered, latencies: latencies(new, old, policy, Risks::at(answered, policy, QUANTILE_PART)) };
     if found.all().any(|finding| finding == Finding::Worse) {
         return Judgement { verdict: Verdict::Abort, evidence: evidence.worse(&found) };
     }
@@ -138,6 +136,13 @@ pub(super) fn judge(sides: &Sides, policy: &AnalysisPolicy) -> Judgement {
         return Judgement { verdict: Verdict::Promote, evidence: evidence.not_worse(&found) };
     }
     Judgement { verdict: Verdict::Hold, evidence: evidence.open(&found) }
+}
+
+/// A worker of an earlier version counts none: then the other quantities decide alone.
+fn unanswered(new: &Sample, old: &Sample, policy: &AnalysisPolicy, risks: Risks) -> RateFinding {
+    let found = rate(new.unanswered, old.unanswered, policy, risks);
+    let is_counted = new.unanswered.of > 0 || old.unanswered.of > 0;
+    if is_counted { found } else { RateFinding { finding: Finding::NotWorse, ..found } }
 }
 
 fn rate(new: Share, old: Share, policy: &AnalysisPolicy, risks: Risks) -> RateFinding {
@@ -153,7 +158,7 @@ fn rate(new: Share, old: Share, policy: &AnalysisPolicy, risks: Risks) -> RateFi
     RateFinding { finding, worse, not_worse }
 }
 
-/// Where neither side has a small GET, nothing is compared: the error rate decides alone.
+/// Where neither side has a small GET, nothing is compared: the rates decide alone.
 fn latencies(new: &Sample, old: &Sample, policy: &AnalysisPolicy, risks: Risks) -> Vec<LatencyFinding> {
     if new.latencies.count() == 0 && old.latencies.count() == 0 {
         return Vec::new();

@@ -59,7 +59,7 @@ fn judge_record(request: &AnalysisRequest, span: Span, proxies: &[ProxyRecord]) 
     let side = |release: ReleaseNumber| {
         let name = release_name(&request.service, release);
         let slices = proxies.iter().flat_map(|proxy| &proxy.workers).flat_map(|worker| &worker.record.slices);
-        let sample = Sample::of(&name, span.from_ms, slices);
+        let sample = Sample::of(&name, &span.early(), slices);
         (name, sample)
     };
     let sides = Sides { new: side(request.new), old: side(request.old), span_ms: span.length_ms() };

@@ -128,7 +128,7 @@ fn totals(slices: &[&Slice]) -> Measured {
     for slice in slices {
         sum.requests += slice.requests;
         sum.retried += slice.retried;
-        sum.unanswered += slice.unanswered.iter().map(|(_, count)| count).sum::<u64>();
+        sum.unanswered += slice.unanswered;
         sum.held += slice.held;
         sum.cut += slice.cut;
         for (cause, count) in &slice.failed {

@@ -230,7 +230,9 @@ impl LocalPlatform {
             // What fills the disk must end although nobody can write down why. Where somebody can, it is before: a command that ends well when it is asked to end has not done its work.
             let places = shared.ending_files(&own);
             let written = record::write_ending(&places, ending);
-            let remains = MachineRemains { key: own.clone(), address: None, signal, grace: STOP_GRACE };
+            // Without that it is not even asked: it could end well.
+            let grace = if written.is_ok() { STOP_GRACE } else { Duration::ZERO };
+            let remains = MachineRemains { key: own.clone(), address: None, signal, grace };
             shared.ground.stop(&remains)?;
             shared.ground.end_keeper(&remains.key)?;
             written.or_else(|_| record::write_ending(&places, ending))
