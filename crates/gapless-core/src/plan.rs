@@ -102,6 +102,11 @@ pub enum Planned {
         /// Until then, else the old release stays.
         deadline: Duration,
     },
+    /// The new nodes wait for the services that move together with this one.
+    Await {
+        /// Those.
+        with: BTreeSet<ServiceName>,
+    },
     /// `Route`: all traffic to the new nodes, acknowledged by every proxy.
     Shift {
         /// The old nodes stay as members without traffic.
@@ -131,17 +136,17 @@ pub enum Planned {
 pub fn plan(state: &ServiceState, declaration: &Declaration, urgent: bool, together: Option<&Together>, now: Instant) -> Vec<Planned> {
     match wish(state, declaration, urgent, now) {
         Wish::Nothing => match state.queued.as_ref().filter(|queued| urgent && !queued.urgent) {
-            Some(queued) => hurried(state, queued.release, declaration, tied(state, together)),
+            Some(queued) => hurried(state, queued.release, declaration, together),
             None => vec![tied(state, together).unwrap_or(Planned::Nothing { live: state.live_release(), pinned: state.pinned })],
         },
         Wish::Adopt(live) => vec![Planned::Nothing { live: Some(live), pinned: false }],
         Wish::Refused(reason, hint) => vec![Planned::Refused(Refusal { reason, hint: hint.into() })],
-        Wish::Release => release(state, ReleaseNumber(state.next.releases + 1), declaration),
+        Wish::Release => release(state, ReleaseNumber(state.next.releases + 1), declaration, together),
         Wish::Queue { frozen_until } => {
             let alone = state.rollout.as_ref().is_some_and(|rollout| !rollout.takes_all_along(together));
             let replaces = declaration.policy.supersede == Supersede::Replace && busy(state).is_some() && !alone;
             let mut lines = vec![Planned::Queued { frozen_until, replaces }];
-            lines.extend(release(state, ReleaseNumber(state.next.releases + 1), declaration));
+            lines.extend(release(state, ReleaseNumber(state.next.releases + 1), declaration, together));
             lines
         }
     }
@@ -155,15 +160,15 @@ fn tied(state: &ServiceState, together: Option<&Together>) -> Option<Planned> {
 }
 
 /// What waits for the end of a freeze window waits for it no more.
-fn hurried(state: &ServiceState, waiting: ReleaseNumber, declaration: &Declaration, tied: Option<Planned>) -> Vec<Planned> {
+fn hurried(state: &ServiceState, waiting: ReleaseNumber, declaration: &Declaration, together: Option<&Together>) -> Vec<Planned> {
     let at_once = busy(state).is_none();
     let mut lines = vec![Planned::Hurried { release: waiting, at_once }];
-    lines.extend(tied);
-    lines.extend(release(state, waiting, declaration));
+    lines.extend(tied(state, together));
+    lines.extend(release(state, waiting, declaration, together.or(state.is_next_with())));
     lines
 }
 
-fn release(state: &ServiceState, release: ReleaseNumber, declaration: &Declaration) -> Vec<Planned> {
+fn release(state: &ServiceState, release: ReleaseNumber, declaration: &Declaration, together: Option<&Together>) -> Vec<Planned> {
     let group = GroupId { release, instance: InstanceId(state.next.instances.0 + 1) };
     let policy = &declaration.policy;
     let old = state.live.map(|old| (old, state.drain_deadline(old)));
@@ -186,6 +191,7 @@ fn release(state: &ServiceState, release: ReleaseNumber, declaration: &Declarati
     }
     lines.push(Planned::Gate { passes: policy.gate_passes, deadline: policy.progress_deadline });
     lines.extend(task(Task::BeforeShift));
+    lines.extend(together.map(|together| Planned::Await { with: together.with.clone() }));
     if beside {
         lines.extend(between(declaration, nodes));
     }
@@ -248,6 +254,7 @@ impl fmt::Display for Planned {
             Planned::Tied { release, with } => {
                 write!(f, "{release} moves together with {} when its turn comes", names(with))
             }
+            Planned::Await { with } => write!(f, "wait until {} can shift too: all of them do, or none", names(with)),
             Planned::Vacate { group, deadline } => {
                 write!(f, "outage: {group} leaves first; its requests run out, at most {deadline:?}, and it is destroyed")
             }

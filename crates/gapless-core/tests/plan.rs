@@ -97,6 +97,18 @@ fn what_moves_together_is_planned_to_be_replaced_only_by_what_takes_all_of_it_al
 }
 
 #[test]
+fn what_moves_together_is_planned_to_wait_for_the_others_before_it_shifts() {
+    let together = Together { id: Digest([1; 32]), with: BTreeSet::from(["hello/worker".parse().unwrap()]) };
+    let planned = |together: Option<&Together>| plan(&live(), &declaration(2), false, together, Instant(1000));
+    let waits = |line: &Planned| matches!(line, Planned::Await { .. });
+    assert!(!planned(None).iter().any(waits));
+    let lines = planned(Some(&together));
+    let at = lines.iter().position(waits).expect("it waits");
+    assert_eq!(lines[at].to_string(), "wait until hello/worker can shift too: all of them do, or none");
+    assert!(matches!(lines[at - 1], Planned::Gate { .. }) && matches!(lines[at + 1], Planned::Shift { .. }), "{lines:?}");
+}
+
+#[test]
 fn what_waits_is_planned_to_be_tied_anew_only_to_others_than_before() {
     let together = |id: u8| Together { id: Digest([id; 32]), with: BTreeSet::from(["hello/worker".parse().unwrap()]) };
     let declared = |version: u8, id: u8| Event::Declared { declaration: declaration(version), urgent: false, together: Some(together(id)) };
