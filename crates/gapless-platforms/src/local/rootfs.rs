@@ -13,6 +13,13 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown, lchown};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a check that was just being started when its machine ended may go on writing: its runtime fails within milliseconds.
+const WRITER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// After that it is tried again; nobody tells when such a one has ended.
+const WRITER_PAUSE: Duration = Duration::from_millis(10);
 
 /// The kernel takes one page of mount options: what does not fit needs fewer layers or a shorter path.
 const OPTIONS_LIMIT: usize = 4095;
@@ -291,7 +298,19 @@ pub fn unmount_all(folder: &Path) -> Result<(), Error> {
     if let Some(place) = mounts_below(folder)?.first() {
         return Err(Error::new(format!("{} is still mounted", place.display())));
     }
-    file::remove_folder(folder)
+    remove_written(folder)
+}
+
+/// Removes a folder in which a check may still write that was just being started when its machine ended.
+fn remove_written(folder: &Path) -> Result<(), Error> {
+    let end = Instant::now() + WRITER_DEADLINE;
+    loop {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && Instant::now() < end => std::thread::sleep(WRITER_PAUSE),
+            removed => return removed.context(|| format!("removing {}", folder.display())),
+        }
+    }
 }
 
 /// Where something is mounted at or below a folder, the deepest first.

@@ -128,8 +128,8 @@ fn counts_come_back_to_zero_in_every_path() {
     let mut waiting = sent("GET /slow?ms=3000 HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut inside = sent("GET /stream?n=600&ms=5 HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut small = sent("PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nbegin");
-    let mut large = sent("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nbegin");
-    eventually("the node has the requests", || node.asked("/slow") == 1 && node.asked("/upload") == 1);
+    let mut large = sent("POST /upload?large=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nbegin");
+    eventually("the node has the requests", || node.asked("/slow?ms=3000") == 1 && node.asked("/upload?large=1") == 1);
     assert!(!inside.stream().unwrap().fill_buf().unwrap().is_empty(), "the answer has begun");
     [&mut waiting, &mut inside, &mut small, &mut large].into_iter().for_each(Client::close);
     // The node breaks off: before the head, inside a body of known length, inside chunks, and with something that is no HTTP.

@@ -16,7 +16,7 @@ pub struct Inside {
     pub health: AtomicU16,
     /// Requests whose head was read, checks apart.
     pub begun: AtomicU64,
-    /// The same by path.
+    /// The same by target.
     asked: Mutex<HashMap<String, u64>>,
     /// Requests whose answer was written whole, or that were broken off on purpose.
     pub ended: AtomicU64,
@@ -77,9 +77,9 @@ impl Node {
         self.inside.begun.load(Ordering::SeqCst)
     }
 
-    /// How many requests for this path have begun.
-    pub fn asked(&self, path: &str) -> u64 {
-        self.inside.asked.lock().unwrap().get(path).copied().unwrap_or(0)
+    /// How many requests for this target, its query included, have begun.
+    pub fn asked(&self, target: &str) -> u64 {
+        self.inside.asked.lock().unwrap().get(target).copied().unwrap_or(0)
     }
 
     /// As by SIGKILL: the port refuses, every connection is reset.
@@ -168,7 +168,8 @@ impl Inside {
                 break;
             }
             self.begun.fetch_add(1, Ordering::SeqCst);
-            *self.asked.lock().unwrap().entry(head.path.clone()).or_default() += 1;
+            let target = head.raw.split(' ').nth(1).unwrap_or_default().to_string();
+            *self.asked.lock().unwrap().entry(target).or_default() += 1;
             if self.breaks.load(Ordering::SeqCst) || (is_kept && self.breaks_kept.load(Ordering::SeqCst)) {
                 break;
             }
