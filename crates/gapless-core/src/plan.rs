@@ -237,14 +237,7 @@ impl fmt::Display for Planned {
             Planned::Nothing { live, pinned: false } => write!(f, "nothing: it is so already ({} is live)", Live(*live)),
             Planned::Refused(refusal) => write!(f, "refused: {}; {}", refusal.reason, refusal.hint),
             Planned::Release { release, from } => write!(f, "new release {release} after {}", Live(*from)),
-            Planned::Queued { frozen_until, replaces } => {
-                f.write_str("queued: ")?;
-                f.write_str(match (frozen_until, replaces) {
-                    (Some(_), _) => "it begins when the freeze window is over",
-                    (None, true) => "the rollout in progress is given up for it, if it has not shifted the traffic",
-                    (None, false) => "it begins when the rollout in progress is over",
-                })
-            }
+            Planned::Queued { frozen_until, replaces } => write!(f, "queued: {}", turn(frozen_until.is_some(), *replaces)),
             Planned::Hurried { release, at_once: true } => {
                 write!(f, "{release} waits for the end of the freeze window no more: it begins at once")
             }
@@ -289,6 +282,15 @@ impl fmt::Display for Planned {
             Planned::Drain { group, deadline } => write!(f, "Route without {group}; Drain: its requests run out, at most {deadline:?}"),
             Planned::Destroy { group } => write!(f, "DestroyNodes: {group}"),
         }
+    }
+}
+
+/// When the turn of what is queued comes.
+fn turn(is_frozen: bool, replaces: bool) -> &'static str {
+    match (is_frozen, replaces) {
+        (true, _) => "it begins when the freeze window is over",
+        (false, true) => "the rollout in progress is given up for it, if it has not shifted the traffic",
+        (false, false) => "it begins when the rollout in progress is over",
     }
 }
 
