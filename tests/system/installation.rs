@@ -218,6 +218,11 @@ impl Installation {
     }
 
     pub async fn declare_built(&self, project: &Project, commit: &str) -> Declared {
+        self.declare_all_built(project, commit).await.into_iter().next().expect("one service")
+    }
+
+    /// Declares every service of a commit that was built.
+    pub async fn declare_all_built(&self, project: &Project, commit: &str) -> Vec<Declared> {
         let request = DeployRequest {
             project: project.path.clone(),
             commit: commit.into(),
@@ -226,9 +231,7 @@ impl Installation {
             built_for_this: true,
             urgent: false,
         };
-        let declared: Vec<Declared> =
-            self.client().send(hyper::Method::POST, path::DEPLOYS, &request).await.expect("declaring the service");
-        declared.into_iter().next().expect("one service")
+        self.client().send(hyper::Method::POST, path::DEPLOYS, &request).await.expect("declaring the services")
     }
 
     pub async fn roll_back(&self, service: &str, to: Option<u32>) -> Declared {

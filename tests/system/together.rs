@@ -9,7 +9,7 @@ use gapless_load::Recording;
 use gapless_wire::api::path;
 use gapless_wire::build::BuildLine;
 use gapless_wire::receipt::Receipt;
-use gapless_wire::rollout::{ArtifactChoice, Declared, DeployRequest, Fact, Outcome, RolloutKind, RolloutSummary};
+use gapless_wire::rollout::{Fact, Outcome, RolloutKind, RolloutSummary};
 use gapless_wire::service::{ServiceStatus, Stage};
 use std::path::PathBuf;
 
@@ -60,16 +60,7 @@ async fn deploy_both(installation: &Installation, project: &Project, commit: &st
     let told = installation.build(project, commit).await;
     assert!(matches!(told.last(), Some(BuildLine::Done)), "the build failed: {told:#?}");
     provisioned::keep(&installation.state());
-    let request = DeployRequest {
-        project: project.path.clone(),
-        commit: commit.into(),
-        service: None,
-        artifact: ArtifactChoice::OfCommit,
-        built_for_this: true,
-        urgent: false,
-    };
-    let declared = installation.client().send(hyper::Method::POST, path::DEPLOYS, &request).await;
-    let declared: Vec<Declared> = declared.expect("declaring both services");
+    let declared = installation.declare_all_built(project, commit).await;
     assert_eq!(declared.len(), 2, "{declared:#?}");
     [WEB, WORKER].map(|service| {
         let own = declared.iter().find(|declared| declared.service == service);

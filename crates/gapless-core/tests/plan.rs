@@ -97,6 +97,15 @@ fn what_moves_together_is_planned_to_be_replaced_only_by_what_takes_all_of_it_al
 }
 
 #[test]
+fn what_is_queued_says_when_its_turn_comes() {
+    let says = |frozen_until: Option<Instant>, replaces: bool| Planned::Queued { frozen_until, replaces }.to_string();
+    assert_eq!(says(Some(Instant(9)), false), "queued: it begins when the freeze window is over");
+    assert_eq!(says(Some(Instant(9)), true), says(Some(Instant(9)), false));
+    assert_eq!(says(None, true), "queued: the rollout in progress is given up for it, if it has not shifted the traffic");
+    assert_eq!(says(None, false), "queued: it begins when the rollout in progress is over");
+}
+
+#[test]
 fn what_moves_together_is_planned_to_wait_for_the_others_before_it_shifts() {
     let together = Together { id: Digest([1; 32]), with: BTreeSet::from(["hello/worker".parse().unwrap()]) };
     let planned = |together: Option<&Together>| plan(&live(), &declaration(2), false, together, Instant(1000));
