@@ -5,6 +5,10 @@ use gapless_proxy::holder::{self, HolderOptions};
 use gapless_proxy::worker::{self, WorkerOptions};
 use std::process::ExitCode;
 
+/// As in the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match run(&arguments) {

@@ -1,14 +1,13 @@
 //! The account of one request, from its head to its end. It is closed exactly once, in every path: an account that is dropped open is a client that went
 //! away.
 
-use crate::body::Upload;
 use crate::core::Core;
 use crate::exchange::CutMark;
 use crate::node::{Claim, Node};
 use crate::record::{Ended, now_ms};
 use crate::sync::lock;
+use crate::upload::Upload;
 use gapless_wire::record::SMALL_BYTES;
-use hyper::Method;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,21 +55,9 @@ impl Asked {
 }
 
 impl Account {
-    pub(crate) fn open(core: Rc<Core>, service: &Arc<str>, method: &Method, begun: Instant) -> Self {
+    pub(crate) fn open(core: Rc<Core>, service: &Arc<str>, is_get: bool, begun: Instant) -> Self {
         let service = service.clone();
-        Self {
-            core,
-            service,
-            is_get: method == Method::GET,
-            begun,
-            retried: false,
-            held: false,
-            asked: None,
-            claim: None,
-            cut: None,
-            status: 0,
-            open: true,
-        }
+        Self { core, service, is_get, begun, retried: false, held: false, asked: None, claim: None, cut: None, status: 0, open: true }
     }
 
     /// The request goes to this node now.

@@ -1,22 +1,13 @@
 //! The answers that the proxy makes itself: short text with the cause.
 
-use crate::body::AnswerBody;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
+use std::time::SystemTime;
 
-/// A short text with this status.
-pub(crate) fn text(status: StatusCode, text: &str) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::Own(Full::new(Bytes::from(format!("{text}\n")))));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
+/// The body of a short text.
+pub(crate) fn body(text: &str) -> String {
+    format!("{text}\n")
 }
 
-/// The same answer, after which the connection ends.
-pub(crate) fn close_after(response: &mut Response<AnswerBody>) {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+/// The fields of a short text, beside its length. An answer of somebody with a clock tells its date (RFC 9110, section 6.6.1).
+pub(crate) fn fields() -> [(&'static [u8], String); 2] {
+    [(b"content-type", "text/plain; charset=utf-8".to_string()), (b"date", httpdate::fmt_http_date(SystemTime::now()))]
 }

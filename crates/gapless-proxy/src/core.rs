@@ -1,40 +1,38 @@
 //! One core: a thread with a runtime, listeners, a pool and a recorder of its own; and what all cores of a worker share.
 
 use crate::account::Account;
-use crate::answer;
+use crate::buffer::Buffers;
 use crate::exchange::Exchanges;
-use crate::forward;
+use crate::http1;
+use crate::http1::node::Connection;
 use crate::node::{Node, NodeKey};
-use crate::pool::{Connection, Pool};
+use crate::pool::Pool;
 use crate::record::Recorder;
+use crate::request::Client;
 use crate::route::{Choice, Dice, Routes};
-use crate::stream::Stream;
+use crate::stream::Streams;
 use crate::sync::Changes;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
-use std::cell::RefCell;
-use std::convert::Infallible;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::MissedTickBehavior;
 
-/// How long a client's connection may wait for its next request, or take for a request's head: generous, because closing an idle connection may cross
-/// the client's next request.
-const CLIENT_IDLE_LIMIT: Duration = Duration::from_secs(300);
-/// How often idle node connections are looked through. With [`crate::pool::IDLE_LIMIT`] it stays below the 5 s after which Apache closes.
-const REAP_INTERVAL: Duration = Duration::from_millis(500);
+/// How often connections are looked through: for waits that have become too long, which may so be exceeded by this much, and for idle ones to nodes. With
+/// [`crate::pool::IDLE_LIMIT`] it stays below the 5 s after which Apache closes.
+const REAP_INTERVAL: Duration = Duration::from_millis(250);
 /// How long accepting rests when the system has no descriptor left: the next one is freed by a connection that ends, which nothing tells.
 const ACCEPT_REST: Duration = Duration::from_millis(10);
-/// How long a connection's next request may take to be handed over by hyper after its last exchange; then it is not kept.
-const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How many places to write heads into a core keeps, and of what size in bytes: more than ever run at once between two waits.
+const SCRATCH_COUNT_LIMIT: usize = 16;
+/// See [`SCRATCH_COUNT_LIMIT`].
+const SCRATCH_LIMIT: usize = 64 * 1024;
 
 /// The most client connections that a worker serves at a time: at some 20 KB each, 1 GB. More wait in the sockets' queues; nobody is refused.
 const CLIENT_LIMIT: u64 = 50_000;
@@ -54,8 +52,6 @@ pub(crate) struct Shared {
     pub(crate) changes: Arc<Changes>,
     /// The worker takes no new connections, and every answer closes its connection.
     pub(crate) leaving: AtomicBool,
-    /// Connections that wait for a request are to be closed.
-    pub(crate) close_idle: watch::Sender<bool>,
     /// Open client connections, and listeners that still accept.
     pub(crate) clients: watch::Sender<usize>,
     /// How many of these there may be before accepting pauses; each core may be one ahead.
@@ -77,7 +73,6 @@ impl Shared {
             routes: Routes::new(changes.clone()),
             changes,
             leaving: AtomicBool::new(false),
-            close_idle: watch::Sender::new(false),
             clients: watch::Sender::new(0),
             client_limit,
             limit_told: AtomicBool::new(false),
@@ -127,6 +122,8 @@ pub(crate) enum Order {
         /// See above.
         take_waiting: bool,
     },
+    /// Close clients' connections that wait for a request, from now on.
+    CloseIdle,
     /// Close the idle connections to these nodes.
     Forget(Vec<NodeKey>, Option<oneshot::Sender<()>>),
     /// Cut what still runs on these nodes, or everywhere.
@@ -138,6 +135,10 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) recorder: Arc<Mutex<Recorder>>,
     pub(crate) exchanges: Rc<Exchanges>,
+    pub(crate) streams: Rc<Streams>,
+    pub(crate) buffers: Buffers,
+    closes_idle: Cell<bool>,
+    scratch: RefCell<Vec<Vec<u8>>>,
     pool: RefCell<Pool>,
     dice: RefCell<Dice>,
 }
@@ -153,26 +154,42 @@ impl Core {
         self.pool.borrow_mut().take(node)
     }
 
-    /// Keeps a connection for the next request, as soon as hyper is done with the last one.
-    pub(crate) fn keep(self: &Rc<Self>, node: Arc<Node>, mut connection: Connection) {
-        if connection.sender.is_ready() {
-            self.pool.borrow_mut().keep(&node, connection);
-            return;
+    /// Keeps a connection for the next request.
+    pub(crate) fn keep(&self, node: &Arc<Node>, connection: Connection) {
+        self.pool.borrow_mut().keep(node, connection);
+    }
+
+    /// Clients' connections that wait for a request are to be closed.
+    pub(crate) fn closes_idle(&self) -> bool {
+        self.closes_idle.get()
+    }
+
+    /// An empty place to write a head into.
+    pub(crate) fn scratch(&self) -> Vec<u8> {
+        self.scratch.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Keeps such a place for the next one.
+    pub(crate) fn give_scratch(&self, mut scratch: Vec<u8>) {
+        let mut kept = self.scratch.borrow_mut();
+        if kept.len() < SCRATCH_COUNT_LIMIT && scratch.capacity() <= SCRATCH_LIMIT {
+            scratch.clear();
+            kept.push(scratch);
         }
-        let core = self.clone();
-        spawn_local(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE_LIMIT, connection.sender.ready()).await {
-                core.pool.borrow_mut().keep(&node, connection);
-            }
-        });
+    }
+
+    /// An id for a request that has none.
+    pub(crate) fn new_id(&self) -> u128 {
+        let mut dice = self.dice.borrow_mut();
+        u128::from(dice.draw()) << 64 | u128::from(dice.draw())
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
         self.shared.leaving.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn account(self: &Rc<Self>, service: &Arc<str>, method: &hyper::Method, begun: std::time::Instant) -> Account {
-        Account::open(self.clone(), service, method, begun)
+    pub(crate) fn account(self: &Rc<Self>, service: &Arc<str>, is_get: bool, begun: Instant) -> Account {
+        Account::open(self.clone(), service, is_get, begun)
     }
 }
 
@@ -196,7 +213,17 @@ pub(crate) fn run(parts: CoreParts) -> std::io::Result<()> {
 
 async fn obey(parts: CoreParts) -> std::io::Result<()> {
     let CoreParts { shared, recorder, listeners, mut orders, seed } = parts;
-    let core = Rc::new(Core { shared, recorder, exchanges: Rc::default(), pool: RefCell::default(), dice: RefCell::new(Dice::new(seed)) });
+    let core = Rc::new(Core {
+        shared,
+        recorder,
+        exchanges: Rc::default(),
+        streams: Rc::default(),
+        buffers: Buffers::default(),
+        closes_idle: Cell::new(false),
+        scratch: RefCell::default(),
+        pool: RefCell::default(),
+        dice: RefCell::new(Dice::new(seed)),
+    });
     let mut listeners = Some(listeners);
     let leave = watch::Sender::new(None);
     spawn_local(reap(core.clone()));
@@ -211,7 +238,16 @@ async fn obey(parts: CoreParts) -> std::io::Result<()> {
                 listeners = None;
                 leave.send_replace(Some(take_waiting));
             }
-            Order::Forget(nodes, done) => forget(&core, nodes, done),
+            Order::CloseIdle => {
+                core.closes_idle.set(true);
+                core.streams.wake_all();
+            }
+            Order::Forget(nodes, done) => {
+                core.pool.borrow_mut().forget(&nodes);
+                if let Some(done) = done {
+                    let _ = done.send(());
+                }
+            }
             Order::Cut(nodes, done) => {
                 let cut = core.exchanges.cut(nodes.as_deref());
                 if let Some(done) = done {
@@ -223,22 +259,13 @@ async fn obey(parts: CoreParts) -> std::io::Result<()> {
     Ok(())
 }
 
-fn forget(core: &Rc<Core>, nodes: Vec<NodeKey>, done: Option<oneshot::Sender<()>>) {
-    let forgotten = core.pool.borrow_mut().forget(&nodes);
-    spawn_local(async move {
-        forgotten.close().await;
-        if let Some(done) = done {
-            let _ = done.send(());
-        }
-    });
-}
-
 async fn reap(core: Rc<Core>) {
     let mut ticks = tokio::time::interval(REAP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         core.pool.borrow_mut().reap();
+        core.streams.wake_late(Instant::now());
     }
 }
 
@@ -302,34 +329,7 @@ fn welcome(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
     let core = core.clone();
     spawn_local(async move {
         let _counted = counted;
-        serve(core, stream, peer).await;
+        let stream = core.streams.of_client(stream);
+        http1::client::serve(&core, &stream, Client::new(peer.ip())).await;
     });
-}
-
-async fn serve(core: Rc<Core>, stream: TcpStream, peer: SocketAddr) {
-    let stream = Stream::new(stream);
-    let client = forward::Client { peer: peer.ip(), handle: stream.handle() };
-    let mut close_idle = core.shared.close_idle.subscribe();
-    let service = service_fn(move |request| {
-        let core = core.clone();
-        let client = client.clone();
-        async move {
-            let mut response = forward::respond(&core, client, request).await;
-            if core.is_leaving() {
-                answer::close_after(&mut response);
-            }
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(CLIENT_IDLE_LIMIT);
-    let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
-    tokio::select! {
-        // What went wrong here is the client's, or was counted when it happened.
-        _ = connection.as_mut() => {}
-        _ = close_idle.wait_for(|close| *close) => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
-    }
 }

@@ -1,24 +1,22 @@
 //! The exchanges with nodes that are under way on one core, so that a drain deadline can cut them.
 
-use crate::node::NodeKey;
-use crate::stream::Handle;
+use crate::node::{Node, NodeKey};
+use crate::stream::Stream;
+use slab::Slab;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
-use tokio::sync::Notify;
+use std::sync::Arc;
 
 /// All exchanges of a core.
 #[derive(Debug, Default)]
 pub(crate) struct Exchanges {
-    running: RefCell<HashMap<u64, (NodeKey, Rc<Wire>)>>,
-    next: Cell<u64>,
+    running: RefCell<Slab<(NodeKey, Rc<Wire>)>>,
 }
 
 #[derive(Debug)]
 struct Wire {
-    handle: Handle,
+    node: Rc<Stream>,
     cut: Cell<bool>,
-    told: Notify,
     /// Once the answer's head is on its way.
     client: OnceCell<Client>,
 }
@@ -26,7 +24,7 @@ struct Wire {
 /// The client that an answer goes to.
 #[derive(Debug)]
 struct Client {
-    handle: Handle,
+    stream: Rc<Stream>,
     /// Only a reset tells it that the answer is not whole.
     needs_reset: bool,
 }
@@ -43,12 +41,10 @@ impl CutMark {
 
 impl Exchanges {
     /// Enters an exchange; it leaves when the guard is dropped.
-    pub(crate) fn enter(self: &Rc<Self>, node: NodeKey, handle: Handle) -> Exchange {
-        let number = self.next.get();
-        self.next.set(number + 1);
-        let wire = Rc::new(Wire { handle, cut: Cell::new(false), told: Notify::new(), client: OnceCell::new() });
-        self.running.borrow_mut().insert(number, (node, wire.clone()));
-        Exchange { number, wire, all: self.clone() }
+    pub(crate) fn enter(self: &Rc<Self>, node: Arc<Node>, stream: Rc<Stream>) -> Exchange {
+        let wire = Rc::new(Wire { node: stream, cut: Cell::new(false), client: OnceCell::new() });
+        let place = self.running.borrow_mut().insert((node.key, wire.clone()));
+        Exchange { place, node, wire, all: self.clone() }
     }
 
     /// Cuts what still runs on these nodes, or everywhere; how many it cut.
@@ -56,21 +52,22 @@ impl Exchanges {
         let concerned: Vec<Rc<Wire>> = self
             .running
             .borrow()
-            .values()
+            .iter()
+            .map(|(_, running)| running)
             .filter(|(node, wire)| !wire.cut.get() && nodes.is_none_or(|nodes| nodes.contains(node)))
             .map(|(_, wire)| wire.clone())
             .collect();
         for wire in &concerned {
             wire.cut.set(true);
-            wire.handle.shutdown();
+            wire.node.shutdown();
+            wire.node.abort();
             // A client that does not read would otherwise never let its connection look at the node's again.
             if let Some(client) = wire.client.get() {
                 if client.needs_reset {
-                    client.handle.reset_at_close();
+                    client.stream.reset_at_close();
                 }
-                client.handle.abort();
+                client.stream.abort();
             }
-            wire.told.notify_one();
         }
         concerned.len()
     }
@@ -79,7 +76,8 @@ impl Exchanges {
 /// One exchange with a node.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    number: u64,
+    place: usize,
+    node: Arc<Node>,
     wire: Rc<Wire>,
     all: Rc<Exchanges>,
 }
@@ -90,24 +88,24 @@ impl Exchange {
         self.wire.cut.get()
     }
 
+    /// Whom it is with.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     pub(crate) fn cut_mark(&self) -> CutMark {
         CutMark(self.wire.clone())
     }
 
     /// The answer's head goes out now, so a cut has to end the client's connection too: no other answer can follow.
-    pub(crate) fn answering(&self, handle: Handle, needs_reset: bool) {
+    pub(crate) fn answering(&self, stream: Rc<Stream>, needs_reset: bool) {
         // An exchange has one answer.
-        let _ = self.wire.client.set(Client { handle, needs_reset });
-    }
-
-    /// Returns when it is cut. One caller at a time.
-    pub(crate) async fn cut(&self) {
-        self.wire.told.notified().await;
+        let _ = self.wire.client.set(Client { stream, needs_reset });
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.all.running.borrow_mut().remove(&self.number);
+        self.all.running.borrow_mut().remove(self.place);
     }
 }

@@ -1,42 +1,42 @@
 //! The way of one request: claim a node, send, and pass the answer on; or try again, or hold, or say why not.
 
 use crate::account::{Account, End};
-use crate::answer;
-use crate::body::{AnswerBody, Ending, NodeRequestBody, Upload};
 use crate::core::Core;
 use crate::exchange::Exchange;
-use crate::headers;
-use crate::inbound::{Content, Inbound, NotTaken, Refusal};
+use crate::http1::body::{BodyReader, Piece};
+use crate::http1::client::{Sink, Source, SourceFault, Unheard, write_trailers};
+use crate::http1::head::Framing;
+use crate::http1::node::{Connection, NoAnswer, connect_failure};
 use crate::node::{Claim, Node, NodeKey};
-use crate::pool::{Connection, connect_failure};
+use crate::request::{Client, Inbound, Refusal};
 use crate::route::{Choice, Service};
-use crate::stream::Handle;
-use crate::tunnel;
+use crate::stream::{Stream, Unwritten};
+use crate::tunnel::{self, Mouth};
+use crate::upload::Upload;
 use gapless_wire::record::cause;
-use hyper::body::Incoming;
-use hyper::header::HeaderName;
-use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode, Version};
-use std::io;
-use std::net::IpAddr;
-use std::pin::pin;
+use hyper::{Method, StatusCode};
+use std::future::{pending, poll_fn};
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+/// The largest request body that is kept so that the request can be sent again, in bytes: the promise names it.
+pub(crate) const REPLAY_LIMIT: u64 = 64 * 1024;
+/// How long a client may be silent inside a body that is kept: mobile networks lose packets for some seconds.
+const KEPT_BODY_SILENCE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a body that is kept may take in all: [`REPLAY_LIMIT`] at 9 kbit/s, slower than any line in use.
+const KEPT_BODY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a client may be silent inside a body that is passed on as it comes: it holds a node's connection.
+const BODY_SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a node may take to begin its answer, from the last byte of the request on: what takes longer is taken for hung.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-const RELEASE: HeaderName = HeaderName::from_static("x-gapless-release");
-const NODE: HeaderName = HeaderName::from_static("x-gapless-node");
-
-/// Who asks.
-#[derive(Clone, Debug)]
-pub(crate) struct Client {
-    pub(crate) peer: IpAddr,
-    pub(crate) handle: Handle,
-}
+const RELEASE: &[u8] = b"x-gapless-release";
+const NODE: &[u8] = b"x-gapless-node";
 
 /// Why no node was claimed.
 #[derive(Debug)]
@@ -57,104 +57,138 @@ enum Failure {
     /// The drain deadline cut it.
     Cut,
     /// The client broke its own request off.
-    Client,
+    Client(SourceFault),
 }
 
-/// A node's answer, with everything that has to be held until its end.
-struct Answered {
-    response: Response<Incoming>,
-    claim: Claim,
-    connection: Connection,
-    exchange: Exchange,
+/// A request's body, as far as it can be sent.
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    /// As often as need be.
+    Kept(Vec<u8>),
+    /// Once, as it comes.
+    Streamed,
+    /// It was sent.
+    Gone,
 }
 
 /// A request under way.
-struct Passage {
-    core: Rc<Core>,
-    client: Client,
-    inbound: Inbound,
+struct Passage<'a> {
+    core: &'a Rc<Core>,
+    client: &'a Client,
+    inbound: &'a Inbound,
     content: Content,
     account: Account,
-    client_upgrade: Option<OnUpgrade>,
 }
 
 /// Answers a request.
-pub(crate) async fn respond(core: &Rc<Core>, client: Client, mut request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn respond(core: &Rc<Core>, client: &Client, inbound: &Inbound, source: &mut Source<'_>, sink: &mut Sink<'_>) {
     let begun = Instant::now();
-    let client_upgrade = hyper::upgrade::on(&mut request);
-    let (head, incoming) = request.into_parts();
-    let inbound = match Inbound::parse(head, client.peer) {
-        Ok(inbound) => inbound,
-        Err(refusal) => return refuse(core, &refusal),
-    };
     let Some(service) = core.shared.routes.service(&inbound.host) else {
-        return no_service(core, &inbound, begun);
+        return no_service(core, inbound, source, sink, begun).await;
     };
-    let mut account = core.account(&service.name, &inbound.method, begun);
-    let taken = tokio::select! {
-        biased;
-        taken = Content::take(incoming, service.retry && inbound.is_idempotent()) => taken,
-        () = core.shared.cut() => return cut(account),
-    };
-    let content = match taken {
-        Ok(content) => content,
-        Err(NotTaken::Broken) => return broken_off(&mut account, StatusCode::BAD_REQUEST, "the request broke off"),
-        Err(NotTaken::Late) => return broken_off(&mut account, StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time"),
-    };
-    let client_upgrade = inbound.upgrade.is_some().then_some(client_upgrade);
-    Passage { core: core.clone(), client, inbound, content, account, client_upgrade }.pass().await
+    if let Err(refusal) = source.check_begun() {
+        sink.must_close = true;
+        return refuse(core, sink, &refusal).await;
+    }
+    let mut account = core.account(&service.name, inbound.method == Method::GET, begun);
+    match take(core, inbound, service.retry, source).await {
+        Ok(content) => Passage { core, client, inbound, content, account }.pass(source, sink).await,
+        Err(NotTaken::Cut) => cut(account, sink).await,
+        Err(NotTaken::Fault(fault)) => broken_off(&mut account, fault, sink).await,
+    }
 }
 
-fn refuse(core: &Core, refusal: &Refusal) -> Response<AnswerBody> {
+/// Why a body was not taken in.
+enum NotTaken {
+    Fault(SourceFault),
+    /// The worker ends, and its patience is over.
+    Cut,
+}
+
+/// Takes a body in: whole, if it is empty, or if it may have to be sent again and is small enough.
+async fn take(core: &Core, inbound: &Inbound, may_retry: bool, source: &mut Source<'_>) -> Result<Content, NotTaken> {
+    match inbound.framing {
+        Framing::Empty => Ok(Content::Kept(Vec::new())),
+        Framing::Length(length) if length <= REPLAY_LIMIT && may_retry && inbound.is_idempotent() => {
+            tokio::select! {
+                biased;
+                kept = keep(source) => kept.map_err(NotTaken::Fault),
+                () = core.shared.cut() => Err(NotTaken::Cut),
+            }
+        }
+        _ => Ok(Content::Streamed),
+    }
+}
+
+/// Takes a whole body into memory: no more than the length that its head promised.
+async fn keep(source: &mut Source<'_>) -> Result<Content, SourceFault> {
+    let until = Instant::now() + KEPT_BODY_LIMIT;
+    let mut whole = Vec::new();
+    while let Some(length) = source.next(KEPT_BODY_SILENCE_LIMIT, Some(until)).await? {
+        whole.extend_from_slice(&source.data()[..length]);
+        source.consume(length);
+    }
+    Ok(Content::Kept(whole))
+}
+
+/// Answers what is nobody's.
+pub(crate) async fn refuse(core: &Core, sink: &mut Sink<'_>, refusal: &Refusal) {
     core.shared.refused.fetch_add(1, Ordering::Relaxed);
-    answer::text(refusal.0, refusal.1)
+    sink.text(refusal.0, refusal.1, false).await;
 }
 
 /// Nobody's host, which is a configured refusal; but a worker that lost its routes does not know that, and fails what it cannot place.
-fn no_service(core: &Rc<Core>, inbound: &Inbound, begun: Instant) -> Response<AnswerBody> {
+async fn no_service(core: &Rc<Core>, inbound: &Inbound, source: &Source<'_>, sink: &mut Sink<'_>, begun: Instant) {
+    sink.must_close |= !source.is_over();
     if !core.shared.without_routes.load(Ordering::SeqCst) {
-        return refuse(core, &Refusal(StatusCode::NOT_FOUND, "no service answers this host"));
+        return refuse(core, sink, &Refusal(StatusCode::NOT_FOUND, "no service answers this host")).await;
     }
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let mut account = core.account(&Arc::from(""), &inbound.method, begun);
+    let mut account = core.account(&Arc::from(""), inbound.method == Method::GET, begun);
     account.answered_by_proxy(status.as_u16());
     account.close(End::Failed(cause::NO_ROUTES));
-    answer::text(status, &format!("{}: the proxy could not read its routes and waits for new ones", cause::NO_ROUTES))
+    sink.text(status, &format!("{}: the proxy could not read its routes and waits for new ones", cause::NO_ROUTES), false).await;
 }
 
-fn broken_off(account: &mut Account, status: StatusCode, reason: &str) -> Response<AnswerBody> {
+async fn broken_off(account: &mut Account, fault: SourceFault, sink: &mut Sink<'_>) {
     account.close_client_gone();
-    let mut response = answer::text(status, reason);
-    answer::close_after(&mut response);
-    response
+    match fault {
+        SourceFault::Broken => sink.text(StatusCode::BAD_REQUEST, "the request broke off", true).await,
+        SourceFault::Late => sink.text(StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time", true).await,
+        SourceFault::Refused(refusal) => sink.text(refusal.0, refusal.1, true).await,
+    }
 }
 
-fn cut(mut account: Account) -> Response<AnswerBody> {
+async fn cut(mut account: Account, sink: &mut Sink<'_>) {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     account.answered_by_proxy(status.as_u16());
     account.close(End::Cut);
-    let mut response = answer::text(status, "cut: the request was still running when its drain deadline passed");
-    answer::close_after(&mut response);
-    response
+    sink.text(status, "cut: the request was still running when its drain deadline passed", true).await;
 }
 
-impl Passage {
+impl Passage<'_> {
     /// The whole policy: which failure leads to another try.
-    async fn pass(mut self) -> Response<AnswerBody> {
+    async fn pass(mut self, source: &mut Source<'_>, sink: &mut Sink<'_>) {
         let mut tried: Vec<NodeKey> = Vec::new();
         let mut held_until = None;
         loop {
             let (claim, service) = match self.claim(&tried, &mut held_until).await {
                 Ok(claimed) => claimed,
-                Err(Unclaimed::NoneReady(reason)) => return self.fail(StatusCode::SERVICE_UNAVAILABLE, cause::NO_READY_NODE, reason),
-                Err(Unclaimed::Cut) => return cut(self.account),
+                Err(Unclaimed::NoneReady(reason)) => {
+                    sink.must_close |= !source.is_over();
+                    return self.fail(StatusCode::SERVICE_UNAVAILABLE, cause::NO_READY_NODE, reason, sink).await;
+                }
+                Err(Unclaimed::Cut) => return cut(self.account, sink).await,
             };
             let node = claim.node.clone();
-            let failure = match self.attempt(claim, &service).await {
-                Ok(answered) => return self.hand_on(answered),
+            let failure = match self.attempt(claim, &service, source, sink).await {
+                Ok(()) => return,
                 Err(failure) => failure,
             };
-            self.account.asks_nobody();
+            // A client that went away waited for whom was asked to its end.
+            if !matches!(failure, Failure::Client(_)) {
+                self.account.asks_nobody();
+            }
             tried.push(node.key);
             if matches!(failure, Failure::Unsent { is_nodes_fault: true, .. } | Failure::Sent { .. }) {
                 self.account.try_failed(&node);
@@ -164,19 +198,24 @@ impl Passage {
                 self.account.retried = true;
                 continue;
             }
-            return self.give_up(&node, failure);
+            sink.must_close |= !source.is_over();
+            return self.give_up(&node, failure, sink).await;
         }
     }
 
     /// Sending it again could do the same thing twice, or is not possible.
     fn is_sent_for_good(&self, failure: &Failure) -> bool {
         match failure {
-            Failure::Unsent { .. } => matches!(self.content, Content::Gone),
+            Failure::Unsent { .. } => self.content == Content::Gone,
             // It had its time; another node would need as long.
             Failure::Sent { cause: cause::TIMEOUT, .. } => true,
-            Failure::Sent { .. } => !(self.inbound.is_idempotent() && self.content.is_kept()),
-            Failure::Cut | Failure::Client => true,
+            Failure::Sent { .. } => !(self.inbound.is_idempotent() && self.is_kept()),
+            Failure::Cut | Failure::Client(_) => true,
         }
+    }
+
+    fn is_kept(&self) -> bool {
+        matches!(self.content, Content::Kept(_))
     }
 
     /// Claims a node; while none is ready, waits as long as the service holds requests.
@@ -208,27 +247,31 @@ impl Passage {
     }
 
     /// One try with one node. Only a request that could be sent again may use a connection that the node may be about to close.
-    async fn attempt(&mut self, claim: Claim, service: &Service) -> Result<Answered, Failure> {
-        self.account.asks(&claim.node, self.content.upload());
-        let may_be_sent_again = service.retry && self.inbound.is_idempotent() && self.content.is_kept() && self.inbound.upgrade.is_none();
+    async fn attempt(&mut self, claim: Claim, service: &Service, source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {
+        let node = claim.node.clone();
+        let upload = (self.content == Content::Streamed).then(Upload::new);
+        self.account.asks(&node, upload.clone());
+        let may_be_sent_again = service.retry && self.inbound.is_idempotent() && self.is_kept() && !self.inbound.wants_upgrade;
         let mut may_use_idle = may_be_sent_again;
+        let mut claim = Some(claim);
         loop {
-            let idle = if may_use_idle { self.core.idle_connection(&claim.node) } else { None };
+            let idle = if may_use_idle { self.core.idle_connection(&node) } else { None };
             let reused = idle.is_some();
-            let mut connection = match idle {
+            let connection = match idle {
                 Some(connection) => connection,
                 None => tokio::select! {
                     biased;
-                    connected = connect(&claim.node) => connected?,
+                    connected = connect(self.core, &node) => connected?,
                     () = self.core.shared.cut() => return Err(Failure::Cut),
                 },
             };
-            let exchange = self.core.exchanges.enter(claim.node.key, connection.handle.clone());
-            if claim.node.is_cut() || self.core.shared.is_cut() {
+            let exchange = self.core.exchanges.enter(node.clone(), connection.stream.clone());
+            if node.is_cut() || self.core.shared.is_cut() {
                 return Err(Failure::Cut);
             }
-            match self.send(&mut connection, &claim.node).await {
-                Ok(response) => return Ok(Answered { response, claim, connection, exchange }),
+            let talk = Talk { connection, exchange: &exchange, claim: &mut claim, upload: upload.as_deref() };
+            match self.talk(talk, source, sink).await {
+                Ok(()) => return Ok(()),
                 Err(_) if exchange.was_cut() => return Err(Failure::Cut),
                 // The node closed it while it was idle, and nothing was written: no try was made.
                 Err(Failure::Unsent { .. }) if reused => {}
@@ -237,93 +280,307 @@ impl Passage {
                     may_use_idle = false;
                     self.account.retried = true;
                 }
-                Err(failure) => return Err(failure),
-            }
-        }
-    }
-
-    async fn send(&mut self, connection: &mut Connection, node: &Node) -> Result<Response<Incoming>, Failure> {
-        let upload = self.content.upload();
-        let Some(body) = self.content.body() else {
-            return Err(Failure::Sent { cause: cause::NODE_CLOSED, reason: "the request's body cannot be sent again".to_string() });
-        };
-        let sending = connection.sender.try_send_request(self.inbound.request(body));
-        match within_limit(sending, upload.as_deref()).await {
-            Some(Ok(response)) => Ok(response),
-            Some(Err(mut error)) => {
-                if let Some(request) = error.take_message() {
-                    self.content.restore(request.into_body());
-                    return Err(Failure::Unsent {
-                        cause: cause::NODE_CLOSED,
-                        reason: "the node closed the connection".to_string(),
-                        is_nodes_fault: true,
-                    });
+                Err(failure) => {
+                    if let Failure::Sent { cause: cause::NODE_CLOSED | cause::BAD_ANSWER, .. } = failure {
+                        node.check_now.notify_one();
+                    }
+                    return Err(failure);
                 }
-                Err(self.sent_failure(&error.into_error(), upload.as_deref(), node))
             }
-            None if upload.is_some_and(|upload| upload.waits_for_client.get()) => Err(Failure::Client),
-            None => Err(Failure::Sent { cause: cause::TIMEOUT, reason: format!("no answer within {ANSWER_LIMIT:?}") }),
         }
     }
 
-    fn sent_failure(&self, error: &hyper::Error, upload: Option<&Upload>, node: &Node) -> Failure {
-        if upload.is_some_and(|upload| upload.broken.get()) {
-            return Failure::Client;
+    /// Sends the request on a connection and passes the answer on. Once that has begun, whatever happens has been accounted for.
+    async fn talk(&mut self, talk: Talk<'_>, source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {
+        let Talk { mut connection, exchange, claim, upload } = talk;
+        self.send_head(&connection.stream).await?;
+        if self.content == Content::Streamed {
+            self.content = Content::Gone;
         }
-        node.check_now.notify_one();
-        let cause = if error.is_parse() { cause::BAD_ANSWER } else { cause::NODE_CLOSED };
-        Failure::Sent { cause, reason: error.to_string() }
+        match self.converse(&mut connection, exchange, claim, upload, source, sink).await? {
+            Spoken::Over(Ok(bytes)) => {
+                self.account.close(End::Whole(bytes));
+                let is_sent = upload.is_none_or(|upload| upload.ended.get());
+                if connection.answer.keeps_connection && is_sent && connection.inlet.data().is_empty() {
+                    self.core.keep(exchange.node(), connection);
+                }
+            }
+            Spoken::Over(Err(BrokenOff::ByNode)) => {
+                self.account.close(if exchange.was_cut() { End::Cut } else { End::Failed(cause::TRUNCATED) });
+                // What came before it broke off is the client's, if it takes it.
+                let _ = sink.flush().await;
+                if sink.needs_reset() {
+                    sink.stream.reset_at_close();
+                }
+            }
+            // The account is dropped open: the client went away, or was cut.
+            Spoken::Over(Err(BrokenOff::ByClient)) => {}
+            Spoken::Switched => self.tunnel(connection, exchange, source).await,
+        }
+        Ok(())
     }
 
-    fn give_up(mut self, node: &Node, failure: Failure) -> Response<AnswerBody> {
+    async fn send_head(&self, node: &Stream) -> Result<(), Failure> {
+        let mut head = self.core.scratch();
+        self.inbound.write_head(&mut head, self.client);
+        let kept: &[u8] = if let Content::Kept(bytes) = &self.content { bytes } else { b"" };
+        let by = Some(Instant::now() + ANSWER_LIMIT);
+        node.read_by(by);
+        node.write_by(by);
+        let sent = node.write(&mut [IoSlice::new(&head), IoSlice::new(kept)]).await;
+        self.core.give_scratch(head);
+        match sent {
+            Err(unwritten) if unwritten.written == 0 => Err(Failure::Unsent {
+                cause: cause::NODE_CLOSED,
+                reason: "the node closed the connection".to_string(),
+                is_nodes_fault: true,
+            }),
+            // A node that takes no more may have answered already.
+            _ => Ok(()),
+        }
+    }
+
+    /// Both directions at once: the rest of the request goes up while the answer is waited for and passed on.
+    async fn converse(
+        &mut self,
+        connection: &mut Connection,
+        exchange: &Exchange,
+        claim: &mut Option<Claim>,
+        upload: Option<&Upload>,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<Spoken, Failure> {
+        let node = connection.stream.clone();
+        let mut uploading = pin!(send_rest(source, &node, self.inbound.framing, upload));
+        loop {
+            match hear(&mut uploading, connection.read_answer(&self.core.buffers, self.inbound.method == Method::HEAD)).await {
+                Heard::Node(Ok(())) => {}
+                Heard::Node(Err(no_answer)) => return Err(sent_failure(&no_answer)),
+                Heard::Client(fault) => return Err(Failure::Client(fault)),
+            }
+            match connection.answer.status {
+                101 if !self.inbound.wants_upgrade => {
+                    return Err(bad_answer("it switches to a protocol that nobody asked for".to_string()));
+                }
+                100 => {}
+                // Who does not take it has gone, which is seen at the answer.
+                102..200 => drop(sink.interim(&connection.answer).await),
+                _ => break,
+            }
+        }
+        if let Some(upload) = upload {
+            upload.is_answered.set(true);
+        }
+        node.read_by(None);
+        let own = self.begin_answer(connection, exchange, claim);
+        let own = [(RELEASE, own.release_header.as_bytes()), (NODE, own.name_header.as_bytes())];
+        if connection.answer.status == 101 {
+            let switched = sink.switch(&connection.answer, &own).await;
+            return Ok(switched.map_or(Spoken::Over(Err(BrokenOff::ByClient)), |()| Spoken::Switched));
+        }
+        exchange.answering(sink.stream.clone(), sink.needs_reset());
+        sink.begin(&connection.answer, &own);
+        Ok(Spoken::Over(match hear(&mut uploading, hand_on(self.core, connection, sink)).await {
+            Heard::Node(handed_on) => handed_on,
+            Heard::Client(_) => Err(BrokenOff::ByClient),
+        }))
+    }
+
+    /// The claim is the account's from here on.
+    fn begin_answer(&mut self, connection: &Connection, exchange: &Exchange, claim: &mut Option<Claim>) -> Arc<Node> {
+        if let Some(claim) = claim.take() {
+            self.account.answered(claim, exchange.cut_mark(), connection.answer.status);
+        }
+        exchange.node().clone()
+    }
+
+    async fn tunnel(&mut self, mut connection: Connection, exchange: &Exchange, source: &mut Source<'_>) {
+        let node = Mouth { stream: &connection.stream, inlet: &mut connection.inlet };
+        let client = Mouth { stream: source.stream, inlet: source.inlet };
+        // How a tunnel ends is its two ends' affair, unless it was cut.
+        tunnel::carry(node, client, &self.core.buffers).await;
+        let end = if exchange.was_cut() { End::Cut } else { End::Whole(u64::MAX) };
+        // A stream is no small GET, however little it carried.
+        self.account.close(end);
+    }
+
+    async fn give_up(mut self, node: &Node, failure: Failure, sink: &mut Sink<'_>) {
         match failure {
-            Failure::Client => broken_off(&mut self.account, StatusCode::BAD_REQUEST, "the request broke off"),
-            Failure::Cut => cut(self.account),
+            Failure::Client(fault) => broken_off(&mut self.account, fault, sink).await,
+            Failure::Cut => cut(self.account, sink).await,
             Failure::Unsent { cause, reason, .. } | Failure::Sent { cause, reason } => {
                 let status = if cause == cause::TIMEOUT { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
                 tracing::warn!(node = node.name, cause, reason, "a request failed");
-                self.fail(status, cause, &format!("node {}: {reason}", node.name))
+                self.fail(status, cause, &format!("node {}: {reason}", node.name), sink).await;
             }
         }
     }
 
-    fn fail(mut self, status: StatusCode, cause: &'static str, reason: &str) -> Response<AnswerBody> {
+    async fn fail(mut self, status: StatusCode, cause: &'static str, reason: &str, sink: &mut Sink<'_>) {
         self.account.answered_by_proxy(status.as_u16());
         self.account.close(End::Failed(cause));
-        answer::text(status, &format!("{cause}: {reason}"))
+        sink.text(status, &format!("{cause}: {reason}"), false).await;
     }
+}
 
-    /// Passes a node's answer on; from here on it ends in its body.
-    fn hand_on(mut self, answered: Answered) -> Response<AnswerBody> {
-        let Answered { mut response, claim, connection, exchange } = answered;
-        let node = claim.node.clone();
-        self.account.answered(claim, exchange.cut_mark(), response.status().as_u16());
-        let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
-        let (mut head, incoming) = response.into_parts();
-        let protocol = head.headers.get(hyper::header::UPGRADE).cloned();
-        headers::strip_hop_by_hop(&mut head.headers);
-        head.headers.insert(RELEASE, node.release_header.clone());
-        head.headers.insert(NODE, node.name_header.clone());
-        // What a client of HTTP/1.0 gets without a length ends with the connection, whole or not.
-        let reset_client = (self.inbound.version == Version::HTTP_10).then(|| self.client.handle.clone());
-        let ending = Ending { core: self.core, node, account: self.account, exchange, connection, reset_client };
-        match (upgraded, self.client_upgrade) {
-            (Some(node_side), Some(client_side)) => tunnel::begin(head, protocol, node_side, client_side, ending),
-            _ => {
-                ending.exchange.answering(self.client.handle, ending.reset_client.is_some());
-                head.version = Version::HTTP_11;
-                Response::from_parts(head, AnswerBody::node(incoming, ending))
+/// What one try works with.
+struct Talk<'a> {
+    connection: Connection,
+    exchange: &'a Exchange,
+    /// Taken when the answer begins.
+    claim: &'a mut Option<Claim>,
+    upload: Option<&'a Upload>,
+}
+
+/// What came of a conversation with a node that answered.
+enum Spoken {
+    /// The answer was passed on, with so many bytes of body; or not to its end.
+    Over(Result<u64, BrokenOff>),
+    /// Both sides speak another protocol now.
+    Switched,
+}
+
+/// Who ended an answer before its end.
+enum BrokenOff {
+    ByNode,
+    ByClient,
+}
+
+/// Whose word came first.
+enum Heard<T> {
+    Node(T),
+    Client(SourceFault),
+}
+
+/// Waits for the node, while the client's side goes on. What both say at once, the node has said first.
+async fn hear<T>(client: &mut Pin<&mut impl Future<Output = SourceFault>>, node: impl Future<Output = T>) -> Heard<T> {
+    let mut node = pin!(node);
+    poll_fn(|cx| {
+        if let Poll::Ready(said) = node.as_mut().poll(cx) {
+            return Poll::Ready(Heard::Node(said));
+        }
+        client.as_mut().poll(cx).map(Heard::Client)
+    })
+    .await
+}
+
+/// Sends the body after its head, and then looks whether the client is still there. Ends only with the client's side of the request.
+async fn send_rest(source: &mut Source<'_>, node: &Stream, framing: Framing, upload: Option<&Upload>) -> SourceFault {
+    if let Some(upload) = upload {
+        match send_body(source, node, framing, upload).await {
+            Ok(()) => upload.ended.set(true),
+            Err(NotSent::ByClient(fault)) => return fault,
+            // It may have answered before it closed: that is for whoever reads the answer.
+            Err(NotSent::ByNode) => return pending().await,
+        }
+    }
+    source.gone().await;
+    SourceFault::Broken
+}
+
+/// Why a body was not sent whole.
+enum NotSent {
+    ByClient(SourceFault),
+    ByNode,
+}
+
+impl From<Unwritten> for NotSent {
+    fn from(_: Unwritten) -> Self {
+        NotSent::ByNode
+    }
+}
+
+async fn send_body(source: &mut Source<'_>, node: &Stream, framing: Framing, upload: &Upload) -> Result<(), NotSent> {
+    // An upload that goes on is movement; while the next bytes are the client's to send, the node is not late.
+    let node_by = |deadline| {
+        if !upload.is_answered.get() {
+            node.read_by(deadline);
+        }
+    };
+    loop {
+        node_by(None);
+        let next = source.next(BODY_SILENCE_LIMIT, None).await.map_err(NotSent::ByClient)?;
+        let by = Some(Instant::now() + ANSWER_LIMIT);
+        node_by(by);
+        node.write_by(by);
+        match (next, framing) {
+            (Some(length), Framing::Chunked) => {
+                let size = format!("{length:x}\r\n");
+                let data = &source.data()[..length];
+                node.write(&mut [IoSlice::new(size.as_bytes()), IoSlice::new(data), IoSlice::new(b"\r\n")]).await?;
+                source.consume(length);
             }
+            (Some(length), _) => {
+                node.write(&mut [IoSlice::new(&source.data()[..length])]).await?;
+                source.consume(length);
+            }
+            (None, Framing::Chunked) => {
+                let mut end = b"0\r\n".to_vec();
+                write_trailers(&mut end, source.trailers());
+                node.write(&mut [IoSlice::new(&end)]).await?;
+                return Ok(());
+            }
+            (None, _) => return Ok(()),
         }
     }
 }
 
-async fn connect(node: &Node) -> Result<Connection, Failure> {
-    Connection::open(node).await.map_err(|error| {
-        let reason = connect_failure(&error).to_string();
+/// Passes an answer's body on, in pieces as they come.
+async fn hand_on(core: &Core, connection: &mut Connection, sink: &mut Sink<'_>) -> Result<u64, BrokenOff> {
+    let Connection { stream, inlet, answer } = connection;
+    let mut reader = BodyReader::new(answer.framing);
+    let mut bytes = 0;
+    loop {
+        let next = match reader.piece(inlet).map_err(|_| BrokenOff::ByNode)? {
+            Piece::Data(length) => Some(length),
+            Piece::End => None,
+            Piece::More => {
+                sink.flush().await?;
+                reader.next(inlet, stream, &core.buffers).await.map_err(|_| BrokenOff::ByNode)?
+            }
+        };
+        let Some(length) = next else { break };
+        sink.data(&inlet.data()[..length]).await?;
+        reader.consume(inlet, length);
+        bytes += length as u64;
+    }
+    sink.finish(reader.trailers()).await?;
+    inlet.rest(&core.buffers);
+    Ok(bytes)
+}
+
+impl From<Unheard> for BrokenOff {
+    fn from(_: Unheard) -> Self {
+        BrokenOff::ByClient
+    }
+}
+
+fn sent_failure(no_answer: &NoAnswer) -> Failure {
+    match no_answer {
+        NoAnswer::Closed(error) if error.kind() == ErrorKind::TimedOut => {
+            Failure::Sent { cause: cause::TIMEOUT, reason: format!("no answer within {ANSWER_LIMIT:?}") }
+        }
+        NoAnswer::Closed(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            Failure::Sent { cause: cause::NODE_CLOSED, reason: "the node closed the connection before it answered".to_string() }
+        }
+        NoAnswer::Closed(error) => Failure::Sent { cause: cause::NODE_CLOSED, reason: error.to_string() },
+        NoAnswer::Malformed(fault) => bad_answer(format!("{fault}")),
+    }
+}
+
+fn bad_answer(reason: String) -> Failure {
+    Failure::Sent { cause: cause::BAD_ANSWER, reason }
+}
+
+async fn connect(core: &Core, node: &Node) -> Result<Connection, Failure> {
+    Connection::open(&core.streams, node).await.map_err(|error| {
+        let reason = connect_failure(&error);
         let is_nodes_fault = is_nodes_fault(&error);
-        if is_nodes_fault {
-            node.note_refused(&reason);
+        match error.kind() {
+            // Perhaps it only has too much to do: that is for its checks to say.
+            ErrorKind::TimedOut => node.check_now.notify_one(),
+            _ if is_nodes_fault => node.note_refused(&reason),
+            _ => {}
         }
         Failure::Unsent { cause: cause::CONNECT, reason, is_nodes_fault }
     })
@@ -331,23 +588,6 @@ async fn connect(node: &Node) -> Result<Connection, Failure> {
 
 /// Nobody listens there; a want of descriptors or ports is the proxy's own and says nothing about the node.
 fn is_nodes_fault(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    use ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
     matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut)
-}
-
-type Sent = Result<Response<Incoming>, hyper::client::conn::TrySendError<Request<NodeRequestBody>>>;
-
-/// The answer, or `None` when nothing has moved for [`ANSWER_LIMIT`]. An upload that goes on is movement.
-async fn within_limit(sending: impl Future<Output = Sent>, upload: Option<&Upload>) -> Option<Sent> {
-    let begun = Instant::now();
-    let mut sending = pin!(sending);
-    loop {
-        let deadline = upload.map_or(begun, |upload| upload.moved.get().max(begun)) + ANSWER_LIMIT;
-        if deadline <= Instant::now() {
-            return None;
-        }
-        if let Ok(sent) = tokio::time::timeout_at(deadline.into(), &mut sending).await {
-            return Some(sent);
-        }
-    }
 }

@@ -108,11 +108,16 @@ impl Dice {
         Self(if state == 0 { 1 } else { state })
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    /// Any number.
+    pub(crate) fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) % limit
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        (self.draw() >> 11) % limit
     }
 }
 

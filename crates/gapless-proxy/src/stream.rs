@@ -1,162 +1,265 @@
-//! A TCP connection whose socket can be looked at, and broken, while hyper owns it.
+//! A TCP connection that both of its directions share, and that others on its thread may look at, or break off.
+//!
+//! No timer is armed for it: whoever waits says until when, and the core looks through all streams in an interval ([`Streams::wake_late`]). So a request costs no
+//! timer, and a limit is kept to within that interval.
 
-use crate::sync::lock;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use slab::Slab;
 use socket2::{SockRef, TcpKeepalive};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// How long a node's connection may be silent before the kernel asks whether the machine is still there.
+/// How long a connection may be silent before the kernel asks whether the other machine is still there.
 const SILENCE_LIMIT: Duration = Duration::from_secs(3);
 /// How long the kernel waits before it asks again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it asks before it gives the connection up: a request on a vanished node fails, or is sent elsewhere, after some 6 s.
 const PROBES: u32 = 3;
+/// How long a client may be silent before the kernel asks: mobile networks lose packets for some seconds, and asking wakes their radios.
+const CLIENT_SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// How long the kernel waits before it asks a client again.
+const CLIENT_PROBE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The descriptor's place when the connection is closed.
-const CLOSED: RawFd = -1;
+/// All streams of a core, so that it can look at their deadlines.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(RefCell<Slab<Weak<Stream>>>);
 
-/// A connection, as hyper takes it.
-#[derive(Debug)]
-pub(crate) struct Stream {
-    io: TokioIo<TcpStream>,
-    handle: Handle,
-}
-
-impl Stream {
-    /// Takes a connection to a node over: a node whose machine is gone says nothing any more, so the kernel asks.
-    pub(crate) fn to_node(stream: TcpStream) -> Self {
-        let keepalive = TcpKeepalive::new().with_time(SILENCE_LIMIT).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+impl Streams {
+    /// Takes a client's connection over.
+    pub(crate) fn of_client(self: &Rc<Self>, stream: TcpStream) -> Rc<Stream> {
+        let keepalive = TcpKeepalive::new().with_time(CLIENT_SILENCE_LIMIT).with_interval(CLIENT_PROBE_INTERVAL).with_retries(PROBES);
         // A socket that refuses this is about to fail anyway, and says so at its first use.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-        Self::new(stream)
+        self.enter(stream)
     }
 
-    /// Takes a connection over, without Nagle's delay.
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        // A socket that refuses this is about to fail anyway, and says so at its first use.
+    /// Takes a connection to a node over: a node whose machine is gone says nothing any more, so the kernel asks.
+    pub(crate) fn to_node(self: &Rc<Self>, stream: TcpStream) -> Rc<Stream> {
+        let keepalive = TcpKeepalive::new().with_time(SILENCE_LIMIT).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+        // As above.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        self.enter(stream)
+    }
+
+    fn enter(self: &Rc<Self>, stream: TcpStream) -> Rc<Stream> {
+        // As above. Nagle's delay would hold the last part of a message back.
         let _ = stream.set_nodelay(true);
-        let handle = Handle(Arc::new(Inside {
-            descriptor: AtomicI32::new(stream.as_raw_fd()),
-            aborted: AtomicBool::new(false),
-            waiting: Mutex::new(None),
-        }));
-        Self { io: TokioIo::new(stream), handle }
+        let mut streams = self.0.borrow_mut();
+        let place = streams.vacant_entry();
+        let stream = Rc::new(Stream {
+            io: RefCell::new(stream),
+            waiting: RefCell::new(None),
+            aborted: Cell::new(false),
+            reading: Limit::default(),
+            writing: Limit::default(),
+            all: self.clone(),
+            key: place.key(),
+        });
+        place.insert(Rc::downgrade(&stream));
+        stream
     }
 
-    pub(crate) fn handle(&self) -> Handle {
-        self.handle.clone()
-    }
-
-    /// One step of reading or writing: none on an aborted connection, and one that has to wait is woken by the abort.
-    fn step<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        act: impl FnOnce(Pin<&mut TokioIo<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if self.handle.0.aborted.load(Ordering::Relaxed) {
-            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
-        }
-        let polled = act(Pin::new(&mut self.io), cx);
-        if polled.is_pending() {
-            let mut waiting = lock(&self.handle.0.waiting);
-            if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                *waiting = Some(cx.waker().clone());
+    /// Wakes everybody whose wait has become too long.
+    pub(crate) fn wake_late(&self, now: Instant) {
+        for stream in self.all() {
+            let (reading, writing) = (stream.reading.look(now), stream.writing.look(now));
+            if reading || writing {
+                stream.wake();
             }
         }
-        polled
     }
+
+    /// Wakes everybody who waits, to look at what has changed.
+    pub(crate) fn wake_all(&self) {
+        self.all().iter().for_each(|stream| stream.wake());
+    }
+
+    fn all(&self) -> Vec<Rc<Stream>> {
+        self.0.borrow().iter().filter_map(|(_, stream)| stream.upgrade()).collect()
+    }
+}
+
+/// Until when one direction may wait.
+#[derive(Debug, Default)]
+struct Limit {
+    by: Cell<Option<Instant>>,
+    late: Cell<bool>,
+}
+
+impl Limit {
+    fn set(&self, by: Option<Instant>) {
+        self.by.set(by);
+        self.late.set(false);
+    }
+
+    /// Whether it has just become late.
+    fn look(&self, now: Instant) -> bool {
+        let is_late = self.by.get().is_some_and(|by| by <= now);
+        is_late && !self.late.replace(true)
+    }
+}
+
+/// A connection. All its users run on one thread and, but for an abort, in one task.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    io: RefCell<TcpStream>,
+    /// Whoever waits to read or write: both directions run in one task.
+    waiting: RefCell<Option<Waker>>,
+    aborted: Cell<bool>,
+    reading: Limit,
+    writing: Limit,
+    all: Rc<Streams>,
+    key: usize,
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // Before the descriptor is closed and its number can be another socket's. Handles are used on this stream's own thread only.
-        self.handle.0.descriptor.store(CLOSED, Ordering::SeqCst);
+        self.all.0.borrow_mut().remove(self.key);
     }
 }
 
-/// A look at a [`Stream`] from outside, on the same thread.
-#[derive(Clone, Debug)]
-pub(crate) struct Handle(Arc<Inside>);
-
-#[derive(Debug)]
-struct Inside {
-    descriptor: AtomicI32,
-    aborted: AtomicBool,
-    /// Whoever waits to read or write; hyper does both in one task.
-    waiting: Mutex<Option<Waker>>,
-}
-
-impl Handle {
-    /// Open, and the other side has said nothing, not even that it closes.
-    pub(crate) fn is_quiet(&self) -> bool {
-        let mut byte = [MaybeUninit::<u8>::uninit(); 1];
-        let looked = self.with(|socket| socket.peek(&mut byte));
-        matches!(looked, Some(Err(error)) if error.kind() == ErrorKind::WouldBlock)
+impl Stream {
+    /// Until when reading may wait, to within the interval in which the core looks; then it fails with `TimedOut`.
+    pub(crate) fn read_by(&self, deadline: Option<Instant>) {
+        self.reading.set(deadline);
     }
 
-    /// Ends the connection in order, in both directions.
-    pub(crate) fn shutdown(&self) {
-        self.with(|socket| socket.shutdown(Shutdown::Both));
+    /// Until when writing may wait.
+    pub(crate) fn write_by(&self, deadline: Option<Instant>) {
+        self.writing.set(deadline);
     }
 
-    /// Lets the close that follows be a reset: where the protocol has no other way to say that an answer is not whole.
-    pub(crate) fn reset_at_close(&self) {
-        self.with(|socket| socket.set_linger(Some(Duration::ZERO)));
+    /// Reads what is there, or waits for something.
+    ///
+    /// # Errors
+    /// The system's; `ConnectionAborted` after [`Self::abort`], and `TimedOut`.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.step(cx, &self.reading, |io, cx| {
+            let mut read = ReadBuf::new(buffer);
+            ready!(io.poll_read(cx, &mut read))?;
+            Poll::Ready(Ok(read.filled().len()))
+        })
     }
 
-    /// Lets every further read and write fail, also one that waits for a client that does not read, so that its owner closes it.
-    pub(crate) fn abort(&self) {
-        self.0.aborted.store(true, Ordering::Relaxed);
-        if let Some(waker) = lock(&self.0.waiting).take() {
+    /// Waits until there is something to read, without a place to put it.
+    ///
+    /// # Errors
+    /// As [`Self::poll_read`].
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.step(cx, &self.reading, |io, cx| io.poll_read_ready(cx))
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let polled = self.step(cx, &self.writing, |io, cx| match parts {
+            [only] => io.poll_write(cx, only),
+            parts => io.poll_write_vectored(cx, parts),
+        });
+        match ready!(polled)? {
+            0 => Poll::Ready(Err(ErrorKind::WriteZero.into())),
+            written => Poll::Ready(Ok(written)),
+        }
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// With how much was written; also after [`Self::abort`], and when it has to wait for too long.
+    pub(crate) async fn write(&self, parts: &mut [IoSlice<'_>]) -> Result<(), Unwritten> {
+        let mut left = parts;
+        let mut written = 0;
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match poll_fn(|cx| self.poll_write(cx, left)).await {
+                Ok(count) => {
+                    written += count;
+                    IoSlice::advance_slices(&mut left, count);
+                }
+                Err(_) => return Err(Unwritten { written }),
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of reading or writing: none on an aborted connection, and one that has to wait is woken by the abort and at its deadline.
+    fn step<T>(
+        &self,
+        cx: &mut Context<'_>,
+        limit: &Limit,
+        act: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.aborted.get() {
+            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
+        }
+        let polled = act(Pin::new(&mut *self.io.borrow_mut()), cx);
+        if polled.is_pending() {
+            if limit.late.get() {
+                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+            }
+            self.remember(cx);
+        }
+        polled
+    }
+
+    fn remember(&self, cx: &Context<'_>) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waiting = Some(cx.waker().clone());
+        }
+    }
+
+    fn wake(&self) {
+        let waiting = self.waiting.borrow_mut().take();
+        if let Some(waker) = waiting {
             waker.wake();
         }
     }
 
-    fn with<T>(&self, act: impl FnOnce(SockRef<'_>) -> T) -> Option<T> {
-        let descriptor = self.0.descriptor.load(Ordering::SeqCst);
-        if descriptor == CLOSED {
-            return None;
-        }
-        // SAFETY: the stream that owns the descriptor marks it as closed before it closes it, and runs on this very thread.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        Some(act(SockRef::from(&borrowed)))
+    /// Open, and the other side has said nothing, not even that it closes.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut byte = [MaybeUninit::<u8>::uninit(); 1];
+        matches!(SockRef::from(&*self.io.borrow()).peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Whether the runtime has already heard that there is something to read, or the end. Asks nobody.
+    pub(crate) fn has_been_heard(&self) -> bool {
+        self.io.borrow_mut().poll_read_ready(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) fn close_writing(&self) {
+        // One that is gone needs no word.
+        let _ = SockRef::from(&*self.io.borrow()).shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection in order, in both directions.
+    pub(crate) fn shutdown(&self) {
+        // As above.
+        let _ = SockRef::from(&*self.io.borrow()).shutdown(Shutdown::Both);
+    }
+
+    /// Lets the close that follows be a reset: where the protocol has no other way to say that an answer is not whole.
+    pub(crate) fn reset_at_close(&self) {
+        // As above.
+        let _ = SockRef::from(&*self.io.borrow()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Lets every further read and write fail, also one that waits for somebody who does not read, so that its owner closes it.
+    pub(crate) fn abort(&self) {
+        self.aborted.set(true);
+        self.wake();
     }
 }
 
-impl Read for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        self.step(cx, |io, cx| io.poll_read(cx, buffer))
-    }
-}
-
-impl Write for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.step(cx, |io, cx| io.poll_write(cx, bytes))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.step(cx, Write::poll_flush)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.step(cx, Write::poll_shutdown)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.step(cx, |io, cx| io.poll_write_vectored(cx, slices))
-    }
+/// A write that came to its end too early: so many bytes the kernel took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unwritten {
+    pub(crate) written: usize,
 }

@@ -1,54 +1,60 @@
-//! Upgraded connections (WebSocket): bytes in both directions until one side ends, or the drain deadline does.
+//! Upgraded connections (WebSocket): bytes in both directions until both sides have ended, or the drain deadline has come.
 
-use crate::account::End;
-use crate::body::{AnswerBody, Ending};
-use crate::core::Counted;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Response;
-use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
-use hyper::http::response::Parts;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::task::spawn_local;
+use crate::buffer::{Buffers, Inlet};
+use crate::stream::Stream;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::pin::pin;
+use std::task::Poll;
 
-/// Answers 101 and lets the bytes pass. The request stays in flight until the tunnel ends.
-pub(crate) fn begin(
-    mut head: Parts,
-    protocol: Option<HeaderValue>,
-    node_side: OnUpgrade,
-    client_side: OnUpgrade,
-    ending: Ending,
-) -> Response<AnswerBody> {
-    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    if let Some(protocol) = protocol {
-        head.headers.insert(UPGRADE, protocol);
-    }
-    // The client's connection leaves hyper's hands now and would not be counted by anybody else; before the task has run for the first time, too.
-    let counted = Counted::new(&ending.core.shared);
-    spawn_local(async move {
-        let _counted = counted;
-        carry(node_side, client_side, ending).await;
-    });
-    Response::from_parts(head, AnswerBody::Own(Full::new(Bytes::new())))
+/// One end of a tunnel: a connection, and what has been read from it already.
+pub(crate) struct Mouth<'a> {
+    pub(crate) stream: &'a Stream,
+    pub(crate) inlet: &'a mut Inlet,
 }
 
-async fn carry(node_side: OnUpgrade, client_side: OnUpgrade, mut ending: Ending) {
-    let both = async {
-        let (Ok(node), Ok(client)) = tokio::join!(node_side, client_side) else { return false };
-        let (mut node, mut client) = (TokioIo::new(node), TokioIo::new(client));
-        // How a tunnel ends is its two ends' affair, unless it was cut.
-        let _ = tokio::io::copy_bidirectional(&mut node, &mut client).await;
-        true
-    };
-    let was_carried = tokio::select! {
-        was_carried = both => was_carried,
-        // A client that keeps its half open would otherwise hold the node.
-        () = ending.exchange.cut() => false,
-    };
-    if was_carried && !ending.exchange.was_cut() {
-        // A stream is no small GET, however little it carried.
-        ending.account.close(End::Whole(u64::MAX));
+/// Carries bytes both ways until both have ended, or one is broken.
+pub(crate) async fn carry(one: Mouth<'_>, other: Mouth<'_>, buffers: &Buffers) {
+    one.stream.read_by(None);
+    other.stream.read_by(None);
+    one.stream.write_by(None);
+    other.stream.write_by(None);
+    let mut there = pin!(carry_one_way(one.stream, one.inlet, other.stream, buffers));
+    let mut back = pin!(carry_one_way(other.stream, other.inlet, one.stream, buffers));
+    let (mut is_there, mut is_back) = (false, false);
+    poll_fn(|cx| {
+        for (is_over, way) in
+            [(&mut is_there, there.as_mut() as std::pin::Pin<&mut dyn Future<Output = bool>>), (&mut is_back, back.as_mut())]
+        {
+            if !*is_over && let Poll::Ready(in_order) = way.poll(cx) {
+                if !in_order {
+                    return Poll::Ready(());
+                }
+                *is_over = true;
+            }
+        }
+        if is_there && is_back { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Until the end, which is passed on; false when either side is broken.
+async fn carry_one_way(from: &Stream, inlet: &mut Inlet, to: &Stream, buffers: &Buffers) -> bool {
+    loop {
+        while !inlet.data().is_empty() {
+            if to.write(&mut [IoSlice::new(inlet.data())]).await.is_err() {
+                return false;
+            }
+            inlet.consume(inlet.data().len());
+        }
+        inlet.rest(buffers);
+        match inlet.fill(from, buffers).await {
+            Ok(0) => {
+                to.close_writing();
+                return true;
+            }
+            Ok(_) => {}
+            Err(_) => return false,
+        }
     }
-    // Else the account is dropped open: it was cut, or the client went away.
 }

@@ -366,7 +366,9 @@ impl Worker {
         if self.all_clients_gone(begun + patience.idle).await {
             return;
         }
-        self.shared.close_idle.send_replace(true);
+        for core in &self.cores {
+            let _ = core.send(Order::CloseIdle);
+        }
         if self.all_clients_gone(begun + patience.requests).await {
             return;
         }

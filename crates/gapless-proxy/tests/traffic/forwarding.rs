@@ -228,16 +228,15 @@ fn wrong_requests_are_refused_and_nothing_is_smuggled() {
     assert_eq!(refused(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx").unwrap(), 400);
     assert_eq!(refused(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n").unwrap(), 400);
     assert_eq!(node.begun(), 0, "none of them reached the node");
-    // Both lengths: the chunks count (RFC 9112, section 6.3), the node hears of no other length, and the connection ends with this answer.
+    // Two lengths: which of them counts differs between programs, so neither does, and the connection ends with this answer.
     for order in ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 5"] {
         let request = format!("POST /head HTTP/1.1\r\nHost: a\r\n{order}\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
         let mut client = Client::new(proxy.address);
         client.send(request.as_bytes()).unwrap();
-        let answer = client.receive().unwrap();
-        assert!(!answer.text().to_ascii_lowercase().contains("content-length: 5"), "{}", answer.text());
+        assert_eq!(client.receive().unwrap().status, 400);
         assert_eq!(client.stream().unwrap().read(&mut [0; 64]).unwrap_or(0), 0, "{order}: the connection goes on");
     }
-    assert_eq!(node.begun(), 2, "the second request on each connection is not taken for one");
+    assert_eq!(node.begun(), 0, "neither of the two requests on each connection is taken for one");
     let begun = Instant::now();
     assert_eq!(Client::new(proxy.address).get("/name").unwrap().text(), "a");
     assert!(begun.elapsed() < Duration::from_secs(2));
