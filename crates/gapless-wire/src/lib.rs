@@ -18,3 +18,4 @@ pub mod revocation;
 pub mod rollout;
 pub mod route;
 pub mod service;
+pub mod settings;
