@@ -27,5 +27,5 @@ fn run(arguments: &[String]) -> Result<(), ProxyError> {
     let [state, listen @ ..] = arguments else { panic!("usage: proxy_alone STATE ADDRESS…") };
     let listen = listen.iter().map(|address| address.parse().expect("an address")).collect();
     let program = std::env::current_exe().expect("the path of this program");
-    holder::main(HolderOptions { state: state.into(), listen, program, worker_arguments: vec!["--worker".to_string()] })
+    holder::main(HolderOptions { state: state.into(), listen, settings: None, program, worker_arguments: vec!["--worker".to_string()] })
 }

@@ -1,19 +1,24 @@
 //! One core: a thread with a runtime, listeners, a pool and a recorder of its own; and what all cores of a worker share.
 
-use crate::account::Account;
+use crate::access_log::{self, AccessLog};
+use crate::account::{Account, Closed};
 use crate::buffer::Buffers;
 use crate::exchange::Exchanges;
 use crate::http1;
 use crate::http1::node::Connection;
+use crate::limit::{Connected, Connections, Rates};
 use crate::node::{Node, NodeKey};
 use crate::pool::Pool;
 use crate::record::Recorder;
-use crate::request::Client;
-use crate::route::{Choice, Dice, Routes};
+use crate::request::{Client, Inbound};
+use crate::route::{Choice, Dice, Routes, Wish};
+use crate::settings;
 use crate::stream::Streams;
-use crate::sync::Changes;
+use crate::sync::{Changes, lock};
+use gapless_wire::settings::Settings;
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -64,6 +69,11 @@ pub(crate) struct Shared {
     pub(crate) without_routes: AtomicBool,
     pub(crate) refused: AtomicU64,
     pub(crate) client_gone: AtomicU64,
+    /// Lines of the access log that could not be written.
+    pub(crate) log_lost: Arc<AtomicU64>,
+    connections: Arc<Connections>,
+    /// By service name.
+    rates: Mutex<HashMap<Arc<str>, Arc<Rates>>>,
 }
 
 impl Shared {
@@ -80,7 +90,15 @@ impl Shared {
             without_routes: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             client_gone: AtomicU64::new(0),
+            log_lost: Arc::default(),
+            connections: Arc::default(),
+            rates: Mutex::default(),
         }
+    }
+
+    /// How many requests each client has sent to this service.
+    pub(crate) fn rates(&self, service: &Arc<str>) -> Arc<Rates> {
+        lock(&self.rates).entry(service.clone()).or_default().clone()
     }
 
     /// From now on no request is sent or waits any more. What nodes have already is cut by [`Order::Cut`], which has to follow.
@@ -122,12 +140,30 @@ pub(crate) enum Order {
         /// See above.
         take_waiting: bool,
     },
+    /// Treat clients so from now on, and write this log.
+    Settings(Arc<Settings>, Option<Arc<AccessLog>>),
     /// Close clients' connections that wait for a request, from now on.
     CloseIdle,
     /// Close the idle connections to these nodes.
     Forget(Vec<NodeKey>, Option<oneshot::Sender<()>>),
     /// Cut what still runs on these nodes, or everywhere.
     Cut(Option<Vec<NodeKey>>, Option<oneshot::Sender<usize>>),
+}
+
+/// Lines of the access log that are not handed over yet.
+#[derive(Default)]
+struct Lines {
+    log: Option<Arc<AccessLog>>,
+    bytes: Vec<u8>,
+    count: u64,
+}
+
+impl Lines {
+    fn hand_over(&mut self) {
+        if let (Some(log), true) = (&self.log, self.count > 0) {
+            log.send(std::mem::take(&mut self.bytes), std::mem::take(&mut self.count));
+        }
+    }
 }
 
 /// One thread's part of the proxy.
@@ -138,15 +174,32 @@ pub(crate) struct Core {
     pub(crate) streams: Rc<Streams>,
     pub(crate) buffers: Buffers,
     closes_idle: Cell<bool>,
+    pub(crate) settings: RefCell<Arc<Settings>>,
+    log: RefCell<Lines>,
     scratch: RefCell<Vec<Vec<u8>>>,
     pool: RefCell<Pool>,
     dice: RefCell<Dice>,
 }
 
 impl Core {
-    /// Claims a node for a request to this host.
-    pub(crate) fn claim(&self, host: &str, tried: &[NodeKey]) -> Choice {
-        self.shared.routes.claim(host, tried, &mut self.dice.borrow_mut())
+    /// Claims a node for a request.
+    pub(crate) fn claim(&self, inbound: &Inbound, tried: &[NodeKey], wish: Wish<'_>) -> Choice {
+        self.shared.routes.claim(&inbound.host, inbound.target(), tried, wish, &mut self.dice.borrow_mut())
+    }
+
+    /// Somebody wants to know of every request that ends.
+    pub(crate) fn logs(&self) -> bool {
+        self.log.borrow().log.is_some()
+    }
+
+    /// Tells of a request that ended.
+    pub(crate) fn log(&self, client: &Client, inbound: &Inbound, closed: &Closed) {
+        let mut lines = self.log.borrow_mut();
+        access_log::write_line(&mut lines.bytes, client, inbound, closed);
+        lines.count += 1;
+        if lines.bytes.len() >= access_log::BATCH {
+            lines.hand_over();
+        }
     }
 
     /// An idle connection to this node.
@@ -220,6 +273,8 @@ async fn obey(parts: CoreParts) -> std::io::Result<()> {
         streams: Rc::default(),
         buffers: Buffers::default(),
         closes_idle: Cell::new(false),
+        settings: RefCell::new(Arc::new(settings::none())),
+        log: RefCell::default(),
         scratch: RefCell::default(),
         pool: RefCell::default(),
         dice: RefCell::new(Dice::new(seed)),
@@ -237,6 +292,11 @@ async fn obey(parts: CoreParts) -> std::io::Result<()> {
             Order::Leave { take_waiting } => {
                 listeners = None;
                 leave.send_replace(Some(take_waiting));
+            }
+            Order::Settings(settings, log) => {
+                *core.settings.borrow_mut() = settings;
+                core.log.borrow_mut().hand_over();
+                core.log.borrow_mut().log = log;
             }
             Order::CloseIdle => {
                 core.closes_idle.set(true);
@@ -266,6 +326,7 @@ async fn reap(core: Rc<Core>) {
         ticks.tick().await;
         core.pool.borrow_mut().reap();
         core.streams.wake_late(Instant::now());
+        core.log.borrow_mut().hand_over();
     }
 }
 
@@ -325,11 +386,23 @@ impl Drop for Counted {
 }
 
 fn welcome(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
+    let Some(connected) = may_connect(core, peer.ip()) else {
+        core.shared.refused.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
     let counted = Counted::new(&core.shared);
     let core = core.clone();
     spawn_local(async move {
-        let _counted = counted;
+        let (_counted, _connected) = (counted, connected);
         let stream = core.streams.of_client(stream);
         http1::client::serve(&core, &stream, Client::new(peer.ip())).await;
     });
+}
+
+/// One more connection of this address, if it may have one.
+fn may_connect(core: &Core, address: IpAddr) -> Option<Option<Connected>> {
+    match core.settings.borrow().clients.connections_per_address {
+        None => Some(None),
+        Some(limit) => core.shared.connections.enter(address, limit).map(Some),
+    }
 }

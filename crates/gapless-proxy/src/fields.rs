@@ -18,6 +18,7 @@ pub(crate) enum Name {
     Te,
     TransferEncoding,
     Upgrade,
+    UserAgent,
     ForwardedFor,
     ForwardedHost,
     ForwardedProto,
@@ -34,7 +35,7 @@ impl Name {
             6 => &[("cookie", Name::Cookie), ("expect", Name::Expect)],
             7 => &[("upgrade", Name::Upgrade)],
             9 => &[("forwarded", Name::Forwarded)],
-            10 => &[("connection", Name::Connection), ("keep-alive", Name::KeepAlive)],
+            10 => &[("connection", Name::Connection), ("keep-alive", Name::KeepAlive), ("user-agent", Name::UserAgent)],
             12 => &[("x-request-id", Name::RequestId)],
             14 => &[("content-length", Name::ContentLength), ("x-gapless-node", Name::GaplessNode)],
             15 => &[("x-forwarded-for", Name::ForwardedFor)],
@@ -118,6 +119,16 @@ impl Fields {
     /// The value of the first field of this name.
     pub(crate) fn first(&self, name: Name) -> Option<&[u8]> {
         self.all(name).next()
+    }
+
+    /// Whether a field of this name has this value.
+    pub(crate) fn says(&self, name: &str, value: &str) -> bool {
+        self.iter().any(|field| field.name.eq_ignore_ascii_case(name.as_bytes()) && field.value == value.as_bytes())
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
     }
 
     pub(crate) fn has(&self, name: Name) -> bool {

@@ -1,6 +1,8 @@
 //! The way of one request: claim a node, send, and pass the answer on; or try again, or hold, or say why not.
 
 use crate::account::{Account, End};
+use crate::admission;
+use crate::cookie;
 use crate::core::Core;
 use crate::exchange::Exchange;
 use crate::http1::body::{BodyReader, Piece};
@@ -9,11 +11,12 @@ use crate::http1::head::Framing;
 use crate::http1::node::{Connection, NoAnswer, connect_failure};
 use crate::node::{Claim, Node, NodeKey};
 use crate::request::{Client, Inbound, Refusal};
-use crate::route::{Choice, Service};
+use crate::route::{Choice, Service, Wish};
 use crate::stream::{Stream, Unwritten};
 use crate::tunnel::{self, Mouth};
 use crate::upload::Upload;
 use gapless_wire::record::cause;
+use gapless_wire::settings::{Testers, Timeouts};
 use hyper::{Method, StatusCode};
 use std::future::{pending, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
@@ -30,13 +33,9 @@ pub(crate) const REPLAY_LIMIT: u64 = 64 * 1024;
 const KEPT_BODY_SILENCE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a body that is kept may take in all: [`REPLAY_LIMIT`] at 9 kbit/s, slower than any line in use.
 const KEPT_BODY_LIMIT: Duration = Duration::from_secs(60);
-/// How long a client may be silent inside a body that is passed on as it comes: it holds a node's connection.
-const BODY_SILENCE_LIMIT: Duration = Duration::from_secs(60);
-/// How long a node may take to begin its answer, from the last byte of the request on: what takes longer is taken for hung.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-
 const RELEASE: &[u8] = b"x-gapless-release";
 const NODE: &[u8] = b"x-gapless-node";
+const SET_COOKIE: &[u8] = b"set-cookie";
 
 /// Why no node was claimed.
 #[derive(Debug)]
@@ -60,6 +59,16 @@ enum Failure {
     Client(SourceFault),
 }
 
+impl Failure {
+    /// Why the node is to blame, if it is.
+    fn of_node(&self) -> Option<&str> {
+        match self {
+            Failure::Unsent { reason, is_nodes_fault: true, .. } | Failure::Sent { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+}
+
 /// A request's body, as far as it can be sent.
 #[derive(Debug, PartialEq, Eq)]
 enum Content {
@@ -77,25 +86,64 @@ struct Passage<'a> {
     client: &'a Client,
     inbound: &'a Inbound,
     content: Content,
-    account: Account,
+    account: &'a mut Account,
+    timeouts: Timeouts,
+    testers: Option<&'a Testers>,
+    /// Where the client was before, as its cookie says.
+    place: Option<(&'a str, &'a str)>,
 }
 
 /// Answers a request.
 pub(crate) async fn respond(core: &Rc<Core>, client: &Client, inbound: &Inbound, source: &mut Source<'_>, sink: &mut Sink<'_>) {
     let begun = Instant::now();
-    let Some(service) = core.shared.routes.service(&inbound.host) else {
+    if let Some(port) = client.redirects_to {
+        return redirect(core, inbound, port, source, sink).await;
+    }
+    let Some(service) = core.shared.routes.service(&inbound.host, inbound.target()) else {
         return no_service(core, inbound, source, sink, begun).await;
     };
-    if let Err(refusal) = source.check_begun() {
-        sink.must_close = true;
-        return refuse(core, sink, &refusal).await;
-    }
     let mut account = core.account(&service.name, inbound.method == Method::GET, begun);
-    match take(core, inbound, service.retry, source).await {
-        Ok(content) => Passage { core, client, inbound, content, account }.pass(source, sink).await,
-        Err(NotTaken::Cut) => cut(account, sink).await,
-        Err(NotTaken::Fault(fault)) => broken_off(&mut account, fault, sink).await,
+    serve(core, client, inbound, &service, &mut account, source, sink).await;
+    if let Some(closed) = account.settle() {
+        core.log(client, inbound, &closed);
     }
+}
+
+/// Answers a request of this service.
+async fn serve(
+    core: &Rc<Core>,
+    client: &Client,
+    inbound: &Inbound,
+    service: &Service,
+    account: &mut Account,
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+) {
+    let treatment = &service.treatment;
+    if let Some(closed_door) = admission::refusal(core, client, inbound, service, source) {
+        sink.must_close |= !source.is_over();
+        return closed_door.tell(account, sink).await;
+    }
+    source.most = treatment.body_bytes.unwrap_or(u64::MAX);
+    sink.unread = Duration::from_millis(treatment.timeouts.unread_ms);
+    let place = treatment.sticky.as_ref().and_then(|sticky| cookie::value(inbound.fields(), &sticky.cookie)).and_then(cookie::place);
+    match take(core, inbound, service, source).await {
+        Ok(content) => {
+            Passage { core, client, inbound, content, account, timeouts: treatment.timeouts, testers: treatment.testers.as_ref(), place }
+                .pass(source, sink)
+                .await;
+        }
+        Err(NotTaken::Cut) => cut(account, sink).await,
+        Err(NotTaken::Fault(fault)) => broken_off(account, fault, sink).await,
+    }
+}
+
+/// Sends a client to the same address over TLS.
+async fn redirect(core: &Core, inbound: &Inbound, port: u16, source: &Source<'_>, sink: &mut Sink<'_>) {
+    core.shared.refused.fetch_add(1, Ordering::Relaxed);
+    // 308 keeps the method, which 301 does not (RFC 9110, section 15.4.9).
+    let location = [("location", inbound.secure_address(port))];
+    sink.own(StatusCode::PERMANENT_REDIRECT, "text/plain; charset=utf-8", "over TLS, please\n", &location, !source.is_over()).await;
 }
 
 /// Why a body was not taken in.
@@ -106,13 +154,13 @@ enum NotTaken {
 }
 
 /// Takes a body in: whole, if it is empty, or if it may have to be sent again and is small enough.
-async fn take(core: &Core, inbound: &Inbound, may_retry: bool, source: &mut Source<'_>) -> Result<Content, NotTaken> {
+async fn take(core: &Core, inbound: &Inbound, service: &Service, source: &mut Source<'_>) -> Result<Content, NotTaken> {
     match inbound.framing {
         Framing::Empty => Ok(Content::Kept(Vec::new())),
-        Framing::Length(length) if length <= REPLAY_LIMIT && may_retry && inbound.is_idempotent() => {
+        Framing::Length(length) if length <= REPLAY_LIMIT && service.retry && inbound.is_idempotent() => {
             tokio::select! {
                 biased;
-                kept = keep(source) => kept.map_err(NotTaken::Fault),
+                kept = keep(source, Duration::from_millis(service.treatment.timeouts.body_ms)) => kept.map_err(NotTaken::Fault),
                 () = core.shared.cut() => Err(NotTaken::Cut),
             }
         }
@@ -121,10 +169,10 @@ async fn take(core: &Core, inbound: &Inbound, may_retry: bool, source: &mut Sour
 }
 
 /// Takes a whole body into memory: no more than the length that its head promised.
-async fn keep(source: &mut Source<'_>) -> Result<Content, SourceFault> {
+async fn keep(source: &mut Source<'_>, silence: Duration) -> Result<Content, SourceFault> {
     let until = Instant::now() + KEPT_BODY_LIMIT;
     let mut whole = Vec::new();
-    while let Some(length) = source.next(KEPT_BODY_SILENCE_LIMIT, Some(until)).await? {
+    while let Some(length) = source.next(silence.min(KEPT_BODY_SILENCE_LIMIT), Some(until)).await? {
         whole.extend_from_slice(&source.data()[..length]);
         source.consume(length);
     }
@@ -159,7 +207,7 @@ async fn broken_off(account: &mut Account, fault: SourceFault, sink: &mut Sink<'
     }
 }
 
-async fn cut(mut account: Account, sink: &mut Sink<'_>) {
+async fn cut(account: &mut Account, sink: &mut Sink<'_>) {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     account.answered_by_proxy(status.as_u16());
     account.close(End::Cut);
@@ -185,14 +233,15 @@ impl Passage<'_> {
                 Ok(()) => return,
                 Err(failure) => failure,
             };
+            if let Some(reason) = failure.of_node() {
+                self.account.try_failed(&node);
+                node.note_failed_request(service.treatment.eject_after, reason);
+            }
             // A client that went away waited for whom was asked to its end.
             if !matches!(failure, Failure::Client(_)) {
                 self.account.asks_nobody();
             }
             tried.push(node.key);
-            if matches!(failure, Failure::Unsent { is_nodes_fault: true, .. } | Failure::Sent { .. }) {
-                self.account.try_failed(&node);
-            }
             let may_try_again = service.retry && tried.len() < service.tries() && !self.is_sent_for_good(&failure);
             if may_try_again {
                 self.account.retried = true;
@@ -221,11 +270,12 @@ impl Passage<'_> {
     /// Claims a node; while none is ready, waits as long as the service holds requests.
     async fn claim(&mut self, tried: &[NodeKey], held_until: &mut Option<Instant>) -> Result<(Claim, Arc<Service>), Unclaimed> {
         let mut changes = None;
+        let wish = Wish { newest: self.is_tester(), place: self.place };
         loop {
             if self.core.shared.is_cut() {
                 return Err(Unclaimed::Cut);
             }
-            match self.core.claim(&self.inbound.host, tried) {
+            match self.core.claim(self.inbound, tried, wish) {
                 Choice::Claimed(claim, service) => return Ok((claim, service)),
                 Choice::Unknown => return Err(Unclaimed::NoneReady("the service is no longer served")),
                 Choice::NoneReady(service) => {
@@ -261,7 +311,7 @@ impl Passage<'_> {
                 Some(connection) => connection,
                 None => tokio::select! {
                     biased;
-                    connected = connect(self.core, &node) => connected?,
+                    connected = connect(self.core, &node, Duration::from_millis(self.timeouts.connect_ms)) => connected?,
                     () = self.core.shared.cut() => return Err(Failure::Cut),
                 },
             };
@@ -269,7 +319,7 @@ impl Passage<'_> {
             if node.is_cut() || self.core.shared.is_cut() {
                 return Err(Failure::Cut);
             }
-            let talk = Talk { connection, exchange: &exchange, claim: &mut claim, upload: upload.as_deref() };
+            let talk = Talk { connection, service, exchange: &exchange, claim: &mut claim, upload: upload.as_deref() };
             match self.talk(talk, source, sink).await {
                 Ok(()) => return Ok(()),
                 Err(_) if exchange.was_cut() => return Err(Failure::Cut),
@@ -292,12 +342,12 @@ impl Passage<'_> {
 
     /// Sends the request on a connection and passes the answer on. Once that has begun, whatever happens has been accounted for.
     async fn talk(&mut self, talk: Talk<'_>, source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {
-        let Talk { mut connection, exchange, claim, upload } = talk;
+        let Talk { mut connection, service, exchange, claim, upload } = talk;
         self.send_head(&connection.stream).await?;
         if self.content == Content::Streamed {
             self.content = Content::Gone;
         }
-        match self.converse(&mut connection, exchange, claim, upload, source, sink).await? {
+        match self.converse(&mut connection, service, exchange, claim, upload, source, sink).await? {
             Spoken::Over(Ok(bytes)) => {
                 self.account.close(End::Whole(bytes));
                 let is_sent = upload.is_none_or(|upload| upload.ended.get());
@@ -324,7 +374,7 @@ impl Passage<'_> {
         let mut head = self.core.scratch();
         self.inbound.write_head(&mut head, self.client);
         let kept: &[u8] = if let Content::Kept(bytes) = &self.content { bytes } else { b"" };
-        let by = Some(Instant::now() + ANSWER_LIMIT);
+        let by = Some(Instant::now() + Duration::from_millis(self.timeouts.answer_ms));
         node.read_by(by);
         node.write_by(by);
         let sent = node.write(&mut [IoSlice::new(&head), IoSlice::new(kept)]).await;
@@ -344,6 +394,7 @@ impl Passage<'_> {
     async fn converse(
         &mut self,
         connection: &mut Connection,
+        service: &Service,
         exchange: &Exchange,
         claim: &mut Option<Claim>,
         upload: Option<&Upload>,
@@ -351,11 +402,11 @@ impl Passage<'_> {
         sink: &mut Sink<'_>,
     ) -> Result<Spoken, Failure> {
         let node = connection.stream.clone();
-        let mut uploading = pin!(send_rest(source, &node, self.inbound.framing, upload));
+        let mut uploading = pin!(send_rest(source, &node, self.inbound.framing, upload, self.timeouts));
         loop {
             match hear(&mut uploading, connection.read_answer(&self.core.buffers, self.inbound.method == Method::HEAD)).await {
                 Heard::Node(Ok(())) => {}
-                Heard::Node(Err(no_answer)) => return Err(sent_failure(&no_answer)),
+                Heard::Node(Err(no_answer)) => return Err(sent_failure(&no_answer, self.timeouts)),
                 Heard::Client(fault) => return Err(Failure::Client(fault)),
             }
             match connection.answer.status {
@@ -372,15 +423,20 @@ impl Passage<'_> {
             upload.is_answered.set(true);
         }
         node.read_by(None);
-        let own = self.begin_answer(connection, exchange, claim);
-        let own = [(RELEASE, own.release_header.as_bytes()), (NODE, own.name_header.as_bytes())];
+        let node = self.begin_answer(connection, exchange, claim);
+        let cookie = self.new_place(service, &node);
+        let mut own: Vec<(&[u8], &[u8])> = Vec::with_capacity(3);
+        if service.treatment.tells_release {
+            own.extend([(RELEASE, node.release_header.as_bytes()), (NODE, node.name_header.as_bytes())]);
+        }
+        own.extend(cookie.as_ref().map(|cookie| (SET_COOKIE, cookie.as_bytes())));
         if connection.answer.status == 101 {
             let switched = sink.switch(&connection.answer, &own).await;
             return Ok(switched.map_or(Spoken::Over(Err(BrokenOff::ByClient)), |()| Spoken::Switched));
         }
         exchange.answering(sink.stream.clone(), sink.needs_reset());
         sink.begin(&connection.answer, &own);
-        Ok(Spoken::Over(match hear(&mut uploading, hand_on(self.core, connection, sink)).await {
+        Ok(Spoken::Over(match hear(&mut uploading, hand_on(self.core, connection, sink, self.timeouts)).await {
             Heard::Node(handed_on) => handed_on,
             Heard::Client(_) => Err(BrokenOff::ByClient),
         }))
@@ -388,10 +444,25 @@ impl Passage<'_> {
 
     /// The claim is the account's from here on.
     fn begin_answer(&mut self, connection: &Connection, exchange: &Exchange, claim: &mut Option<Claim>) -> Arc<Node> {
+        exchange.node().note_answered_request();
         if let Some(claim) = claim.take() {
             self.account.answered(claim, exchange.cut_mark(), connection.answer.status);
         }
         exchange.node().clone()
+    }
+
+    /// The client tries new releases first.
+    fn is_tester(&self) -> bool {
+        let Some(testers) = self.testers else { return false };
+        let by_header = testers.header.iter().any(|(name, value)| self.inbound.fields().says(name, value));
+        by_header || testers.cookie.iter().any(|(name, value)| cookie::value(self.inbound.fields(), name) == Some(value))
+    }
+
+    /// The cookie for a client that has another place from now on, or its first one.
+    fn new_place(&self, service: &Service, node: &Node) -> Option<String> {
+        let sticky = service.treatment.sticky.as_ref()?;
+        let is_there = self.place == Some((node.name.as_str(), &*node.release));
+        (!is_there).then(|| cookie::set(&sticky.cookie, &cookie::place_of(node), self.client.is_secure()))
     }
 
     async fn tunnel(&mut self, mut connection: Connection, exchange: &Exchange, source: &mut Source<'_>) {
@@ -404,9 +475,9 @@ impl Passage<'_> {
         self.account.close(end);
     }
 
-    async fn give_up(mut self, node: &Node, failure: Failure, sink: &mut Sink<'_>) {
+    async fn give_up(self, node: &Node, failure: Failure, sink: &mut Sink<'_>) {
         match failure {
-            Failure::Client(fault) => broken_off(&mut self.account, fault, sink).await,
+            Failure::Client(fault) => broken_off(self.account, fault, sink).await,
             Failure::Cut => cut(self.account, sink).await,
             Failure::Unsent { cause, reason, .. } | Failure::Sent { cause, reason } => {
                 let status = if cause == cause::TIMEOUT { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
@@ -416,7 +487,7 @@ impl Passage<'_> {
         }
     }
 
-    async fn fail(mut self, status: StatusCode, cause: &'static str, reason: &str, sink: &mut Sink<'_>) {
+    async fn fail(self, status: StatusCode, cause: &'static str, reason: &str, sink: &mut Sink<'_>) {
         self.account.answered_by_proxy(status.as_u16());
         self.account.close(End::Failed(cause));
         sink.text(status, &format!("{cause}: {reason}"), false).await;
@@ -426,6 +497,7 @@ impl Passage<'_> {
 /// What one try works with.
 struct Talk<'a> {
     connection: Connection,
+    service: &'a Service,
     exchange: &'a Exchange,
     /// Taken when the answer begins.
     claim: &'a mut Option<Claim>,
@@ -465,9 +537,9 @@ async fn hear<T>(client: &mut Pin<&mut impl Future<Output = SourceFault>>, node:
 }
 
 /// Sends the body after its head, and then looks whether the client is still there. Ends only with the client's side of the request.
-async fn send_rest(source: &mut Source<'_>, node: &Stream, framing: Framing, upload: Option<&Upload>) -> SourceFault {
+async fn send_rest(source: &mut Source<'_>, node: &Stream, framing: Framing, upload: Option<&Upload>, timeouts: Timeouts) -> SourceFault {
     if let Some(upload) = upload {
-        match send_body(source, node, framing, upload).await {
+        match send_body(source, node, framing, upload, timeouts).await {
             Ok(()) => upload.ended.set(true),
             Err(NotSent::ByClient(fault)) => return fault,
             // It may have answered before it closed: that is for whoever reads the answer.
@@ -490,7 +562,7 @@ impl From<Unwritten> for NotSent {
     }
 }
 
-async fn send_body(source: &mut Source<'_>, node: &Stream, framing: Framing, upload: &Upload) -> Result<(), NotSent> {
+async fn send_body(source: &mut Source<'_>, node: &Stream, framing: Framing, upload: &Upload, timeouts: Timeouts) -> Result<(), NotSent> {
     // An upload that goes on is movement; while the next bytes are the client's to send, the node is not late.
     let node_by = |deadline| {
         if !upload.is_answered.get() {
@@ -499,8 +571,8 @@ async fn send_body(source: &mut Source<'_>, node: &Stream, framing: Framing, upl
     };
     loop {
         node_by(None);
-        let next = source.next(BODY_SILENCE_LIMIT, None).await.map_err(NotSent::ByClient)?;
-        let by = Some(Instant::now() + ANSWER_LIMIT);
+        let next = source.next(Duration::from_millis(timeouts.body_ms), None).await.map_err(NotSent::ByClient)?;
+        let by = Some(Instant::now() + Duration::from_millis(timeouts.answer_ms));
         node_by(by);
         node.write_by(by);
         match (next, framing) {
@@ -526,7 +598,7 @@ async fn send_body(source: &mut Source<'_>, node: &Stream, framing: Framing, upl
 }
 
 /// Passes an answer's body on, in pieces as they come.
-async fn hand_on(core: &Core, connection: &mut Connection, sink: &mut Sink<'_>) -> Result<u64, BrokenOff> {
+async fn hand_on(core: &Core, connection: &mut Connection, sink: &mut Sink<'_>, timeouts: Timeouts) -> Result<u64, BrokenOff> {
     let Connection { stream, inlet, answer } = connection;
     let mut reader = BodyReader::new(answer.framing);
     let mut bytes = 0;
@@ -536,6 +608,9 @@ async fn hand_on(core: &Core, connection: &mut Connection, sink: &mut Sink<'_>) 
             Piece::End => None,
             Piece::More => {
                 sink.flush().await?;
+                if timeouts.answer_body_ms > 0 {
+                    stream.read_by(Some(Instant::now() + Duration::from_millis(timeouts.answer_body_ms)));
+                }
                 reader.next(inlet, stream, &core.buffers).await.map_err(|_| BrokenOff::ByNode)?
             }
         };
@@ -555,10 +630,10 @@ impl From<Unheard> for BrokenOff {
     }
 }
 
-fn sent_failure(no_answer: &NoAnswer) -> Failure {
+fn sent_failure(no_answer: &NoAnswer, timeouts: Timeouts) -> Failure {
     match no_answer {
         NoAnswer::Closed(error) if error.kind() == ErrorKind::TimedOut => {
-            Failure::Sent { cause: cause::TIMEOUT, reason: format!("no answer within {ANSWER_LIMIT:?}") }
+            Failure::Sent { cause: cause::TIMEOUT, reason: format!("no answer within {:?}", Duration::from_millis(timeouts.answer_ms)) }
         }
         NoAnswer::Closed(error) if error.kind() == ErrorKind::UnexpectedEof => {
             Failure::Sent { cause: cause::NODE_CLOSED, reason: "the node closed the connection before it answered".to_string() }
@@ -572,9 +647,9 @@ fn bad_answer(reason: String) -> Failure {
     Failure::Sent { cause: cause::BAD_ANSWER, reason }
 }
 
-async fn connect(core: &Core, node: &Node) -> Result<Connection, Failure> {
-    Connection::open(&core.streams, node).await.map_err(|error| {
-        let reason = connect_failure(&error);
+async fn connect(core: &Core, node: &Node, limit: Duration) -> Result<Connection, Failure> {
+    Connection::open(&core.streams, node, limit).await.map_err(|error| {
+        let reason = connect_failure(&error, limit);
         let is_nodes_fault = is_nodes_fault(&error);
         match error.kind() {
             // Perhaps it only has too much to do: that is for its checks to say.

@@ -9,10 +9,12 @@ use crate::admin::{self, AdminAnswer};
 use crate::control::{Order, OrderNumber, Report, START};
 use crate::error::ProxyError;
 use crate::listener::{self, Listeners};
+use crate::settings;
 use crate::sync::lock;
 use crate::worker::{LISTENERS_VARIABLE, PREDECESSOR_VARIABLE, STATE_VARIABLE, socket_path};
-use gapless_wire::client::UnixClient;
+use gapless_wire::client::{ClientError, UnixClient};
 use gapless_wire::route::{Applied, ProxyStatus, Worker};
+use gapless_wire::settings::Settings;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use rustix::fs::{FlockOperation, flock};
@@ -51,6 +53,8 @@ pub struct HolderOptions {
     pub state: PathBuf,
     /// Where to listen. Port 0 takes a free one, which the status tells.
     pub listen: Vec<SocketAddr>,
+    /// The settings to begin with; `None`: those that the state folder has.
+    pub settings: Option<Settings>,
     /// The program that workers are: this very executable.
     pub program: PathBuf,
     /// What the program takes to be a worker; it then calls `worker::main(WorkerOptions::from_environment()?)`.
@@ -81,10 +85,14 @@ async fn run(mut options: HolderOptions) -> Result<(), ProxyError> {
     let signal = |kind| signal(kind).map_err(|error| ProxyError::new(format!("cannot take signals over: {error}")));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (_lock, orphans) = take_folder(&options.state)?;
-    let listeners = Listeners::open(&options.listen, listener::cores())?;
+    let settings = first_settings(&options)?;
+    let listeners = Listeners::open(&addresses(&options.listen, &settings), listener::cores())?;
+    // Those of the command line are known by the ports that they got from here on.
+    let of_command_line = options.listen.len();
+    options.listen = listeners.addresses()[..of_command_line].to_vec();
     let admin_socket = socket(&options.state);
     let admin_listener = admin::open(&admin_socket)?;
-    let mut holder = Holder::new(options, listeners, orphans);
+    let mut holder = Holder::new(options, settings, listeners, orphans);
     let serving = holder.replace_worker().await;
     if let Err(error) = serving {
         holder.stop().await;
@@ -101,6 +109,28 @@ async fn run(mut options: HolderOptions) -> Result<(), ProxyError> {
     holder.stop().await;
     remove_socket(&admin_socket);
     Ok(())
+}
+
+/// The settings that somebody gave, written down for the workers; else those that are written down. Damaged ones are no reason not to serve.
+fn first_settings(options: &HolderOptions) -> Result<Settings, ProxyError> {
+    if let Some(wanted) = &options.settings {
+        settings::validate(wanted)?;
+        settings::persist(&options.state, wanted)?;
+        return Ok(wanted.clone());
+    }
+    let loaded = settings::load(&options.state);
+    Ok(loaded
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "began without settings");
+            None
+        })
+        .unwrap_or_else(settings::none))
+}
+
+/// All addresses to listen on: those of the command line first, each once.
+fn addresses(of_command_line: &[SocketAddr], settings: &Settings) -> Vec<SocketAddr> {
+    let more = settings.listeners.iter().map(|listener| listener.address).filter(|address| !of_command_line.contains(address));
+    of_command_line.iter().copied().chain(more).collect()
 }
 
 fn remove_socket(path: &Path) {
@@ -159,10 +189,12 @@ enum Event {
     Ended(u32, ExitStatus),
     OrphanEnded(u32),
     Upgrade(oneshot::Sender<Result<(), String>>),
+    Settings(Box<Settings>, oneshot::Sender<Result<(), String>>),
 }
 
 struct Holder {
     options: HolderOptions,
+    settings: Settings,
     listeners: Option<Listeners>,
     workers: Vec<Handle>,
     orphans: Vec<Orphan>,
@@ -185,15 +217,15 @@ struct Handle {
 }
 
 impl Holder {
-    fn new(options: HolderOptions, listeners: Listeners, orphans: Vec<Orphan>) -> Self {
-        let status =
-            ProxyStatus { holder: std::process::id(), listening: listeners.addresses().to_vec(), workers: Vec::new(), replaced: 0 };
+    fn new(options: HolderOptions, settings: Settings, listeners: Listeners, orphans: Vec<Orphan>) -> Self {
+        let status = ProxyStatus { holder: std::process::id(), listening: listeners.addresses(), workers: Vec::new(), replaced: 0 };
         let (tell, events) = mpsc::unbounded_channel();
         for orphan in &orphans {
             spawn_local(wait_for_orphan(orphan.pid, tell.clone()));
         }
         Self {
             options,
+            settings,
             listeners: Some(listeners),
             workers: Vec::new(),
             orphans,
@@ -213,6 +245,11 @@ impl Holder {
                     let upgraded = self.replace_worker().await.map_err(|error| error.to_string());
                     // Who asked may have gone; the upgrade stands.
                     let _ = reply.send(upgraded);
+                }
+                Event::Settings(wanted, reply) => {
+                    let changed = self.change_settings(*wanted).await.map_err(|error| told_with_hint(&error));
+                    // As above.
+                    let _ = reply.send(changed);
                 }
             }
         }
@@ -238,6 +275,42 @@ impl Holder {
             }
             self.fast_deaths += 1;
         }
+    }
+
+    /// Serves with these settings from now on. The workers take them while they serve; only where addresses come or go, a new worker takes over. What is refused leaves everything as it was.
+    async fn change_settings(&mut self, wanted: Settings) -> Result<(), ProxyError> {
+        settings::validate(&wanted)?;
+        let (before, after) = (addresses(&self.options.listen, &self.settings), addresses(&self.options.listen, &wanted));
+        let fresh = match &self.listeners {
+            Some(listeners) if before != after => Some(listeners.with(&after, listener::cores())?),
+            _ => None,
+        };
+        self.put_settings(&wanted).await?;
+        settings::persist(&self.options.state, &wanted)?;
+        let settings_before = std::mem::replace(&mut self.settings, wanted);
+        let Some(fresh) = fresh else { return Ok(()) };
+        let listening = fresh.addresses();
+        let listeners_before = self.listeners.replace(fresh);
+        if let Err(error) = self.replace_worker().await {
+            self.listeners = listeners_before;
+            self.put_settings(&settings_before).await?;
+            settings::persist(&self.options.state, &settings_before)?;
+            self.settings = settings_before;
+            return Err(error);
+        }
+        lock(&self.status).listening = listening;
+        Ok(())
+    }
+
+    /// Tells the serving worker; those that leave go on as they are.
+    async fn put_settings(&self, wanted: &Settings) -> Result<(), ProxyError> {
+        let Some(socket) = self.serving_socket() else { return Ok(()) };
+        let told: Result<Settings, ClientError> =
+            UnixClient::new(socket).timeout(STEP_LIMIT).send(Method::PUT, "/v1/settings", wanted).await;
+        told.map(|_| ()).map_err(|error| match error {
+            ClientError::Refused { body, .. } => ProxyError::new(body),
+            error => ProxyError::new(format!("the worker does not take the settings: {error}")),
+        })
     }
 
     fn forget_orphan(&mut self, pid: u32) {
@@ -385,6 +458,7 @@ impl Holder {
             match tokio::time::timeout_at(until, self.events.recv()).await {
                 Ok(Some(Event::Ended(pid, status))) => self.bury(pid, status).await,
                 Ok(Some(Event::OrphanEnded(pid))) => self.forget_orphan(pid),
+                Ok(Some(Event::Settings(_, reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),
                 Ok(Some(Event::Upgrade(reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),
                 Ok(None) | Err(_) => break,
             }
@@ -494,18 +568,49 @@ impl Handle {
     }
 }
 
+/// What went wrong, and what to do, in one text.
+fn told_with_hint(error: &ProxyError) -> String {
+    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("{error}{hint}")
+}
+
 async fn answer(status: Arc<Mutex<ProxyStatus>>, tell: mpsc::UnboundedSender<Event>, request: Request<Incoming>) -> AdminAnswer {
+    let (reply, told) = oneshot::channel();
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/proxy") => admin::json(StatusCode::OK, &*lock(&status)),
         (&Method::POST, "/v1/upgrade") => {
-            let (reply, told) = oneshot::channel();
             let sent = tell.send(Event::Upgrade(reply)).is_ok();
-            match told.await {
-                Ok(Ok(())) if sent => admin::json(StatusCode::OK, &*lock(&status)),
-                Ok(Err(error)) => admin::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the old worker goes on: {error}")),
-                _ => admin::text(StatusCode::SERVICE_UNAVAILABLE, "the proxy is being stopped"),
-            }
+            answer_to(
+                sent,
+                told,
+                || admin::json(StatusCode::OK, &*lock(&status)),
+                "the old worker goes on: ",
+                StatusCode::INTERNAL_SERVER_ERROR,
+            )
+            .await
+        }
+        (&Method::PUT, "/v1/settings") => {
+            let settings: Settings = match admin::read(request).await {
+                Ok(settings) => settings,
+                Err(refusal) => return refusal,
+            };
+            let sent = tell.send(Event::Settings(Box::new(settings.clone()), reply)).is_ok();
+            answer_to(sent, told, || admin::json(StatusCode::OK, &settings), "", StatusCode::BAD_REQUEST).await
         }
         (method, path) => admin::text(StatusCode::NOT_FOUND, &format!("a holder knows no {method} {path}")),
+    }
+}
+
+async fn answer_to(
+    sent: bool,
+    told: oneshot::Receiver<Result<(), String>>,
+    done: impl FnOnce() -> AdminAnswer,
+    before_error: &str,
+    refused: StatusCode,
+) -> AdminAnswer {
+    match told.await {
+        Ok(Ok(())) if sent => done(),
+        Ok(Err(error)) => admin::text(refused, &format!("{before_error}{error}")),
+        _ => admin::text(StatusCode::SERVICE_UNAVAILABLE, "the proxy is being stopped"),
     }
 }

@@ -8,12 +8,14 @@
 //!
 //! The admin language stands in `gapless_wire::route`, the record in `gapless_wire::record`.
 
+mod access_log;
 mod account;
 mod admin;
-mod answer;
+mod admission;
 mod buffer;
 mod check;
 mod control;
+mod cookie;
 mod core;
 mod drain;
 mod error;
@@ -24,12 +26,14 @@ mod health;
 pub mod holder;
 mod http1;
 mod kernel;
+mod limit;
 mod listener;
 mod node;
 mod pool;
 mod record;
 mod request;
 mod route;
+mod settings;
 mod snapshot;
 mod stream;
 mod sync;

@@ -21,12 +21,17 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(CORE_LIMIT)
 }
 
-/// For each core, one socket for each address.
+/// One address, with a socket for each core.
 #[derive(Debug)]
-pub(crate) struct Listeners {
-    by_core: Vec<Vec<TcpListener>>,
-    addresses: Vec<SocketAddr>,
+struct Place {
+    address: SocketAddr,
+    /// One for each core; a socket that a service manager gave is the same for all.
+    sockets: Vec<TcpListener>,
 }
+
+/// All addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners(Vec<Place>);
 
 impl Listeners {
     /// Opens them all. A port 0 becomes one that is free, the same for every core.
@@ -34,35 +39,58 @@ impl Listeners {
     /// # Errors
     /// When an address is not this machine's, or somebody else listens there.
     pub(crate) fn open(listen: &[SocketAddr], cores: usize) -> Result<Self, ProxyError> {
-        let mut by_core: Vec<Vec<TcpListener>> = (0..cores).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
+        let mut places = Vec::new();
         for wanted in listen {
-            wait_until_free(*wanted)?;
-            let mut address = *wanted;
-            for listeners in &mut by_core {
-                let listener = open_one(address).map_err(|error| cannot_listen(address, &error))?;
-                address = listener.local_addr().map_err(|error| cannot_listen(address, &error))?;
-                listeners.push(listener);
-            }
-            addresses.push(address);
+            places.push(open_place(*wanted, cores)?);
         }
-        Ok(Self { by_core, addresses })
+        Ok(Self(places))
     }
 
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// The same sockets and new ones for these addresses: those that stay are never closed. Those of addresses that do not stay are closed when the last process that has them lets go.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; nothing has changed then.
+    pub(crate) fn with(&self, listen: &[SocketAddr], cores: usize) -> Result<Self, ProxyError> {
+        let mut places = Vec::new();
+        for wanted in listen {
+            let known = self.0.iter().find(|place| place.address == *wanted);
+            places.push(known.map_or_else(|| open_place(*wanted, cores), Place::again)?);
+        }
+        Ok(Self(places))
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().map(|place| place.address).collect()
     }
 
     /// The descriptors as a worker finds them in its environment: cores by `;`, addresses by `,`.
     pub(crate) fn names(&self) -> String {
-        let core =
-            |listeners: &Vec<TcpListener>| listeners.iter().map(|listener| listener.as_raw_fd().to_string()).collect::<Vec<_>>().join(",");
-        self.by_core.iter().map(core).collect::<Vec<_>>().join(";")
+        let cores = self.0.first().map_or(0, |place| place.sockets.len());
+        let of_core = |core: usize| self.0.iter().map(|place| place.sockets[core].as_raw_fd().to_string()).collect::<Vec<_>>().join(",");
+        (0..cores).map(of_core).collect::<Vec<_>>().join(";")
     }
 
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
-        self.by_core.iter().flatten().map(AsRawFd::as_raw_fd).collect()
+        self.0.iter().flat_map(|place| &place.sockets).map(AsRawFd::as_raw_fd).collect()
     }
+}
+
+impl Place {
+    fn again(&self) -> Result<Self, ProxyError> {
+        let sockets = self.sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>();
+        sockets.map(|sockets| Self { address: self.address, sockets }).map_err(|error| cannot_listen(self.address, &error))
+    }
+}
+
+fn open_place(wanted: SocketAddr, cores: usize) -> Result<Place, ProxyError> {
+    wait_until_free(wanted)?;
+    let (mut address, mut sockets) = (wanted, Vec::new());
+    for _ in 0..cores {
+        let listener = open_one(address).map_err(|error| cannot_listen(address, &error))?;
+        address = listener.local_addr().map_err(|error| cannot_listen(address, &error))?;
+        sockets.push(listener);
+    }
+    Ok(Place { address, sockets })
 }
 
 /// Takes over the descriptors that [`Listeners::names`] named. May be called once in a process.

@@ -7,11 +7,20 @@ use gapless_wire::route::{Check, Member, NodeStatus};
 use hyper::header::HeaderValue;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Names a [`Node`] inside one worker; never used again, so that nothing late can touch a later node of the same name.
 pub(crate) type NodeKey = u64;
+
+/// The share of a node whose slow start is over.
+pub(crate) const WARM: u64 = 1000;
+/// The least share of a node: a few requests have to reach it, or it would stay cold.
+const COLD: u64 = 20;
+
+/// How long a node that lost requests in a row is left alone at least: long enough for a process that is being restarted, short enough for one that had bad luck.
+const EJECTED_FOR: Duration = Duration::from_secs(10);
 
 /// How a node stands in the applied route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +63,12 @@ pub(crate) struct Node {
     draining: AtomicBool,
     cut: AtomicBool,
     verdict: AtomicU8,
+    /// Requests in a row that came to nothing.
+    failed_requests: AtomicU32,
+    /// Until then it passes no checks.
+    ejected_until: Mutex<Option<Instant>>,
+    /// When it got its first share of the traffic.
+    weighted_since: OnceLock<Instant>,
     health: Mutex<Health>,
     probe: Mutex<Arc<Probe>>,
     changes: Arc<Changes>,
@@ -91,6 +106,9 @@ impl Node {
             draining: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             verdict: AtomicU8::new(Verdict::Unknown as u8),
+            failed_requests: AtomicU32::new(0),
+            ejected_until: Mutex::new(None),
+            weighted_since: OnceLock::new(),
             health: Mutex::new(Health::default()),
             probe: Mutex::new(Arc::new(probe_of(member, host))),
             changes,
@@ -119,6 +137,9 @@ impl Node {
     }
 
     pub(crate) fn set_standing(&self, standing: Standing) {
+        if standing == Standing::Weighted {
+            self.weighted_since.get_or_init(Instant::now);
+        }
         self.standing.store(standing as u8, Ordering::SeqCst);
     }
 
@@ -169,8 +190,12 @@ impl Node {
         self.idle_connections.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Takes a check's outcome in.
+    /// Takes a check's outcome in. One that lost requests in a row is not believed for a while: a page that says that all is well costs it nothing.
     pub(crate) fn note(&self, outcome: Outcome) {
+        let is_ejected = lock(&self.ejected_until).is_some_and(|until| Instant::now() < until);
+        if is_ejected && outcome == Outcome::Passed {
+            return;
+        }
         let probe = self.probe();
         let mut health = lock(&self.health);
         let news = health.note(outcome, &probe.check);
@@ -191,6 +216,41 @@ impl Node {
             self.changes.bump();
         }
         self.check_now.notify_one();
+    }
+
+    /// A request came to nothing on it. After `limit` in a row it is used only while nobody else is there, until it passes its checks again.
+    pub(crate) fn note_failed_request(&self, limit: Option<u32>, reason: &str) {
+        let failed = self.failed_requests.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if limit.is_none_or(|limit| failed < limit) {
+            return;
+        }
+        self.failed_requests.store(0, Ordering::Relaxed);
+        *lock(&self.ejected_until) = Some(Instant::now() + EJECTED_FOR);
+        let mut health = lock(&self.health);
+        let news = health.note_ejected(&format!("{failed} requests in a row came to nothing, the last one: {reason}"));
+        self.verdict.store(health.verdict as u8, Ordering::SeqCst);
+        drop(health);
+        if news {
+            tracing::warn!(node = self.name, failed, reason, "a node gets no more requests until it passes its checks");
+            self.changes.bump();
+        }
+    }
+
+    /// A request was answered by it.
+    pub(crate) fn note_answered_request(&self) {
+        if self.failed_requests.load(Ordering::Relaxed) > 0 {
+            self.failed_requests.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Its share among its equals, of [`WARM`]: it grows from its first share on for as long as the start is to be slow.
+    pub(crate) fn warmth(&self, slow_start: Duration) -> u64 {
+        let Some(since) = self.weighted_since.get() else { return WARM };
+        if slow_start.is_zero() {
+            return WARM;
+        }
+        let part = since.elapsed().as_millis() * u128::from(WARM) / slow_start.as_millis().max(1);
+        u64::try_from(part).unwrap_or(WARM).clamp(COLD, WARM)
     }
 
     /// It is named no more, for good: who comes back under its name is another object.

@@ -31,6 +31,11 @@ impl Clock {
     }
 }
 
+/// The time since the Unix epoch by the same clock as [`now_ms`].
+pub(crate) fn wall_clock() -> Duration {
+    Duration::from_millis(now_ms())
+}
+
 /// Milliseconds since the Unix epoch, by a clock that began with this process's first question and never goes back.
 pub(crate) fn now_ms() -> u64 {
     static CLOCK: OnceLock<Clock> = OnceLock::new();

@@ -34,20 +34,41 @@ pub(crate) enum Protocol {
     Http11,
 }
 
+impl Protocol {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Protocol::Http10 => "HTTP/1.0",
+            Protocol::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
 /// Who asks, and how: the same for all requests of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
+    pub(crate) address: IpAddr,
     peer: Rc<str>,
     /// Its value in a `Forwarded` field (RFC 7239, section 6).
     forwarded_for: Rc<str>,
     scheme: &'static str,
+    /// Every request is sent on to `https` at this port.
+    pub(crate) redirects_to: Option<u16>,
 }
 
 impl Client {
     pub(crate) fn new(peer: IpAddr) -> Self {
         let peer = peer.to_canonical();
         let forwarded_for = if peer.is_ipv6() { format!("\"[{peer}]\"") } else { peer.to_string() };
-        Self { peer: peer.to_string().into(), forwarded_for: forwarded_for.into(), scheme: "http" }
+        Self { address: peer, peer: peer.to_string().into(), forwarded_for: forwarded_for.into(), scheme: "http", redirects_to: None }
+    }
+
+    pub(crate) fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// It came over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.scheme == "https"
     }
 }
 
@@ -78,8 +99,11 @@ impl Inbound {
     ///
     /// # Errors
     /// With the refusal, for one that is malformed, names no host or several, or is a CONNECT.
-    pub(crate) fn read(&mut self, head: &[u8], new_id: impl FnOnce() -> u128) -> Result<(), Refusal> {
+    pub(crate) fn read(&mut self, head: &[u8], most_fields: usize, new_id: impl FnOnce() -> u128) -> Result<(), Refusal> {
         let RequestLine { method, target, minor } = parse_request(head, &mut self.fields)?;
+        if self.fields.len() > most_fields {
+            return Err(Fault::TooLarge.into());
+        }
         self.method = Method::from_bytes(&head[method]).map_err(|_| Refusal(StatusCode::BAD_REQUEST, "the method is no token"))?;
         if self.method == Method::CONNECT {
             return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "CONNECT: this is no forward proxy"));
@@ -156,6 +180,29 @@ impl Inbound {
             Some(id) => self.request_id.extend_from_slice(id),
             None => self.request_id.extend_from_slice(format!("{:032x}", new_id()).as_bytes()),
         }
+    }
+
+    /// As a node gets it: the path, and the query.
+    pub(crate) fn target(&self) -> &[u8] {
+        &self.target
+    }
+
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    pub(crate) fn request_id(&self) -> &[u8] {
+        &self.request_id
+    }
+
+    pub(crate) fn user_agent(&self) -> &[u8] {
+        self.fields.first(Name::UserAgent).unwrap_or_default()
+    }
+
+    /// The same address at this port of `https`.
+    pub(crate) fn secure_address(&self, port: u16) -> String {
+        let (host, target) = (&self.host, String::from_utf8_lossy(&self.target));
+        if port == 443 { format!("https://{host}{target}") } else { format!("https://{host}:{port}{target}") }
     }
 
     /// Sending it twice is the same as sending it once (RFC 9110, section 9.2.2).
@@ -247,7 +294,7 @@ mod tests {
 
     fn read(head: &str) -> Result<Inbound, Refusal> {
         let mut inbound = Inbound::default();
-        inbound.read(head.as_bytes(), || 7).map(|()| inbound)
+        inbound.read(head.as_bytes(), 100, || 7).map(|()| inbound)
     }
 
     fn written(head: &str) -> String {

@@ -5,9 +5,10 @@ use crate::health::Verdict;
 use crate::node::{Claim, Node, NodeKey, Standing};
 use crate::sync::{Changes, lock};
 use gapless_wire::route::{Applied, Member, NodeStatus, SNAPSHOT_VERSION, ServiceRoute, Snapshot};
+use gapless_wire::settings::{Balance, Treatment};
 use hyper::header::HeaderValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -22,7 +23,12 @@ pub(crate) struct Service {
     pub(crate) name: Arc<str>,
     pub(crate) retry: bool,
     pub(crate) hold: Duration,
+    pub(crate) treatment: Arc<Treatment>,
     members: Vec<Share>,
+    /// The newest release that has a share of the traffic.
+    newest: Option<Arc<str>>,
+    /// Whose turn it is.
+    turn: AtomicUsize,
 }
 
 /// A member and its part of the traffic.
@@ -34,56 +40,101 @@ struct Share {
     equals: usize,
 }
 
+/// Where a request would rather go than anywhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish<'a> {
+    /// To the newest release that has a share of the traffic.
+    pub(crate) newest: bool,
+    /// To this node of this release, or at least to this release.
+    pub(crate) place: Option<(&'a str, &'a str)>,
+}
+
+/// In which order members may be used: those that pass and were not tried, then those nobody checked yet, then any that were tried but do not fail, and last those whose checks are late. A wish
+/// counts among the first ones, up to [`WISHED`].
+const ORDER: [(Verdict, bool); 6] = [
+    (Verdict::Passing, false),
+    (Verdict::Unknown, false),
+    (Verdict::Passing, true),
+    (Verdict::Unknown, true),
+    (Verdict::Late, false),
+    (Verdict::Late, true),
+];
+/// See [`ORDER`].
+const WISHED: usize = 2;
+
 impl Service {
     /// How often a request may be sent at most.
     pub(crate) fn tries(&self) -> usize {
         self.members.len() + 1
     }
 
-    /// The members that may be used, best first choice: those that pass and were not tried, then those nobody checked yet, then any that
-    /// were tried but do not fail, and last those whose checks are late.
-    fn eligible(&self, tried: &[NodeKey]) -> Vec<&Share> {
-        let usable = |wanted: Verdict, again: bool| -> Vec<&Share> {
-            self.members
-                .iter()
-                .filter(|share| share.weight > 0 && share.node.verdict() == wanted && (again || !tried.contains(&share.node.key)))
-                .collect()
+    /// How many requests are on their way to its members.
+    pub(crate) fn requests_in_flight(&self) -> u32 {
+        self.members.iter().map(|share| share.node.requests_in_flight()).sum()
+    }
+
+    fn choose(&self, tried: &[NodeKey], wish: Wish<'_>, dice: &mut Dice) -> Option<Arc<Node>> {
+        let release = match wish.place {
+            Some((_, release)) => Some(release),
+            None if wish.newest => self.newest.as_deref(),
+            None => None,
         };
-        const ORDER: [(Verdict, bool); 6] = [
-            (Verdict::Passing, false),
-            (Verdict::Unknown, false),
-            (Verdict::Passing, true),
-            (Verdict::Unknown, true),
-            (Verdict::Late, false),
-            (Verdict::Late, true),
-        ];
-        for (wanted, again) in ORDER {
-            let members = usable(wanted, again);
-            if !members.is_empty() {
-                return members;
+        if let Some(release) = release {
+            let node = wish.place.map(|(node, _)| node);
+            let wished = |share: &Share| *share.node.release == *release;
+            let exactly = |share: &Share| wished(share) && node == Some(share.node.name.as_str());
+            let found = node.and_then(|_| self.choose_among(&ORDER[..WISHED], tried, exactly, dice));
+            if let Some(node) = found.or_else(|| self.choose_among(&ORDER[..WISHED], tried, wished, dice)) {
+                return Some(node);
             }
         }
-        Vec::new()
+        self.choose_among(&ORDER, tried, |_| true, dice)
     }
 
     /// The weights alone decide which release and which weight a request goes to, whatever the load, so that a canary gets its percentage and every request's
-    /// release is an independent draw: that is what an analysis of both rests on. Between two equals the less busy one is taken.
-    fn choose(&self, tried: &[NodeKey], dice: &mut Dice) -> Option<Arc<Node>> {
-        let mut members = self.eligible(tried);
-        let first = pick(&members, dice)?;
-        members.retain(|share| share.equals == first.equals);
-        let second = pick(&members, dice)?;
-        let is_less_busy = second.node.requests_in_flight() < first.node.requests_in_flight();
-        Some(if is_less_busy { second.node.clone() } else { first.node.clone() })
+    /// release is an independent draw: that is what an analysis of both rests on. Among equals the service's balance decides.
+    fn choose_among(
+        &self,
+        order: &[(Verdict, bool)],
+        tried: &[NodeKey],
+        fits: impl Fn(&Share) -> bool,
+        dice: &mut Dice,
+    ) -> Option<Arc<Node>> {
+        for (verdict, again) in order {
+            let may = |share: &Share| {
+                share.weight > 0 && share.node.verdict() == *verdict && (*again || !tried.contains(&share.node.key)) && fits(share)
+            };
+            if let Some(first) = pick(&self.members, |share| if may(share) { u64::from(share.weight) } else { 0 }, dice) {
+                return Some(self.balance(first, |share| share.equals == first.equals && may(share), dice));
+            }
+        }
+        None
+    }
+
+    fn balance(&self, first: &Share, is_equal: impl Fn(&Share) -> bool, dice: &mut Dice) -> Arc<Node> {
+        let slow_start = Duration::from_millis(self.treatment.slow_start_ms);
+        let warmth = |share: &Share| if is_equal(share) { share.node.warmth(slow_start) } else { 0 };
+        if self.treatment.balance == Balance::RoundRobin {
+            let equals = self.members.iter().filter(|share| is_equal(share));
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % equals.clone().count().max(1);
+            return equals.clone().nth(turn).unwrap_or(first).node.clone();
+        }
+        let one = if slow_start.is_zero() { first } else { pick(&self.members, warmth, dice).unwrap_or(first) };
+        let other = pick(&self.members, warmth, dice).unwrap_or(one);
+        let is_less_busy = other.node.requests_in_flight() < one.node.requests_in_flight();
+        if is_less_busy { other.node.clone() } else { one.node.clone() }
     }
 }
 
-/// Draws one, by weight.
-fn pick<'a>(members: &[&'a Share], dice: &mut Dice) -> Option<&'a Share> {
-    let total: u64 = members.iter().map(|share| u64::from(share.weight)).sum();
-    let mut at = dice.below(total.max(1));
+/// Draws one, by weight; `None` when all weigh nothing.
+fn pick<'a>(members: &'a [Share], weight: impl Fn(&Share) -> u64, dice: &mut Dice) -> Option<&'a Share> {
+    let total: u64 = members.iter().map(&weight).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut at = dice.below(total);
     for member in members {
-        let weight = u64::from(member.weight);
+        let weight = weight(member);
         if at < weight {
             return Some(member);
         }
@@ -121,29 +172,50 @@ impl Dice {
     }
 }
 
+/// The services of one host: the longest path first.
+type Paths = Vec<(String, Arc<Service>)>;
+
 #[derive(Debug, Default)]
 struct Table {
     snapshot: Snapshot,
-    by_host: HashMap<String, Arc<Service>>,
-    any: Option<Arc<Service>>,
+    services: Vec<Arc<Service>>,
+    by_host: HashMap<String, Paths>,
+    any: Paths,
 }
 
 impl Table {
-    fn service(&self, host: &str) -> Option<&Arc<Service>> {
-        self.by_host.get(host).or(self.any.as_ref())
-    }
-
-    fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_host.values().chain(self.any.iter())
+    fn service(&self, host: &str, path: &[u8]) -> Option<&Arc<Service>> {
+        let matching = |paths: &'_ Paths| paths.iter().position(|(prefix, _)| is_below(path, prefix.as_bytes()));
+        let of_host = self.by_host.get(host).and_then(|paths| matching(paths).map(|at| &paths[at].1));
+        of_host.or_else(|| matching(&self.any).map(|at| &self.any[at].1))
     }
 
     fn nodes(&self) -> Vec<Arc<Node>> {
-        self.services().flat_map(|service| service.members.iter().map(|share| share.node.clone())).collect()
+        self.services.iter().flat_map(|service| service.members.iter().map(|share| share.node.clone())).collect()
     }
 
     fn applied(&self) -> Applied {
         Applied { generations: self.snapshot.services.iter().map(|(name, route)| (name.clone(), route.generation)).collect() }
     }
+
+    fn enter(&mut self, place: &str, service: &Arc<Service>) {
+        let (host, path) = split_place(place);
+        let paths = if host == "*" { &mut self.any } else { self.by_host.entry(host.to_string()).or_default() };
+        if !paths.iter().any(|(taken, _)| taken == path) {
+            paths.push((path.to_string(), service.clone()));
+        }
+        paths.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+    }
+}
+
+/// A place that a service answers: its host, and the path that its requests begin with; empty: any.
+pub(crate) fn split_place(place: &str) -> (&str, &str) {
+    place.find('/').map_or((place, ""), |at| place.split_at(at))
+}
+
+/// Whether a target is the path `prefix`, or one below it.
+fn is_below(target: &[u8], prefix: &[u8]) -> bool {
+    target.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.is_empty() || matches!(rest[0], b'/' | b'?'))
 }
 
 /// The members in force, by service and name.
@@ -174,30 +246,47 @@ pub(crate) enum Choice {
 pub(crate) struct Routes {
     table: RwLock<Table>,
     departed: Mutex<Vec<Arc<Node>>>,
+    treatments: Mutex<BTreeMap<String, Arc<Treatment>>>,
     next_key: AtomicU64,
     changes: Arc<Changes>,
 }
 
 impl Routes {
     pub(crate) fn new(changes: Arc<Changes>) -> Self {
-        Self { table: RwLock::default(), departed: Mutex::default(), next_key: AtomicU64::new(1), changes }
+        Self { table: RwLock::default(), departed: Mutex::default(), treatments: Mutex::default(), next_key: AtomicU64::new(1), changes }
     }
 
-    /// The service that answers this host (lower case, no port).
-    pub(crate) fn service(&self, host: &str) -> Option<Arc<Service>> {
-        self.read(|table| table.service(host).cloned())
+    /// The service that answers this host (lower case, no port) and this target.
+    pub(crate) fn service(&self, host: &str, target: &[u8]) -> Option<Arc<Service>> {
+        self.read(|table| table.service(host, target).cloned())
+    }
+
+    /// The service of this name.
+    pub(crate) fn named_service(&self, name: &str) -> Option<Arc<Service>> {
+        self.read(|table| table.services.iter().find(|service| *service.name == *name).cloned())
     }
 
     /// Claims a node for a request. Choosing and counting happen under the table's lock, and [`Self::apply`] takes it for writing: a claim is either
     /// counted on the old table before the change, or made on the new one.
-    pub(crate) fn claim(&self, host: &str, tried: &[NodeKey], dice: &mut Dice) -> Choice {
+    pub(crate) fn claim(&self, host: &str, target: &[u8], tried: &[NodeKey], wish: Wish<'_>, dice: &mut Dice) -> Choice {
+        self.read(|table| table.service(host, target).map_or(Choice::Unknown, |service| claim_of(service, tried, wish, dice)))
+    }
+
+    /// Claims a node for a connection to the service of this name.
+    pub(crate) fn claim_named(&self, name: &str, tried: &[NodeKey], dice: &mut Dice) -> Choice {
         self.read(|table| {
-            let Some(service) = table.service(host) else { return Choice::Unknown };
-            match service.choose(tried, dice) {
-                Some(node) => Choice::Claimed(Claim::take(node), service.clone()),
-                None => Choice::NoneReady(service.clone()),
-            }
+            let service = table.services.iter().find(|service| *service.name == *name);
+            service.map_or(Choice::Unknown, |service| claim_of(service, tried, Wish::default(), dice))
         })
+    }
+
+    /// Treats the services so from now on, by their full names. One caller at a time, the same one as of [`Self::apply`].
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub(crate) fn treat(&self, treatments: &BTreeMap<String, Treatment>) -> Result<Change, ProxyError> {
+        *lock(&self.treatments) = treatments.iter().map(|(name, treatment)| (name.clone(), Arc::new(treatment.clone()))).collect();
+        self.apply(self.snapshot())
     }
 
     /// Whether this snapshot may follow the applied one.
@@ -226,7 +315,7 @@ impl Routes {
             for node in &before {
                 node.set_standing(Standing::Left);
             }
-            for service in now.services() {
+            for service in &now.services {
                 for Share { node, weight, .. } in &service.members {
                     node.set_standing(if *weight > 0 { Standing::Weighted } else { Standing::Probed });
                 }
@@ -293,11 +382,12 @@ impl Routes {
         let known: Known = nodes.iter().map(|node| ((&*node.service, node.name.as_str()), node)).collect();
         for (name, route) in &snapshot.services {
             let service = Arc::new(self.build_service(name, route, &known)?);
-            if route.host == "*" {
-                table.any = Some(service);
-            } else {
-                table.by_host.insert(route.host.clone(), service);
-            }
+            table.enter(&route.host, &service);
+            table.services.push(service);
+        }
+        // What a service declares counts before what another one answers, too.
+        for service in table.services.clone() {
+            service.treatment.also.iter().for_each(|place| table.enter(place, &service));
         }
         table.snapshot = snapshot;
         Ok(table)
@@ -313,7 +403,11 @@ impl Routes {
             let equals = *kinds.entry((&member.release, member.weight)).or_insert(next);
             members.push(Share { node, weight: u32::from(member.weight), equals });
         }
-        Ok(Service { name: service, retry: route.retry, hold: Duration::from_millis(route.hold_ms), members })
+        let treatment = lock(&self.treatments).get(name).cloned().unwrap_or_default();
+        let weighted = members.iter().filter(|share| share.weight > 0).map(|share| &share.node.release);
+        let newest = weighted.max_by_key(|release| release_number(release)).cloned();
+        let hold = Duration::from_millis(route.hold_ms);
+        Ok(Service { name: service, retry: route.retry, hold, treatment, members, newest, turn: AtomicUsize::new(0) })
     }
 
     fn build_node(&self, service: &Arc<str>, name: &str, member: &Member, host: &str, known: &Known) -> Result<Arc<Node>, ProxyError> {
@@ -329,6 +423,18 @@ impl Routes {
         }
         Ok(Arc::new(node))
     }
+}
+
+fn claim_of(service: &Arc<Service>, tried: &[NodeKey], wish: Wish<'_>, dice: &mut Dice) -> Choice {
+    match service.choose(tried, wish, dice) {
+        Some(node) => Choice::Claimed(Claim::take(node), service.clone()),
+        None => Choice::NoneReady(service.clone()),
+    }
+}
+
+/// The number that a release's name ends with (`web-r7`); what has none is older than all.
+fn release_number(release: &str) -> u64 {
+    release.rsplit_once("-r").and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
 }
 
 /// Whether a snapshot makes sense by itself.
@@ -351,8 +457,12 @@ pub(crate) fn validate(snapshot: &Snapshot) -> Result<(), ProxyError> {
 
 fn validate_route(name: &str, route: &ServiceRoute) -> Result<(), ProxyError> {
     let wrong = |what: String| Err(ProxyError::new(format!("service `{name}`: {what}")));
-    if route.host.is_empty() || route.host != normal_host(&route.host) {
-        return wrong(format!("the host `{}` must be lower case, without a port, and not empty", route.host));
+    let (host, path) = split_place(&route.host);
+    if host.is_empty() || host != normal_host(host) {
+        return wrong(format!("the host `{host}` must be lower case, without a port, and not empty"));
+    }
+    if path.ends_with('/') {
+        return wrong(format!("the path `{path}` must not end with a slash"));
     }
     if route.hold_ms > HOLD_LIMIT_MS {
         return wrong(format!("hold_ms is {}: at most {HOLD_LIMIT_MS}", route.hold_ms));
@@ -397,7 +507,7 @@ mod tests {
     }
 
     fn claim(routes: &Routes) -> Option<Claim> {
-        match routes.claim("any", &[], &mut Dice::new(7)) {
+        match routes.claim("any", b"/", &[], Wish::default(), &mut Dice::new(7)) {
             Choice::Claimed(claim, _) => Some(claim),
             _ => None,
         }
@@ -486,7 +596,7 @@ mod tests {
         let mut counts = BTreeMap::new();
         let (mut held, mut kept) = (std::collections::VecDeque::new(), Vec::new());
         for _ in 0..requests {
-            let Choice::Claimed(claim, _) = routes.claim("x", &[], &mut dice) else { panic!("no node") };
+            let Choice::Claimed(claim, _) = routes.claim("x", b"/", &[], Wish::default(), &mut dice) else { panic!("no node") };
             *counts.entry(claim.node.name.clone()).or_insert(0) += 1;
             if claim.node.name == hung {
                 kept.push(claim)

@@ -62,7 +62,11 @@ fn replace(state: &Path, text: &[u8], sync_folder: impl FnOnce(&Path) -> std::io
     })
 }
 
-fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
+/// Writes a file and makes sure that it is on the disk.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text)?;
     file.sync_all()

@@ -5,6 +5,7 @@
 //! ends when the holder says so, or when the holder is gone (the end of its standard input): then it takes the connections that wait, finishes its
 //! requests and ends, so that a new holder finds the port free. Until there is a new holder, nobody listens: a service manager restarts it at once.
 
+use crate::access_log::AccessLog;
 use crate::admin::{self, AdminAnswer};
 use crate::control::{Order as HolderOrder, OrderNumber, Report, START};
 use crate::core::{self, CoreParts, Order, Shared};
@@ -14,11 +15,13 @@ use crate::kernel;
 use crate::listener;
 use crate::node::{Node, NodeKey};
 use crate::record::{self, Recorder, now_ms};
-use crate::route::validate;
+use crate::route::{Change, validate};
+use crate::settings;
 use crate::snapshot;
 use gapless_wire::client::{ClientError, UnixClient};
 use gapless_wire::record::{Record, SLICE_MS};
 use gapless_wire::route::{Applied, DrainRequest, Snapshot, WorkerStatus};
+use gapless_wire::settings::Settings;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use std::cell::{Cell, RefCell};
@@ -128,6 +131,7 @@ async fn serve(options: WorkerOptions, client_limit: usize) -> Result<(), ProxyE
     let socket = socket_path(&options.state, std::process::id());
     let listener = admin::open(&socket)?;
     let worker = Rc::new(Worker::start(options, client_limit)?);
+    worker.load_settings().await;
     worker.load().await?;
     let answering = worker.clone();
     spawn_local(admin::serve(listener, Rc::new(move |request| answer(answering.clone(), request))));
@@ -174,7 +178,10 @@ pub(crate) struct Worker {
     /// Whoever applies a snapshot holds it. Inside: the newer worker's socket, once there is one.
     applying: tokio::sync::Mutex<Option<PathBuf>>,
     predecessor: Option<PathBuf>,
+    settings: RefCell<Arc<Settings>>,
+    access_log: RefCell<Option<Arc<AccessLog>>>,
     problem: RefCell<Option<String>>,
+    settings_problem: RefCell<Option<String>>,
     /// This worker itself wrote the snapshot in force, synced it, and knows of nobody who wrote since.
     durable: Cell<bool>,
     began_ms: u64,
@@ -207,6 +214,9 @@ impl Worker {
             checks,
             applying,
             predecessor: options.predecessor,
+            settings: RefCell::new(Arc::new(settings::none())),
+            access_log: RefCell::new(None),
+            settings_problem: RefCell::new(None),
             problem,
             durable: Cell::new(false),
             began_ms: now_ms(),
@@ -235,6 +245,43 @@ impl Worker {
             self.shared.without_routes.store(true, Ordering::SeqCst);
         }
         Ok(Origin::Nowhere)
+    }
+
+    /// Puts the settings on the disk in force. Without them clients are served as by default, which is better than not at all.
+    async fn load_settings(&self) {
+        let state = self.state.clone();
+        let loaded = blocking("reading the settings", move || settings::load(&state)).await;
+        let applied = loaded.and_then(|settings| settings.map_or(Ok(()), |settings| self.put_settings_in_force(settings)));
+        if let Err(error) = applied {
+            tracing::error!(%error, "began without settings");
+            *self.settings_problem.borrow_mut() = Some(error.to_string());
+        }
+    }
+
+    /// Treats clients and services so from now on; what is under way ends as it began.
+    ///
+    /// # Errors
+    /// When they make no sense, or a file that they name cannot be used; nothing has changed then.
+    fn put_settings_in_force(&self, wanted: Settings) -> Result<(), ProxyError> {
+        settings::validate(&wanted)?;
+        let access_log = self.open_access_log(&wanted)?;
+        let change = self.shared.routes.treat(&wanted.services)?;
+        self.tell_of(change);
+        let wanted = Arc::new(wanted);
+        for core in &self.cores {
+            // A core that is gone takes the worker with it.
+            let _ = core.send(Order::Settings(wanted.clone(), access_log.clone()));
+        }
+        *self.access_log.borrow_mut() = access_log;
+        *self.settings.borrow_mut() = wanted;
+        *self.settings_problem.borrow_mut() = None;
+        Ok(())
+    }
+
+    fn open_access_log(&self, wanted: &Settings) -> Result<Option<Arc<AccessLog>>, ProxyError> {
+        let Some(path) = &wanted.access_log else { return Ok(None) };
+        let open = self.access_log.borrow().clone().filter(|log| log.path() == path);
+        open.map_or_else(|| AccessLog::open(path, self.shared.log_lost.clone()).map(|log| Some(Arc::new(log))), |log| Ok(Some(log)))
     }
 
     /// Whether there was something.
@@ -269,12 +316,16 @@ impl Worker {
         let change = self.shared.routes.apply(snapshot)?;
         *self.problem.borrow_mut() = None;
         self.shared.without_routes.store(false, Ordering::SeqCst);
+        self.tell_of(change);
+        Ok(())
+    }
+
+    fn tell_of(&self, change: Change) {
         for core in &self.cores {
-            // A core that is gone takes the worker with it.
+            // As above.
             let _ = core.send(Order::Forget(change.without_idle.clone(), None));
         }
         let _ = self.checks.send(change.members);
-        Ok(())
     }
 
     /// Obeys the holder until this worker has to leave.
@@ -297,7 +348,8 @@ impl Worker {
                     report(number, Report::Succeeded);
                 }
                 HolderOrder::Leave => {
-                    self.begin_to_leave(false);
+                    // Those of an address that is given up are taken; of the others, another worker would take them as well.
+                    self.begin_to_leave(true);
                     report(number, Report::Leaving);
                     spawn_local(self.clone().obey_while_leaving(orders));
                     return Ok(LEAVING);
@@ -444,7 +496,7 @@ impl Worker {
             revision: self.shared.changes.revision(),
             generations: self.shared.routes.applied().generations,
             nodes: self.shared.routes.status(),
-            problem: self.problem.borrow().clone(),
+            problem: self.problem.borrow().clone().or_else(|| self.settings_problem.borrow().clone()),
         }
     }
 
@@ -529,6 +581,13 @@ async fn route(worker: Rc<Worker>, request: Request<Incoming>) -> Result<AdminAn
             let applied = spawn_local(async move { worker.apply(snapshot).await }).await;
             applied.map_err(|error| admin::text(StatusCode::INTERNAL_SERVER_ERROR, &format!("applying broke off: {error}")))
         }
+        (&Method::PUT, "/v1/settings") => {
+            let settings: Settings = admin::read(request).await?;
+            let _applying = worker.applying.lock().await;
+            worker.put_settings_in_force(settings).map_err(bad_request)?;
+            Ok(admin::json(StatusCode::OK, &**worker.settings.borrow()))
+        }
+        (&Method::GET, "/v1/settings") => Ok(admin::json(StatusCode::OK, &**worker.settings.borrow())),
         // From the holder that follows a killed one: this worker takes no orders any more.
         (&Method::PUT, "/v1/successor") => {
             let newer: PathBuf = admin::read(request).await?;

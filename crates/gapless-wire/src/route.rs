@@ -4,6 +4,9 @@
 //! |---|---|---|---|
 //! | holder | `GET /v1/proxy` | | [`ProxyStatus`] |
 //! | holder | `POST /v1/upgrade` | | [`ProxyStatus`] once the new worker serves |
+//! | holder | `PUT /v1/settings` | [`crate::settings::Settings`] | the same, once the worker serves with them; 400 with what is wrong, and nothing has changed |
+//! | worker | `GET /v1/settings` | | [`crate::settings::Settings`] in force |
+//! | worker | `GET /v1/metrics` | | text for Prometheus |
 //! | worker | `PUT /v1/snapshot` | [`Snapshot`] | [`Applied`], after it was persisted and applied; 409 with [`Applied`] when a service's generation is older than the applied one |
 //! | worker | `GET /v1/snapshot` | | [`Snapshot`] as applied |
 //! | worker | `POST /v1/drain` | [`DrainRequest`] | 204 |
@@ -32,7 +35,8 @@ pub struct Snapshot {
 pub struct ServiceRoute {
     /// A proxy refuses a generation older than the one it applied, service by service.
     pub generation: u64,
-    /// The `Host` that the service answers (lower case, no port); `*` for any that no other service has.
+    /// The `Host` that the service answers (lower case, no port); `*` for any that no other service has. A path behind it (`shop.example/api`) restricts it to targets that begin with that; of
+    /// several, the longest counts.
     pub host: String,
     /// Every member by node name (`r7-i12-n0`).
     pub members: BTreeMap<String, Member>,

@@ -3,30 +3,24 @@
 use super::body::{BodyFault, BodyReader};
 use super::head::{EndOfHead, Fault, Framing};
 use super::node::Answer;
-use crate::answer;
 use crate::buffer::{Buffers, Inlet};
 use crate::core::Core;
 use crate::fields::{Field, Fields, Name};
 use crate::forward;
 use crate::request::{Client, Inbound, Protocol, Refusal};
 use crate::stream::{Stream, Unwritten};
+use gapless_wire::settings::Clients;
 use hyper::{Method, StatusCode};
 use std::future::{pending, poll_fn};
 use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-/// How long a client's connection may wait for its next request: generous, because closing an idle connection may cross the client's next request.
-const IDLE_LIMIT: Duration = Duration::from_secs(300);
-/// How long a head may take from its first byte on: 64 KiB at 17 kbit/s, slower than any line in use.
-const HEAD_TIME_LIMIT: Duration = Duration::from_secs(30);
-/// The largest head of a request in bytes: that of a browser with many cookies is a quarter of it.
-const HEAD_LIMIT: usize = 64 * 1024;
 /// Empty lines before a request that are read over: some old clients send one after a body (RFC 9112, section 2.2).
 const EMPTY_LINES: usize = 2;
-/// How long a client may leave what it gets unread before its connection is broken off.
-const UNREAD_LIMIT: Duration = Duration::from_secs(300);
+/// How long a client may leave a short answer of the proxy's own unread.
+const UNREAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long what a client still sends is read over after the last answer, so that the close does not destroy that answer on its way.
 const LINGER_LIMIT: Duration = Duration::from_secs(2);
 /// A piece of a body of at most so many bytes is copied behind what waits to be written; a larger one is written from where it is.
@@ -36,9 +30,10 @@ const COPIED: usize = 4 * 1024;
 pub(crate) async fn serve(core: &Rc<Core>, stream: &Rc<Stream>, client: Client) {
     let (mut inlet, mut inbound, mut out) = (Inlet::default(), Inbound::default(), Vec::new());
     loop {
-        let read = match next_head(core, stream, &mut inlet).await {
+        let limits = core.settings.borrow().clients.clone();
+        let read = match next_head(core, &limits, stream, &mut inlet).await {
             Ok(Some(length)) => {
-                let read = inbound.read(&inlet.data()[..length], || core.new_id());
+                let read = inbound.read(&inlet.data()[..length], limits.head_fields, || core.new_id());
                 inlet.consume(length);
                 read
             }
@@ -59,6 +54,8 @@ pub(crate) async fn serve(core: &Rc<Core>, stream: &Rc<Stream>, client: Client) 
             buffers: &core.buffers,
             reader: BodyReader::new(inbound.framing),
             owes_word: inbound.expects_continue,
+            most: u64::MAX,
+            taken: 0,
         };
         forward::respond(core, &client, &inbound, &mut source, &mut sink).await;
         let (end, is_read) = (sink.end(), source.reader.is_over());
@@ -77,7 +74,7 @@ pub(crate) async fn serve(core: &Rc<Core>, stream: &Rc<Stream>, client: Client) 
 ///
 /// # Errors
 /// When what came can be no request, or took too long.
-async fn next_head(core: &Core, stream: &Stream, inlet: &mut Inlet) -> Result<Option<usize>, Refusal> {
+async fn next_head(core: &Core, limits: &Clients, stream: &Stream, inlet: &mut Inlet) -> Result<Option<usize>, Refusal> {
     let mut end = EndOfHead::default();
     let mut empty_lines = 0;
     let mut has_begun = false;
@@ -86,16 +83,18 @@ async fn next_head(core: &Core, stream: &Stream, inlet: &mut Inlet) -> Result<Op
             inlet.consume(2);
             empty_lines += 1;
         }
-        if let Some(length) = end.find(inlet.data())? {
-            return if length > HEAD_LIMIT { Err(Fault::TooLarge.into()) } else { Ok(Some(length)) };
+        let found = end.find(inlet.data())?;
+        if found.unwrap_or(inlet.data().len()) > limits.head_bytes {
+            let first_line = memchr::memchr(b'\n', inlet.data()).unwrap_or(usize::MAX);
+            return Err(if first_line > limits.head_bytes { Fault::TargetTooLong } else { Fault::TooLarge }.into());
         }
-        if inlet.data().len() > HEAD_LIMIT {
-            let is_first_line = !inlet.data().contains(&b'\n');
-            return Err(if is_first_line { Fault::TargetTooLong } else { Fault::TooLarge }.into());
+        if found.is_some() {
+            return Ok(found);
         }
         if !has_begun {
             has_begun = !inlet.data().is_empty();
-            stream.read_by(Some(Instant::now() + if has_begun { HEAD_TIME_LIMIT } else { IDLE_LIMIT }));
+            let limit = Duration::from_millis(if has_begun { limits.head_ms } else { limits.idle_ms });
+            stream.read_by(Some(Instant::now() + limit));
         }
         let filled = poll_fn(|cx| {
             // Nothing has begun, and nothing shall.
@@ -139,6 +138,9 @@ pub(crate) enum SourceFault {
     Refused(Refusal),
 }
 
+/// A body that is larger than its service takes.
+pub(crate) const TOO_LARGE: Refusal = Refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is larger than this service takes");
+
 /// A request's body, as it comes.
 pub(crate) struct Source<'a> {
     pub(crate) inlet: &'a mut Inlet,
@@ -147,6 +149,9 @@ pub(crate) struct Source<'a> {
     reader: BodyReader,
     /// The client waits for a word before it sends.
     owes_word: bool,
+    /// So many bytes it may have, and so many were taken.
+    pub(crate) most: u64,
+    taken: u64,
 }
 
 impl Source<'_> {
@@ -167,6 +172,11 @@ impl Source<'_> {
         self.stream.read_by(Some(until.map_or(latest, |until| until.min(latest))));
         let next = self.reader.next(self.inlet, self.stream, self.buffers).await;
         self.stream.read_by(None);
+        if let Ok(Some(length)) = next
+            && self.taken + length as u64 > self.most
+        {
+            return Err(SourceFault::Refused(TOO_LARGE));
+        }
         next.map_err(|fault| match fault {
             BodyFault::Malformed(fault) => SourceFault::Refused(fault.into()),
             BodyFault::Broken(error) if error.kind() == ErrorKind::TimedOut => SourceFault::Late,
@@ -187,6 +197,7 @@ impl Source<'_> {
     }
 
     pub(crate) fn consume(&mut self, count: usize) {
+        self.taken += count as u64;
         self.reader.consume(self.inlet, count);
     }
 
@@ -233,6 +244,8 @@ pub(crate) struct Sink<'a> {
     body: Written,
     /// No request may follow on this connection.
     pub(crate) must_close: bool,
+    /// How long the client may leave what it gets unread.
+    pub(crate) unread: Duration,
     closes: bool,
     is_over: bool,
 }
@@ -250,7 +263,7 @@ impl From<Unwritten> for Unheard {
 impl<'a> Sink<'a> {
     fn new(core: &'a Core, stream: &'a Rc<Stream>, inbound: &'a Inbound, out: &'a mut Vec<u8>) -> Self {
         out.clear();
-        Self { core, stream, inbound, out, body: Written::Plain, must_close: false, closes: false, is_over: false }
+        Self { core, stream, inbound, out, body: Written::Plain, must_close: false, unread: UNREAD_LIMIT, closes: false, is_over: false }
     }
 
     fn end(&self) -> End {
@@ -375,7 +388,7 @@ impl<'a> Sink<'a> {
             self.out.extend_from_slice(end);
             return if self.out.len() > COPIED { self.flush().await } else { Ok(()) };
         }
-        self.stream.write_by(Some(Instant::now() + UNREAD_LIMIT));
+        self.stream.write_by(Some(Instant::now() + self.unread));
         self.stream.write(&mut [IoSlice::new(self.out), IoSlice::new(bytes), IoSlice::new(end)]).await?;
         self.out.clear();
         Ok(())
@@ -403,7 +416,7 @@ impl<'a> Sink<'a> {
         if self.out.is_empty() {
             return Ok(());
         }
-        self.stream.write_by(Some(Instant::now() + UNREAD_LIMIT));
+        self.stream.write_by(Some(Instant::now() + self.unread));
         self.stream.write(&mut [IoSlice::new(self.out)]).await?;
         self.out.clear();
         Ok(())
@@ -411,11 +424,16 @@ impl<'a> Sink<'a> {
 
     /// Answers with a short text of the proxy's own.
     pub(crate) async fn text(&mut self, status: StatusCode, text: &str, closes: bool) {
-        let body = answer::body(text);
+        self.own(status, "text/plain; charset=utf-8", &format!("{text}\n"), &[], closes).await;
+    }
+
+    /// Answers with a body of the proxy's own.
+    pub(crate) async fn own(&mut self, status: StatusCode, kind: &str, body: &str, fields: &[(&str, String)], closes: bool) {
         self.status_line(status.as_u16(), status.canonical_reason().unwrap_or_default());
-        for (name, value) in answer::fields() {
-            self.line(name, value.as_bytes());
-        }
+        self.line(b"content-type", kind.as_bytes());
+        // Who has a clock tells its date (RFC 9110, section 6.6.1).
+        self.line(b"date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+        fields.iter().for_each(|(name, value)| self.line(name.as_bytes(), value.as_bytes()));
         self.line(b"content-length", body.len().to_string().as_bytes());
         self.closes = closes || self.must_close || !self.inbound.keeps_connection || self.core.is_leaving();
         self.end_of_head();

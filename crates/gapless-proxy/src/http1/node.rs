@@ -10,8 +10,6 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// How long connecting to a node may take: one repetition of the first packet (after 1 s) included.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// A connection that was used longer ago than this is looked at before it is used again: a look costs a system call, and what is used all the time is not worth it.
 const FRESH: Duration = Duration::from_millis(10);
 
@@ -48,8 +46,8 @@ impl Connection {
     ///
     /// # Errors
     /// With the system's reason, or `TimedOut`.
-    pub(crate) async fn open(streams: &Rc<Streams>, node: &Node) -> io::Result<Self> {
-        let stream = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(node.address)).await.map_err(|_| ErrorKind::TimedOut)??;
+    pub(crate) async fn open(streams: &Rc<Streams>, node: &Node, limit: Duration) -> io::Result<Self> {
+        let stream = tokio::time::timeout(limit, TcpStream::connect(node.address)).await.map_err(|_| ErrorKind::TimedOut)??;
         Ok(Self { stream: streams.to_node(stream), inlet: Inlet::default(), answer: Answer::default() })
     }
 
@@ -95,11 +93,11 @@ impl Answer {
 }
 
 /// What to call a failed connect.
-pub(crate) fn connect_failure(error: &io::Error) -> String {
+pub(crate) fn connect_failure(error: &io::Error, limit: Duration) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused".to_string(),
         ErrorKind::ConnectionReset => "connection reset".to_string(),
-        ErrorKind::TimedOut => format!("no connection within {CONNECT_LIMIT:?}"),
+        ErrorKind::TimedOut => format!("no connection within {limit:?}"),
         _ => error.to_string(),
     }
 }

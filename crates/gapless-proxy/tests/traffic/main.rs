@@ -8,6 +8,7 @@ mod health;
 mod limits;
 mod record;
 mod retry;
+mod settings;
 mod split;
 mod support;
 mod upgrades;

@@ -14,6 +14,7 @@ pub fn hold(arguments: &ProxyArguments) -> Result<(), Trouble> {
     let options = holder::HolderOptions {
         state: arguments.state.clone(),
         listen: arguments.listen.clone(),
+        settings: None,
         program,
         worker_arguments: vec![WORKER_COMMAND.to_string()],
     };

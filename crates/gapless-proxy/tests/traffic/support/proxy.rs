@@ -217,3 +217,18 @@ pub fn totals(record: &Record) -> Totals {
     }
     totals
 }
+
+impl Proxy {
+    /// Settings as a person would have them written: JSON without its version.
+    pub fn try_settings(&self, settings: serde_json::Value) -> Result<(), ClientError> {
+        let mut settings = settings;
+        settings["version"] = 1.into();
+        let told: Result<serde_json::Value, ClientError> =
+            self.runtime.block_on(self.holder_client().send(hyper::Method::PUT, "/v1/settings", &settings));
+        told.map(|_| ())
+    }
+
+    pub fn settings(&self, settings: serde_json::Value) {
+        self.try_settings(settings).expect("settings that make sense");
+    }
+}
