@@ -9,6 +9,8 @@
 //! The admin language stands in `gapless_wire::route`, the record in `gapless_wire::record`.
 
 mod account;
+#[allow(dead_code, unused_imports, reason = "the holder does not order certificates yet")]
+mod acme;
 mod admin;
 mod answer;
 mod body;
