@@ -21,7 +21,7 @@ use crate::certificate::{CertificateFiles, trusted_roots};
 use crate::error::ProxyError;
 use failure::Failure;
 use folder::{AccountRecord, Folder, RECORD_VERSION};
-use group::Group;
+use group::{Group, Seen};
 use instant_acme::{Account, AccountBuilder, NewAccount, RetryPolicy};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -134,6 +134,8 @@ pub(crate) struct Acme {
 #[derive(Debug)]
 struct Task {
     group: Group,
+    /// What was found of it at the last look.
+    seen: Seen,
     failures: u32,
     error: Option<String>,
     /// Not before this, after a failure.
@@ -142,7 +144,7 @@ struct Task {
 
 impl Acme {
     /// Makes ready: judges the settings, makes the folders under `<state>/acme/` with mode 0700, and drops challenges that a killed process left. Nothing
-    /// is ordered yet, and the authority is not asked.
+    /// is ordered yet, and the authority is not asked. One at a time for each state folder: drop the old one first.
     ///
     /// # Errors
     /// When the settings cannot be, when a folder cannot be made, or when the file of authorities cannot be used.
@@ -166,10 +168,11 @@ impl Acme {
     }
 
     /// Orders what is missing or due, one certificate after the other, and waits for the next to become due; never ends. To stop it, or to go on with other
-    /// settings, drop it at any moment: what was written is whole, and the account is kept.
+    /// settings, drop it at any moment: what was written is whole, and the account is kept. It writes small files on the thread that it runs on.
     pub(crate) async fn run(mut self) {
         loop {
             for place in 0..self.tasks.len() {
+                self.tasks[place].look();
                 if self.tasks[place].wait(SystemTime::now()).is_zero() {
                     self.attempt(place).await;
                 }
@@ -187,7 +190,8 @@ impl Acme {
         }
         let asked = self.transport.take_retry_after().unwrap_or_default().min(RETRY_AFTER_LIMIT);
         let task = &mut self.tasks[place];
-        match outcome.and_then(|()| task.group.check_not_due(SystemTime::now())) {
+        task.look();
+        match outcome.and_then(|()| task.seen.check_not_due(SystemTime::now())) {
             Ok(()) => {
                 tracing::info!(names = ?task.group.names, "a certificate was issued");
                 (task.failures, task.error, task.retry_at) = (0, None, None);
@@ -206,6 +210,7 @@ impl Acme {
 
     /// Gets a new certificate and puts it in the place of the old one.
     async fn renew(&self, group: &Group) -> Result<(), Failure> {
+        self.folder.check_writable()?;
         let ordered = async {
             let account = self.account().await?;
             order::order(&account, group, &self.challenges, &self.pace).await
@@ -260,12 +265,17 @@ impl Acme {
 
 impl Task {
     fn new(group: Group) -> Self {
-        Self { group, failures: 0, error: None, retry_at: None }
+        let seen = group.look();
+        Self { group, seen, failures: 0, error: None, retry_at: None }
+    }
+
+    fn look(&mut self) {
+        self.seen = self.group.look();
     }
 
     /// How long to wait until its next order.
     fn wait(&self, now: SystemTime) -> Duration {
-        let renewal = self.group.due_at().and_then(|due| due.duration_since(now).ok()).unwrap_or_default();
+        let renewal = self.seen.due_at.and_then(|due| due.duration_since(now).ok()).unwrap_or_default();
         let retry = self.retry_at.map(|at| at.saturating_duration_since(Instant::now())).unwrap_or_default();
         renewal.max(retry)
     }
@@ -273,7 +283,7 @@ impl Task {
     fn status(&self, now: SystemTime) -> GroupStatus {
         GroupStatus {
             names: self.group.names.clone(),
-            not_after: self.group.current().map(|pair| pair.not_after()),
+            not_after: self.seen.not_after,
             failures: self.failures,
             error: self.error.clone(),
             next_order: now + self.wait(now),
@@ -302,7 +312,7 @@ fn judge(settings: &AcmeSettings) -> Result<(), ProxyError> {
     Ok(())
 }
 
-/// The certificates of the settings, each with what is there of it.
+/// The certificates of the settings. Touches no file.
 fn groups(folder: &Folder, settings: &AcmeSettings) -> Result<Vec<Group>, ProxyError> {
     if settings.groups.len() > GROUP_LIMIT {
         return Err(ProxyError::new(format!("{} certificates are more than the {GROUP_LIMIT} that can be ordered", settings.groups.len()))

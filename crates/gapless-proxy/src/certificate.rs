@@ -99,6 +99,14 @@ impl Certificates {
         Ok(Self { sources: Mutex::new(sources), current: RwLock::new(Arc::new(set)) })
     }
 
+    /// Reads all certificates, and goes on without those that cannot be used: for a worker that takes a dead one's place, when it is too late to refuse what
+    /// the settings say. Each of them is told with its error. A [`Watch`] looks for usable ones from then on.
+    pub(crate) fn load_usable(sources: Sources) -> (Self, Vec<ProxyError>) {
+        let (set, broken) = Set::read_usable(&sources);
+        set.warn_of_what_is_new(&Set::default(), SystemTime::now());
+        (Self { sources: Mutex::new(sources), current: RwLock::new(Arc::new(set)) }, broken)
+    }
+
     /// Reads all files again and puts the new set in force, whole. Tells how many certificates of it were not in force before.
     ///
     /// # Errors
@@ -158,22 +166,29 @@ struct Set {
     wildcard: HashMap<String, usize>,
     /// How the files looked immediately before they were read.
     stamps: Vec<Stamp>,
-    /// A file was written so shortly before that a further write could look the same.
+    /// The files have to be read again even if they look the same: one was written so shortly before that a further write could look the same, or one could
+    /// not be used.
     unsettled: bool,
 }
 
 impl Set {
     fn read(sources: &Sources) -> Result<Self, ProxyError> {
+        let (set, broken) = Self::read_usable(sources);
+        broken.into_iter().next().map_or(Ok(set), Err)
+    }
+
+    fn read_usable(sources: &Sources) -> (Self, Vec<ProxyError>) {
         let stamps = Stamp::of_all(sources);
-        let unsettled = watch::unsettled(&stamps, SystemTime::now());
-        let mut set = Self { stamps, unsettled, ..Self::default() };
-        for files in &sources.given {
-            set.add(Pair::read(files)?);
+        let mut set = Self { unsettled: watch::unsettled(&stamps, SystemTime::now()), stamps, ..Self::default() };
+        let mut broken = Vec::new();
+        for files in sources.given.iter().chain(sources.ordered.iter().filter(|files| files.chain.exists())) {
+            match Pair::read(files) {
+                Ok(pair) => set.add(pair),
+                Err(error) => broken.push(error),
+            }
         }
-        for files in sources.ordered.iter().filter(|files| files.chain.exists()) {
-            set.add(Pair::read(files)?);
-        }
-        Ok(set)
+        set.unsettled |= !broken.is_empty();
+        (set, broken)
     }
 
     fn add(&mut self, pair: Pair) {

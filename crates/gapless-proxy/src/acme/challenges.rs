@@ -44,7 +44,8 @@ impl Challenges {
 
     /// What to answer to a request of plain HTTP for this path (without query): status 200, `Content-Type: application/octet-stream`, and exactly this body.
     /// `None` when nothing was ordered that asks for it: then the request is like any other. Reads at most one small file, and none for a path of other
-    /// form, so it can stand in front of every request.
+    /// form, so it can stand in front of every request;
+    /// it has to stand in front of a redirect to `https`, which proves nothing while there is no certificate.
     pub(crate) fn answer(&self, path: &str) -> Option<String> {
         let token = path.strip_prefix(PREFIX).filter(|token| is_token(token))?;
         let mut proof = String::new();

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// The version of [`AccountRecord`] that is written.
 pub(super) const RECORD_VERSION: u32 = 1;
+/// As much as a chain, a key and an account take together at most, in bytes.
+const PROBE_SIZE: usize = 64 * 1024;
 /// What to do when a file cannot be written.
 pub(super) const FILE_MODE_NOTE: &str = "make room on the disk, and let this process write in its state folder";
 
@@ -73,6 +75,16 @@ impl Folder {
     /// When the disk refuses.
     pub(super) fn write(&self, path: &Path, text: &[u8]) -> Result<(), ProxyError> {
         replace(path, text).map_err(|error| ProxyError::path("write", path, &error).hint(FILE_MODE_NOTE))
+    }
+
+    /// Makes sure that the disk takes what will be issued, before anybody is asked to issue it: what cannot be kept counts for the authority all the same.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) fn check_writable(&self) -> Result<(), ProxyError> {
+        let path = self.path.join("certificates").join(".probe");
+        let written = write_whole(&path, &[0; PROBE_SIZE]).and_then(|()| fs::remove_file(&path));
+        written.map_err(|error| ProxyError::path("write", &path, &error).hint(FILE_MODE_NOTE))
     }
 
     /// The account that is kept for the authority with this directory.

@@ -53,7 +53,7 @@ impl Group {
     }
 
     /// The certificate that is there, if it can be used. What cannot is ordered again.
-    pub(super) fn current(&self) -> Option<Pair> {
+    fn current(&self) -> Option<Pair> {
         match Pair::read(&self.files) {
             Ok(pair) => Some(pair),
             Err(error) if self.files.chain.exists() => {
@@ -64,11 +64,13 @@ impl Group {
         }
     }
 
-    /// When the next one has to be ordered; `None`: at once.
-    pub(super) fn due_at(&self) -> Option<SystemTime> {
+    /// Looks at the certificate that is there.
+    pub(super) fn look(&self) -> Seen {
+        let pair = self.current();
         // Whoever changes from a test authority to a real one wants the real certificate now.
-        let pair = self.current().filter(|pair| self.missing_name(pair).is_none() && self.is_from_this_authority())?;
-        renewal(pair.not_before(), pair.not_after(), &self.names)
+        let good = pair.as_ref().filter(|pair| self.missing_name(pair).is_none() && self.is_from_this_authority());
+        let due_at = good.and_then(|pair| renewal(pair.not_before(), pair.not_after(), &self.names));
+        Seen { not_after: pair.as_ref().map(Pair::not_after), due_at }
     }
 
     /// Judges what the authority issued, before it takes the place of what is there.
@@ -77,7 +79,10 @@ impl Group {
     /// When it is no certificate, not for the key that was made, or not for all names.
     pub(super) fn accept(&self, issued: &Issued) -> Result<(), Failure> {
         let text = self.text(issued);
-        let pair = Pair::parse(&self.files, text.as_bytes(), text.as_bytes())?;
+        let pair = Pair::parse(&self.files, text.as_bytes(), text.as_bytes()).map_err(|error| {
+            ProxyError::new(format!("what the authority issued cannot be used: {error}"))
+                .hint("the authority has a fault; it is tried again")
+        })?;
         match self.missing_name(&pair) {
             None => Ok(()),
             Some(name) => Err(ProxyError::new(format!("the authority issued a certificate without the name {name}"))
@@ -100,13 +105,24 @@ impl Group {
     fn missing_name(&self, pair: &Pair) -> Option<&String> {
         self.names.iter().find(|name| !pair.names().contains(name))
     }
+}
 
+/// What was found of a certificate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// The last moment at which it is valid; `None`: there is none.
+    pub(super) not_after: Option<SystemTime>,
+    /// When the next one has to be ordered; `None`: at once.
+    pub(super) due_at: Option<SystemTime>,
+}
+
+impl Seen {
     /// Judges what was just issued: if it were renewed at once, it would be so again and again.
     ///
     /// # Errors
     /// When it is due already.
-    pub(super) fn check_not_due(&self, now: SystemTime) -> Result<(), Failure> {
-        if self.due_at().is_some_and(|due| due > now) {
+    pub(super) fn check_not_due(self, now: SystemTime) -> Result<(), Failure> {
+        if self.due_at.is_some_and(|due| due > now) {
             return Ok(());
         }
         Err(ProxyError::new("the authority issued a certificate that is due for renewal already; it is used")

@@ -1,9 +1,9 @@
 //! One order: proves the names, and takes what is issued. RFC 8555, section 7.4.
 
+use super::Pace;
 use super::challenges::{Challenges, Held};
 use super::failure::{self, Failure};
 use super::group::Group;
-use super::{POLL_LIMIT, Pace};
 use crate::error::ProxyError;
 use instant_acme::{Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus};
 use std::fmt;
@@ -70,7 +70,7 @@ async fn wait_for_verification(order: &mut Order, pace: &Pace) -> Result<(), Fai
     let reason = match order.poll_ready(&pace.policy()).await {
         Ok(OrderStatus::Ready) => return Ok(()),
         Ok(_) => ProxyError::new("the authority could not verify the names").hint("it is tried again").into(),
-        Err(Error::Timeout(_)) => ProxyError::new(format!("the authority did not verify the names within {POLL_LIMIT:?}"))
+        Err(Error::Timeout(_)) => ProxyError::new(format!("the authority did not verify the names within {:?}", pace.poll_limit))
             .hint("the authority is slow, or cannot reach port 80 of a name; it is tried again")
             .into(),
         Err(error) => failure::of("prove the names", &error),

@@ -251,6 +251,30 @@ async fn an_authority_that_asks_for_patience_gets_it() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_used_does_not_take_the_old_ones_place() {
+    let world = World::new().await;
+    let now = SystemTime::now();
+    let old = world.put("one.test", &world.authority.directory, now - 80 * DAY, now + 10 * DAY);
+    world.authority.book().mistake = true;
+    let status = run_until(world.acme(&[&["one.test"]]), failed).await;
+    let error = status[0].error.as_ref().unwrap();
+    assert!(error.contains("is not the key of"), "{error}");
+    assert_eq!(fs::read_to_string(world.file("one.test")).unwrap(), old);
+}
+
+#[tokio::test]
+async fn nothing_is_ordered_that_could_not_be_kept() {
+    let world = World::new().await;
+    let acme = world.acme(&[&["one.test"]]);
+    let folder = world.state.path().join("acme/certificates");
+    fs::remove_dir(&folder).unwrap();
+    let status = run_until(acme, failed).await;
+    let error = status[0].error.as_ref().unwrap();
+    assert!(error.contains(folder.to_str().unwrap()) && error.contains("make room"), "{error}");
+    assert_eq!(world.authority.book().requests.len(), 0);
+}
+
+#[tokio::test]
 async fn an_account_that_is_gone_is_made_again() {
     let world = World::new().await;
     run_until(world.acme(&[&["one.test"]]), all_issued).await;

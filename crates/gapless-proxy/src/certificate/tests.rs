@@ -203,6 +203,24 @@ fn a_write_in_place_that_looks_the_same_is_noticed() {
     assert_eq!(&shown(&certificates, None), new.certificate.der());
 }
 
+#[test]
+fn a_start_that_must_not_fail_goes_on_without_what_is_broken_until_it_is_whole() {
+    let folder = Folder::new();
+    let (one, two) = (make(&["one.test"]), make(&["two.test"]));
+    let files = [folder.put("one", &one), folder.put("two", &two)];
+    let whole = fs::read(&files[0].key).unwrap();
+    fs::write(&files[0].key, "broken").unwrap();
+    let (certificates, broken) = Certificates::load_usable(given(&files));
+    assert!(broken.len() == 1 && broken[0].to_string().contains(files[0].key.to_str().unwrap()), "{broken:?}");
+    let certificates = Arc::new(certificates);
+    assert_eq!(&shown(&certificates, Some("one.test")), two.certificate.der());
+    let mut watch = Watch::new(certificates.clone());
+    assert_eq!(watch.look(), Look::Kept);
+    fs::write(&files[0].key, whole).unwrap();
+    assert_eq!(watch.look(), Look::Reloaded(1));
+    assert_eq!(&shown(&certificates, Some("one.test")), one.certificate.der());
+}
+
 /// What a client saw of a handshake.
 struct Handshake {
     certificate: CertificateDer<'static>,

@@ -53,6 +53,8 @@ pub(super) struct Book {
     pub(super) proof_port: u16,
     /// How long before and after now a certificate is valid.
     pub(super) validity: (Duration, Duration),
+    /// Issues for a key that nobody asked for.
+    pub(super) mistake: bool,
 }
 
 pub(super) struct AccountEntry {
@@ -203,6 +205,7 @@ impl Book {
             dawdle: false,
             proof_port,
             validity: (DAY, 89 * DAY),
+            mistake: false,
         }
     }
 
@@ -406,6 +409,7 @@ impl Book {
         let mut params = CertificateParams::new(names).unwrap();
         let now = SystemTime::now();
         (params.not_before, params.not_after) = ((now - self.validity.0).into(), (now + self.validity.1).into());
+        let key = if self.mistake { Point(KeyPair::generate().unwrap().public_key_raw().to_vec()) } else { key };
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let order = &mut self.orders[place];
         (order.certificate, order.processing) = (Some(certificate.pem() + &self.issuer.pem()), true);
