@@ -2,6 +2,8 @@
 
 use crate::access_log::{self, AccessLog};
 use crate::account::{Account, Closed};
+use crate::acme::Challenges;
+use crate::balancer::{self, Spoken};
 use crate::buffer::Buffers;
 use crate::exchange::Exchanges;
 use crate::http1;
@@ -13,12 +15,14 @@ use crate::record::Recorder;
 use crate::request::{Client, Inbound};
 use crate::route::{Choice, Dice, Routes, Wish};
 use crate::settings;
-use crate::stream::Streams;
+use crate::stream::{Streams, prepare_client};
 use crate::sync::{Changes, lock};
-use gapless_wire::settings::Settings;
+use crate::tcp;
+use gapless_wire::settings::{Listener, Settings, Speaks};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,12 +31,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 /// How often connections are looked through: for waits that have become too long, which may so be exceeded by this much, and for idle ones to nodes. With
 /// [`crate::pool::IDLE_LIMIT`] it stays below the 5 s after which Apache closes.
 const REAP_INTERVAL: Duration = Duration::from_millis(250);
 /// How long accepting rests when the system has no descriptor left: the next one is freed by a connection that ends, which nothing tells.
 const ACCEPT_REST: Duration = Duration::from_millis(10);
+
+/// How long a client may take for what comes before its first request: TLS, or what a balancer says of it.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many places to write heads into a core keeps, and of what size in bytes: more than ever run at once between two waits.
 const SCRATCH_COUNT_LIMIT: usize = 16;
@@ -71,13 +80,17 @@ pub(crate) struct Shared {
     pub(crate) client_gone: AtomicU64,
     /// Lines of the access log that could not be written.
     pub(crate) log_lost: Arc<AtomicU64>,
+    /// What TLS needs, once there are listeners with it.
+    pub(crate) tls: Mutex<Option<Arc<ServerConfig>>>,
+    /// What proves to an authority that a host is this one.
+    pub(crate) challenges: Challenges,
     connections: Arc<Connections>,
     /// By service name.
     rates: Mutex<HashMap<Arc<str>, Arc<Rates>>>,
 }
 
 impl Shared {
-    pub(crate) fn new(client_limit: usize) -> Self {
+    pub(crate) fn new(client_limit: usize, state: &Path) -> Self {
         let changes = Arc::new(Changes::new());
         Self {
             routes: Routes::new(changes.clone()),
@@ -91,6 +104,8 @@ impl Shared {
             refused: AtomicU64::new(0),
             client_gone: AtomicU64::new(0),
             log_lost: Arc::default(),
+            tls: Mutex::default(),
+            challenges: Challenges::new(state),
             connections: Arc::default(),
             rates: Mutex::default(),
         }
@@ -185,6 +200,15 @@ impl Core {
     /// Claims a node for a request.
     pub(crate) fn claim(&self, inbound: &Inbound, tried: &[NodeKey], wish: Wish<'_>) -> Choice {
         self.shared.routes.claim(&inbound.host, inbound.target(), tried, wish, &mut self.dice.borrow_mut())
+    }
+
+    fn acceptor(&self) -> Option<TlsAcceptor> {
+        lock(&self.shared.tls).clone().map(TlsAcceptor::from)
+    }
+
+    /// Claims a node for a connection to the service of this name.
+    pub(crate) fn claim_named(&self, name: &str, tried: &[NodeKey]) -> Choice {
+        self.shared.routes.claim_named(name, tried, &mut self.dice.borrow_mut())
     }
 
     /// Somebody wants to know of every request that ends.
@@ -331,6 +355,7 @@ async fn reap(core: Rc<Core>) {
 }
 
 async fn accept(core: Rc<Core>, listener: TcpListener, mut leave: watch::Receiver<Option<bool>>) {
+    let here = listener.local_addr().ok();
     // A listener may have taken connections that are not seen yet: a leaving worker waits for it too.
     let _counted = Counted::new(&core.shared);
     loop {
@@ -340,7 +365,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, mut leave: watch::Receive
             accepted = accept_one(&core.shared, &listener) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => welcome(&core, stream, peer),
+            Ok((stream, peer)) => welcome(&core, stream, peer, here),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot accept a connection");
@@ -353,7 +378,7 @@ async fn accept(core: Rc<Core>, listener: TcpListener, mut leave: watch::Receive
         while let Ok((stream, peer)) = listener.accept() {
             let ready = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
             if let Ok(stream) = ready {
-                welcome(&core, stream, peer);
+                welcome(&core, stream, peer, here);
             }
         }
     }
@@ -385,18 +410,52 @@ impl Drop for Counted {
     }
 }
 
-fn welcome(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr) {
-    let Some(connected) = may_connect(core, peer.ip()) else {
-        core.shared.refused.fetch_add(1, Ordering::Relaxed);
-        return;
-    };
+fn welcome(core: &Rc<Core>, stream: TcpStream, peer: SocketAddr, here: Option<SocketAddr>) {
+    let settings = core.settings.borrow().clone();
+    let listener = settings.listeners.iter().find(|listener| Some(listener.address) == here).cloned();
     let counted = Counted::new(&core.shared);
     let core = core.clone();
     spawn_local(async move {
-        let (_counted, _connected) = (counted, connected);
-        let stream = core.streams.of_client(stream);
-        http1::client::serve(&core, &stream, Client::new(peer.ip())).await;
+        let _counted = counted;
+        // Who is not let in is told nothing: it has not said what it speaks.
+        if receive(&core, stream, peer.ip(), listener).await.is_none() {
+            core.shared.refused.fetch_add(1, Ordering::Relaxed);
+        }
     });
+}
+
+/// Serves a connection as its listener's settings say; `None`: it was not let in.
+async fn receive(core: &Rc<Core>, mut stream: TcpStream, peer: IpAddr, listener: Option<Listener>) -> Option<()> {
+    let (balancers, speaks) = listener.map_or((Vec::new(), Speaks::Http), |listener| (listener.balancers, listener.speaks));
+    let mut address = peer.to_canonical();
+    if !balancers.is_empty() {
+        balancers.contains(&address).then_some(())?;
+        match tokio::time::timeout(GREETING_LIMIT, balancer::read(&mut stream)).await.ok()?.ok()? {
+            Spoken::For(client) => address = client,
+            Spoken::Itself => {}
+        }
+    }
+    let _connected = may_connect(core, address)?;
+    let mut client = Client::new(address);
+    if speaks == Speaks::Https {
+        prepare_client(&stream);
+        let acceptor = core.acceptor()?;
+        let stream = tokio::time::timeout(GREETING_LIMIT, acceptor.accept(stream)).await.ok()?.ok()?;
+        client.set_secure();
+        let stream = core.streams.of_secure_client(stream);
+        http1::client::serve(core, &stream, client).await;
+        return Some(());
+    }
+    let stream = core.streams.of_client(stream);
+    match speaks {
+        Speaks::Tcp(service) => tcp::serve(core, &stream, &client, &service).await,
+        Speaks::RedirectToHttps(port) => {
+            client.redirects_to = Some(port);
+            http1::client::serve(core, &stream, client).await;
+        }
+        Speaks::Http | Speaks::Https => http1::client::serve(core, &stream, client).await,
+    }
+    Some(())
 }
 
 /// One more connection of this address, if it may have one.

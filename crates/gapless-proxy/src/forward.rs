@@ -96,6 +96,9 @@ struct Passage<'a> {
 /// Answers a request.
 pub(crate) async fn respond(core: &Rc<Core>, client: &Client, inbound: &Inbound, source: &mut Source<'_>, sink: &mut Sink<'_>) {
     let begun = Instant::now();
+    if let Some(proof) = prove(core, inbound) {
+        return sink.own(StatusCode::OK, "application/octet-stream", &proof, &[], !source.is_over()).await;
+    }
     if let Some(port) = client.redirects_to {
         return redirect(core, inbound, port, source, sink).await;
     }
@@ -107,6 +110,15 @@ pub(crate) async fn respond(core: &Rc<Core>, client: &Client, inbound: &Inbound,
     if let Some(closed) = account.settle() {
         core.log(client, inbound, &closed);
     }
+}
+
+/// What an authority asks for that gives a certificate (RFC 8555, section 8.3).
+fn prove(core: &Core, inbound: &Inbound) -> Option<String> {
+    let path = inbound.target();
+    if !path.starts_with(b"/.well-known/acme-challenge/") {
+        return None;
+    }
+    core.shared.challenges.answer(std::str::from_utf8(path).ok()?)
 }
 
 /// Answers a request of this service.

@@ -5,6 +5,7 @@
 //! serves. SIGTERM or SIGINT to the holder is an orderly stop. When the holder is killed, its workers notice, finish and end: see [`crate::worker`]. The next
 //! holder tells of them until then: they are proxies like any other, and no node may be destroyed under their requests.
 
+use crate::acme::Acme;
 use crate::admin::{self, AdminAnswer};
 use crate::control::{Order, OrderNumber, Report, START};
 use crate::error::ProxyError;
@@ -30,7 +31,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 /// How long a worker may take for each step of a change of workers. It takes some milliseconds, but a worker that is passing a snapshot on answers only
 /// after that, so it is longer than [`crate::worker::RELAY_LIMIT`]. What takes longer undoes the change; it ends no worker that serves.
@@ -94,6 +95,9 @@ async fn run(mut options: HolderOptions) -> Result<(), ProxyError> {
     let admin_listener = admin::open(&admin_socket)?;
     let mut holder = Holder::new(options, settings, listeners, orphans);
     let serving = holder.replace_worker().await;
+    if let Err(error) = holder.order_certificates() {
+        tracing::error!(%error, "no certificates are ordered");
+    }
     if let Err(error) = serving {
         holder.stop().await;
         remove_socket(&admin_socket);
@@ -202,6 +206,8 @@ struct Holder {
     tell: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
     fast_deaths: u32,
+    /// Orders certificates, if any are wanted.
+    orders: Option<JoinHandle<()>>,
 }
 
 /// A worker that has not ended.
@@ -233,6 +239,7 @@ impl Holder {
             tell,
             events,
             fast_deaths: 0,
+            orders: None,
         }
     }
 
@@ -288,6 +295,9 @@ impl Holder {
         self.put_settings(&wanted).await?;
         settings::persist(&self.options.state, &wanted)?;
         let settings_before = std::mem::replace(&mut self.settings, wanted);
+        if self.settings.acme != settings_before.acme {
+            self.order_certificates()?;
+        }
         let Some(fresh) = fresh else { return Ok(()) };
         let listening = fresh.addresses();
         let listeners_before = self.listeners.replace(fresh);
@@ -299,6 +309,18 @@ impl Holder {
             return Err(error);
         }
         lock(&self.status).listening = listening;
+        Ok(())
+    }
+
+    /// Orders what the settings say from now on, in the place of what was ordered before.
+    fn order_certificates(&mut self) -> Result<(), ProxyError> {
+        if let Some(before) = self.orders.take() {
+            before.abort();
+        }
+        if let Some(wanted) = &self.settings.acme {
+            let acme = Acme::new(&self.options.state, settings::order(wanted))?;
+            self.orders = Some(spawn_local(acme.run()));
+        }
         Ok(())
     }
 

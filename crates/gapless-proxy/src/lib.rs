@@ -10,9 +10,12 @@
 
 mod access_log;
 mod account;
+mod acme;
 mod admin;
 mod admission;
+mod balancer;
 mod buffer;
+mod certificate;
 mod check;
 mod control;
 mod cookie;
@@ -37,6 +40,7 @@ mod settings;
 mod snapshot;
 mod stream;
 mod sync;
+mod tcp;
 mod tunnel;
 mod upload;
 pub mod worker;

@@ -66,6 +66,10 @@ impl Client {
         &self.peer
     }
 
+    pub(crate) fn set_secure(&mut self) {
+        self.scheme = "https";
+    }
+
     /// It came over TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.scheme == "https"

@@ -1,10 +1,12 @@
 //! The settings on disk, and whether they make sense.
 
+use crate::acme::{self, AcmeSettings};
+use crate::certificate::{CertificateFiles, Sources};
 use crate::error::ProxyError;
 use crate::http1::head::FIELD_COUNT_LIMIT;
 use crate::route::{normal_host, split_place};
 use crate::snapshot::write_whole;
-use gapless_wire::settings::{SETTINGS_VERSION, Settings, Speaks, Treatment};
+use gapless_wire::settings::{Acme, Certificate, SETTINGS_VERSION, Settings, Speaks, Treatment};
 use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
@@ -60,6 +62,27 @@ pub(crate) fn persist(state: &Path, settings: &Settings) -> Result<(), ProxyErro
         let _ = fs::remove_file(&temporary);
         ProxyError::path("write the settings", &path, &error).hint("make room on the disk")
     })
+}
+
+/// The certificates that settings name, and where those will stand that are ordered.
+///
+/// # Errors
+/// When the hosts of an order cannot be.
+pub(crate) fn certificates(state: &Path, settings: &Settings) -> Result<Sources, ProxyError> {
+    let files = |certificate: &Certificate| CertificateFiles { chain: certificate.chain.clone(), key: certificate.key.clone() };
+    let ordered = settings.acme.as_ref().map(|acme| acme::files(state, &order(acme))).transpose()?.unwrap_or_default();
+    Ok(Sources { given: settings.certificates.iter().map(files).collect(), ordered })
+}
+
+/// What is ordered, and where.
+pub(crate) fn order(acme: &Acme) -> AcmeSettings {
+    AcmeSettings {
+        directory: acme.directory.clone(),
+        contacts: acme.contact.iter().cloned().collect(),
+        terms_agreed: acme.agrees_to_terms,
+        authorities: acme.authorities.clone(),
+        groups: vec![acme.hosts.clone()],
+    }
 }
 
 /// Whether settings make sense by themselves.

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// How long a connection may be silent before the kernel asks whether the other machine is still there.
 const SILENCE_LIMIT: Duration = Duration::from_secs(3);
@@ -35,10 +36,13 @@ pub(crate) struct Streams(RefCell<Slab<Weak<Stream>>>);
 impl Streams {
     /// Takes a client's connection over.
     pub(crate) fn of_client(self: &Rc<Self>, stream: TcpStream) -> Rc<Stream> {
-        let keepalive = TcpKeepalive::new().with_time(CLIENT_SILENCE_LIMIT).with_interval(CLIENT_PROBE_INTERVAL).with_retries(PROBES);
-        // A socket that refuses this is about to fail anyway, and says so at its first use.
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-        self.enter(stream)
+        prepare_client(&stream);
+        self.enter(Io::Plain(stream))
+    }
+
+    /// Takes a client's connection over that speaks TLS. [`prepare_client`] was for its socket.
+    pub(crate) fn of_secure_client(self: &Rc<Self>, stream: TlsStream<TcpStream>) -> Rc<Stream> {
+        self.enter(Io::Tls(Box::new(stream)))
     }
 
     /// Takes a connection to a node over: a node whose machine is gone says nothing any more, so the kernel asks.
@@ -46,16 +50,15 @@ impl Streams {
         let keepalive = TcpKeepalive::new().with_time(SILENCE_LIMIT).with_interval(PROBE_INTERVAL).with_retries(PROBES);
         // As above.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-        self.enter(stream)
+        let _ = stream.set_nodelay(true);
+        self.enter(Io::Plain(stream))
     }
 
-    fn enter(self: &Rc<Self>, stream: TcpStream) -> Rc<Stream> {
-        // As above. Nagle's delay would hold the last part of a message back.
-        let _ = stream.set_nodelay(true);
+    fn enter(self: &Rc<Self>, io: Io) -> Rc<Stream> {
         let mut streams = self.0.borrow_mut();
         let place = streams.vacant_entry();
         let stream = Rc::new(Stream {
-            io: RefCell::new(stream),
+            io: RefCell::new(io),
             waiting: RefCell::new(None),
             aborted: Cell::new(false),
             reading: Limit::default(),
@@ -87,6 +90,14 @@ impl Streams {
     }
 }
 
+/// Lets the kernel ask whether a silent client is still there, and send what is written at once: Nagle's delay would hold the last part of a message back.
+pub(crate) fn prepare_client(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(CLIENT_SILENCE_LIMIT).with_interval(CLIENT_PROBE_INTERVAL).with_retries(PROBES);
+    // A socket that refuses this is about to fail anyway, and says so at its first use.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = stream.set_nodelay(true);
+}
+
 /// Until when one direction may wait.
 #[derive(Debug, Default)]
 struct Limit {
@@ -107,10 +118,82 @@ impl Limit {
     }
 }
 
+/// What a connection is made of.
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Io {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Io::Plain(stream) => stream,
+            Io::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+
+    /// Under TLS there may be something to read while the socket has nothing: what came with an earlier part.
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Io::Tls(stream) = self {
+            let waiting = stream.get_mut().1.process_new_packets();
+            if waiting.map_or(true, |state| state.plaintext_bytes_to_read() > 0 || state.peer_has_closed()) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.socket().poll_read_ready(cx)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match (self, parts) {
+            (Io::Plain(stream), [only]) => Pin::new(stream).poll_write(cx, only),
+            (Io::Plain(stream), parts) => Pin::new(stream).poll_write_vectored(cx, parts),
+            (Io::Tls(stream), parts) => Pin::new(stream).poll_write_vectored(cx, parts),
+        }
+    }
+
+    /// Under TLS what was written may still wait to be encrypted and sent.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Plain(_) => Poll::Ready(Ok(())),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Says under TLS that nothing more will be written (RFC 8446, section 6.1), as far as the socket takes it now.
+    fn say_goodbye(&mut self) {
+        if let Io::Tls(stream) = self {
+            let (socket, session) = stream.get_mut();
+            session.send_close_notify();
+            while session.wants_write() && session.write_tls(&mut AtOnce(socket)).is_ok() {}
+        }
+    }
+}
+
+/// Writes what a socket takes without waiting.
+struct AtOnce<'a>(&'a TcpStream);
+
+impl io::Write for AtOnce<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A connection. All its users run on one thread and, but for an abort, in one task.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    io: RefCell<TcpStream>,
+    io: RefCell<Io>,
     /// Whoever waits to read or write: both directions run in one task.
     waiting: RefCell<Option<Waker>>,
     aborted: Cell<bool>,
@@ -158,11 +241,7 @@ impl Stream {
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let polled = self.step(cx, &self.writing, |io, cx| match parts {
-            [only] => io.poll_write(cx, only),
-            parts => io.poll_write_vectored(cx, parts),
-        });
-        match ready!(polled)? {
+        match ready!(self.step(cx, &self.writing, |io, cx| io.poll_write(cx, parts)))? {
             0 => Poll::Ready(Err(ErrorKind::WriteZero.into())),
             written => Poll::Ready(Ok(written)),
         }
@@ -185,7 +264,7 @@ impl Stream {
                 Err(_) => return Err(Unwritten { written }),
             }
         }
-        Ok(())
+        poll_fn(|cx| self.step(cx, &self.writing, Io::poll_flush)).await.map_err(|_| Unwritten { written })
     }
 
     /// One step of reading or writing: none on an aborted connection, and one that has to wait is woken by the abort and at its deadline.
@@ -193,12 +272,12 @@ impl Stream {
         &self,
         cx: &mut Context<'_>,
         limit: &Limit,
-        act: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        act: impl FnOnce(&mut Io, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if self.aborted.get() {
             return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
         }
-        let polled = act(Pin::new(&mut *self.io.borrow_mut()), cx);
+        let polled = act(&mut self.io.borrow_mut(), cx);
         if polled.is_pending() {
             if limit.late.get() {
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
@@ -225,7 +304,7 @@ impl Stream {
     /// Open, and the other side has said nothing, not even that it closes.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [MaybeUninit::<u8>::uninit(); 1];
-        matches!(SockRef::from(&*self.io.borrow()).peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+        matches!(SockRef::from(self.io.borrow().socket()).peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Whether the runtime has already heard that there is something to read, or the end. Asks nobody.
@@ -235,20 +314,21 @@ impl Stream {
 
     /// Says that nothing more will be written.
     pub(crate) fn close_writing(&self) {
+        self.io.borrow_mut().say_goodbye();
         // One that is gone needs no word.
-        let _ = SockRef::from(&*self.io.borrow()).shutdown(Shutdown::Write);
+        let _ = SockRef::from(self.io.borrow().socket()).shutdown(Shutdown::Write);
     }
 
     /// Ends the connection in order, in both directions.
     pub(crate) fn shutdown(&self) {
         // As above.
-        let _ = SockRef::from(&*self.io.borrow()).shutdown(Shutdown::Both);
+        let _ = SockRef::from(self.io.borrow().socket()).shutdown(Shutdown::Both);
     }
 
     /// Lets the close that follows be a reset: where the protocol has no other way to say that an answer is not whole.
     pub(crate) fn reset_at_close(&self) {
         // As above.
-        let _ = SockRef::from(&*self.io.borrow()).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(self.io.borrow().socket()).set_linger(Some(Duration::ZERO));
     }
 
     /// Lets every further read and write fail, also one that waits for somebody who does not read, so that its owner closes it.

@@ -7,6 +7,7 @@
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, AdminAnswer};
+use crate::certificate::{Certificates, HTTP_1, Sources, Watch, server_config};
 use crate::control::{Order as HolderOrder, OrderNumber, Report, START};
 use crate::core::{self, CoreParts, Order, Shared};
 use crate::drain;
@@ -18,6 +19,7 @@ use crate::record::{self, Recorder, now_ms};
 use crate::route::{Change, validate};
 use crate::settings;
 use crate::snapshot;
+use crate::sync::lock;
 use gapless_wire::client::{ClientError, UnixClient};
 use gapless_wire::record::{Record, SLICE_MS};
 use gapless_wire::route::{Applied, DrainRequest, Snapshot, WorkerStatus};
@@ -179,6 +181,7 @@ pub(crate) struct Worker {
     applying: tokio::sync::Mutex<Option<PathBuf>>,
     predecessor: Option<PathBuf>,
     settings: RefCell<Arc<Settings>>,
+    certificates: RefCell<Option<Arc<Certificates>>>,
     access_log: RefCell<Option<Arc<AccessLog>>>,
     problem: RefCell<Option<String>>,
     settings_problem: RefCell<Option<String>>,
@@ -190,7 +193,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     fn start(options: WorkerOptions, client_limit: usize) -> Result<Self, ProxyError> {
-        let shared = Arc::new(Shared::new(client_limit));
+        let shared = Arc::new(Shared::new(client_limit, &options.state));
         let (checks, members) = mpsc::unbounded_channel();
         thread("checks", move || crate::check::run(members))?;
         let mut cores = Vec::new();
@@ -215,6 +218,7 @@ impl Worker {
             applying,
             predecessor: options.predecessor,
             settings: RefCell::new(Arc::new(settings::none())),
+            certificates: RefCell::new(None),
             access_log: RefCell::new(None),
             settings_problem: RefCell::new(None),
             problem,
@@ -251,7 +255,7 @@ impl Worker {
     async fn load_settings(&self) {
         let state = self.state.clone();
         let loaded = blocking("reading the settings", move || settings::load(&state)).await;
-        let applied = loaded.and_then(|settings| settings.map_or(Ok(()), |settings| self.put_settings_in_force(settings)));
+        let applied = loaded.and_then(|settings| settings.map_or(Ok(()), |settings| self.put_settings_in_force(settings, true)));
         if let Err(error) = applied {
             tracing::error!(%error, "began without settings");
             *self.settings_problem.borrow_mut() = Some(error.to_string());
@@ -262,9 +266,10 @@ impl Worker {
     ///
     /// # Errors
     /// When they make no sense, or a file that they name cannot be used; nothing has changed then.
-    fn put_settings_in_force(&self, wanted: Settings) -> Result<(), ProxyError> {
+    fn put_settings_in_force(&self, wanted: Settings, is_start: bool) -> Result<(), ProxyError> {
         settings::validate(&wanted)?;
         let access_log = self.open_access_log(&wanted)?;
+        self.take_certificates(&wanted, is_start)?;
         let change = self.shared.routes.treat(&wanted.services)?;
         self.tell_of(change);
         let wanted = Arc::new(wanted);
@@ -275,6 +280,29 @@ impl Worker {
         *self.access_log.borrow_mut() = access_log;
         *self.settings.borrow_mut() = wanted;
         *self.settings_problem.borrow_mut() = None;
+        Ok(())
+    }
+
+    /// Proves who it is with these certificates from now on; they are looked after while the worker runs. At a start it is too late to refuse what cannot be used: it goes on with the others.
+    fn take_certificates(&self, wanted: &Settings, is_start: bool) -> Result<(), ProxyError> {
+        let sources = settings::certificates(&self.state, wanted)?;
+        if let Some(certificates) = &*self.certificates.borrow() {
+            return certificates.replace_sources(sources).map(|_| ());
+        }
+        if sources == Sources::default() {
+            return Ok(());
+        }
+        let certificates = if is_start {
+            let (usable, broken) = Certificates::load_usable(sources);
+            broken.iter().for_each(|error| tracing::error!(%error, "began without a certificate"));
+            usable
+        } else {
+            Certificates::load(sources)?
+        };
+        let certificates = Arc::new(certificates);
+        *lock(&self.shared.tls) = Some(server_config(certificates.clone(), &[HTTP_1])?);
+        spawn_local(Watch::new(certificates.clone()).run());
+        *self.certificates.borrow_mut() = Some(certificates);
         Ok(())
     }
 
@@ -584,7 +612,7 @@ async fn route(worker: Rc<Worker>, request: Request<Incoming>) -> Result<AdminAn
         (&Method::PUT, "/v1/settings") => {
             let settings: Settings = admin::read(request).await?;
             let _applying = worker.applying.lock().await;
-            worker.put_settings_in_force(settings).map_err(bad_request)?;
+            worker.put_settings_in_force(settings, false).map_err(bad_request)?;
             Ok(admin::json(StatusCode::OK, &**worker.settings.borrow()))
         }
         (&Method::GET, "/v1/settings") => Ok(admin::json(StatusCode::OK, &**worker.settings.borrow())),

@@ -6,6 +6,7 @@ mod drain;
 mod forwarding;
 mod health;
 mod limits;
+mod listeners;
 mod record;
 mod retry;
 mod settings;
