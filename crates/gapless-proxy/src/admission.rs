@@ -1,8 +1,8 @@
 //! Which requests of a service are let in.
 
 use crate::account::Account;
+use crate::client::{Sink, Source, TOO_LARGE};
 use crate::core::Core;
-use crate::http1::client::{Sink, Source, TOO_LARGE};
 use crate::http1::head::Framing;
 use crate::request::{Client, Inbound, Refusal};
 use crate::route::Service;

@@ -4,10 +4,13 @@ use crate::access_log::{self, AccessLog};
 use crate::account::{Account, Closed};
 use crate::acme::Challenges;
 use crate::balancer::{self, Spoken};
-use crate::buffer::Buffers;
+use crate::buffer::{Buffers, Inlet};
+use crate::certificate::HTTP_2;
 use crate::exchange::Exchanges;
 use crate::http1;
 use crate::http1::node::Connection;
+use crate::http2;
+use crate::http2::node::Links;
 use crate::limit::{Connected, Connections, Rates};
 use crate::node::{Node, NodeKey};
 use crate::pool::Pool;
@@ -18,7 +21,9 @@ use crate::settings;
 use crate::stream::{Streams, prepare_client};
 use crate::sync::{Changes, lock};
 use crate::tcp;
+use bytes::Bytes;
 use gapless_wire::settings::{Listener, Settings, Speaks};
+use h2::client::SendRequest;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -191,6 +196,7 @@ pub(crate) struct Core {
     closes_idle: Cell<bool>,
     pub(crate) settings: RefCell<Arc<Settings>>,
     log: RefCell<Lines>,
+    links: RefCell<Links>,
     scratch: RefCell<Vec<Vec<u8>>>,
     pool: RefCell<Pool>,
     dice: RefCell<Dice>,
@@ -229,6 +235,21 @@ impl Core {
     /// An idle connection to this node.
     pub(crate) fn idle_connection(&self, node: &Node) -> Option<Connection> {
         self.pool.borrow_mut().take(node)
+    }
+
+    /// The connection of HTTP/2 to this node.
+    pub(crate) fn link(&self, node: &Node) -> Option<SendRequest<Bytes>> {
+        self.links.borrow().get(node)
+    }
+
+    /// Keeps it for the next requests.
+    pub(crate) fn keep_link(&self, node: &Arc<Node>, link: &SendRequest<Bytes>) {
+        self.links.borrow_mut().keep(node, link);
+    }
+
+    /// It has come to an end.
+    pub(crate) fn forget_link(&self, node: &Node) {
+        self.links.borrow_mut().forget(&[node.key]);
     }
 
     /// Keeps a connection for the next request.
@@ -299,6 +320,7 @@ async fn obey(parts: CoreParts) -> std::io::Result<()> {
         closes_idle: Cell::new(false),
         settings: RefCell::new(Arc::new(settings::none())),
         log: RefCell::default(),
+        links: RefCell::default(),
         scratch: RefCell::default(),
         pool: RefCell::default(),
         dice: RefCell::new(Dice::new(seed)),
@@ -316,6 +338,8 @@ async fn obey(parts: CoreParts) -> std::io::Result<()> {
             Order::Leave { take_waiting } => {
                 listeners = None;
                 leave.send_replace(Some(take_waiting));
+                // Those of HTTP/2 tell their clients at once.
+                core.streams.wake_all();
             }
             Order::Settings(settings, log) => {
                 *core.settings.borrow_mut() = settings;
@@ -328,6 +352,7 @@ async fn obey(parts: CoreParts) -> std::io::Result<()> {
             }
             Order::Forget(nodes, done) => {
                 core.pool.borrow_mut().forget(&nodes);
+                core.links.borrow_mut().forget(&nodes);
                 if let Some(done) = done {
                     let _ = done.send(());
                 }
@@ -442,8 +467,13 @@ async fn receive(core: &Rc<Core>, mut stream: TcpStream, peer: IpAddr, listener:
         let acceptor = core.acceptor()?;
         let stream = tokio::time::timeout(GREETING_LIMIT, acceptor.accept(stream)).await.ok()?.ok()?;
         client.set_secure();
+        let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
         let stream = core.streams.of_secure_client(stream);
-        http1::client::serve(core, &stream, client).await;
+        if speaks_http2 {
+            http2::client::serve(core, &stream, Inlet::default(), client).await;
+        } else {
+            http1::client::serve(core, &stream, client).await;
+        }
         return Some(());
     }
     let stream = core.streams.of_client(stream);

@@ -1,11 +1,20 @@
 //! The exchanges with nodes that are under way on one core, so that a drain deadline can cut them.
 
 use crate::node::{Node, NodeKey};
-use crate::stream::Stream;
 use slab::Slab;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// What can be broken off from outside.
+pub(crate) trait Abort: fmt::Debug {
+    /// Lets whoever reads or writes fail from now on, also one who waits.
+    fn abort(&self);
+
+    /// Lets the close that follows be a reset, where there is one.
+    fn reset_at_close(&self) {}
+}
 
 /// All exchanges of a core.
 #[derive(Debug, Default)]
@@ -15,7 +24,7 @@ pub(crate) struct Exchanges {
 
 #[derive(Debug)]
 struct Wire {
-    node: Rc<Stream>,
+    node: Rc<dyn Abort>,
     cut: Cell<bool>,
     /// Once the answer's head is on its way.
     client: OnceCell<Client>,
@@ -24,7 +33,7 @@ struct Wire {
 /// The client that an answer goes to.
 #[derive(Debug)]
 struct Client {
-    stream: Rc<Stream>,
+    abort: Rc<dyn Abort>,
     /// Only a reset tells it that the answer is not whole.
     needs_reset: bool,
 }
@@ -41,8 +50,8 @@ impl CutMark {
 
 impl Exchanges {
     /// Enters an exchange; it leaves when the guard is dropped.
-    pub(crate) fn enter(self: &Rc<Self>, node: Arc<Node>, stream: Rc<Stream>) -> Exchange {
-        let wire = Rc::new(Wire { node: stream, cut: Cell::new(false), client: OnceCell::new() });
+    pub(crate) fn enter(self: &Rc<Self>, node: Arc<Node>, abort: Rc<dyn Abort>) -> Exchange {
+        let wire = Rc::new(Wire { node: abort, cut: Cell::new(false), client: OnceCell::new() });
         let place = self.running.borrow_mut().insert((node.key, wire.clone()));
         Exchange { place, node, wire, all: self.clone() }
     }
@@ -59,14 +68,13 @@ impl Exchanges {
             .collect();
         for wire in &concerned {
             wire.cut.set(true);
-            wire.node.shutdown();
             wire.node.abort();
             // A client that does not read would otherwise never let its connection look at the node's again.
             if let Some(client) = wire.client.get() {
                 if client.needs_reset {
-                    client.stream.reset_at_close();
+                    client.abort.reset_at_close();
                 }
-                client.stream.abort();
+                client.abort.abort();
             }
         }
         concerned.len()
@@ -98,9 +106,9 @@ impl Exchange {
     }
 
     /// The answer's head goes out now, so a cut has to end the client's connection too: no other answer can follow.
-    pub(crate) fn answering(&self, stream: Rc<Stream>, needs_reset: bool) {
+    pub(crate) fn answering(&self, abort: Rc<dyn Abort>, needs_reset: bool) {
         // An exchange has one answer.
-        let _ = self.wire.client.set(Client { stream, needs_reset });
+        let _ = self.wire.client.set(Client { abort, needs_reset });
     }
 }
 

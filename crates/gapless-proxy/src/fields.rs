@@ -1,5 +1,6 @@
 //! The header fields of a message, in the order in which they came, spelt as they came.
 
+use crate::http1::client::KEPT_CAPACITY;
 use std::ops::Range;
 
 /// The names that the proxy looks at.
@@ -94,6 +95,11 @@ impl Fields {
         self.places.clear();
     }
 
+    /// Gives memory back that one large head needed.
+    pub(crate) fn shrink(&mut self) {
+        self.bytes.shrink_to(KEPT_CAPACITY);
+    }
+
     /// Adds a field at the end.
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
         let begin = self.bytes.len();
@@ -101,6 +107,16 @@ impl Fields {
         self.bytes.extend_from_slice(value);
         let middle = begin + name.len();
         self.places.push(Place { known: Name::of(name), name: begin..middle, value: middle..middle + value.len() });
+    }
+
+    /// Puts this one field in the place of all of its name.
+    pub(crate) fn set(&mut self, known: Name, value: &[u8]) {
+        let spelt: &[u8] = match known {
+            Name::Cookie => b"cookie",
+            _ => b"host",
+        };
+        self.places.retain(|place| place.known != known);
+        self.push(spelt, value);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
@@ -149,13 +165,21 @@ impl Fields {
     pub(crate) fn passed_on(&self) -> impl Iterator<Item = Field<'_>> {
         let is_plain = !self.has(Name::Connection);
         self.iter().filter(move |field| {
-            let ends_here = field.known.is_of_one_connection() || field.known == Name::ContentLength;
+            let ends_here = field.known.is_of_one_connection() || field.known == Name::ContentLength || is_look_alike(field);
             !ends_here && (is_plain || field.known == Name::Host || !self.is_listed_in_connection(field.name))
         })
     }
 
     fn is_listed_in_connection(&self, name: &[u8]) -> bool {
         self.members(Name::Connection).any(|member| member.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Programs behind a gateway read `X_Forwarded_For` as `X-Forwarded-For`, which is the proxy's to say.
+fn is_look_alike(field: &Field<'_>) -> bool {
+    field.known == Name::Other && memchr::memchr(b'_', field.name).is_some() && {
+        let spelt: Vec<u8> = field.name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+        Name::of(&spelt) != Name::Other
     }
 }
 

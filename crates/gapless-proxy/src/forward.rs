@@ -2,21 +2,21 @@
 
 use crate::account::{Account, End};
 use crate::admission;
+use crate::client::{Sink, Source, SourceFault, Unheard};
 use crate::cookie;
 use crate::core::Core;
 use crate::exchange::Exchange;
-use crate::http1::body::{BodyReader, Piece};
-use crate::http1::client::{Sink, Source, SourceFault, Unheard, write_trailers};
 use crate::http1::head::Framing;
 use crate::http1::node::{Connection, NoAnswer, connect_failure};
+use crate::http2;
+use crate::link::{self, Link, Torn, Writer};
 use crate::node::{Claim, Node, NodeKey};
 use crate::request::{Client, Inbound, Refusal};
 use crate::route::{Choice, Service, Wish};
-use crate::stream::{Stream, Unwritten};
 use crate::tunnel::{self, Mouth};
 use crate::upload::Upload;
 use gapless_wire::record::cause;
-use gapless_wire::settings::{Testers, Timeouts};
+use gapless_wire::settings::{NodesSpeak, Testers, Timeouts};
 use hyper::{Method, StatusCode};
 use std::future::{pending, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
@@ -33,6 +33,9 @@ pub(crate) const REPLAY_LIMIT: u64 = 64 * 1024;
 const KEPT_BODY_SILENCE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a body that is kept may take in all: [`REPLAY_LIMIT`] at 9 kbit/s, slower than any line in use.
 const KEPT_BODY_LIMIT: Duration = Duration::from_secs(60);
+/// A piece of a body that is smaller than so many bytes is sent together with those that follow it at once.
+const SMALL_PIECE: usize = 4 * 1024;
+
 const RELEASE: &[u8] = b"x-gapless-release";
 const NODE: &[u8] = b"x-gapless-node";
 const SET_COOKIE: &[u8] = b"set-cookie";
@@ -44,6 +47,8 @@ enum Unclaimed {
     NoneReady(&'static str),
     /// The worker ends, and its patience is over.
     Cut,
+    /// Nobody waits for the answer any more.
+    ClientGone,
 }
 
 /// Why one try came to nothing.
@@ -133,11 +138,11 @@ async fn serve(
 ) {
     let treatment = &service.treatment;
     if let Some(closed_door) = admission::refusal(core, client, inbound, service, source) {
-        sink.must_close |= !source.is_over();
+        sink.close_if(!source.is_over());
         return closed_door.tell(account, sink).await;
     }
-    source.most = treatment.body_bytes.unwrap_or(u64::MAX);
-    sink.unread = Duration::from_millis(treatment.timeouts.unread_ms);
+    source.limit(treatment.body_bytes.unwrap_or(u64::MAX));
+    sink.wait_for_reader(Duration::from_millis(treatment.timeouts.unread_ms));
     let place = treatment.sticky.as_ref().and_then(|sticky| cookie::value(inbound.fields(), &sticky.cookie)).and_then(cookie::place);
     match take(core, inbound, service, source).await {
         Ok(content) => {
@@ -199,7 +204,7 @@ pub(crate) async fn refuse(core: &Core, sink: &mut Sink<'_>, refusal: &Refusal) 
 
 /// Nobody's host, which is a configured refusal; but a worker that lost its routes does not know that, and fails what it cannot place.
 async fn no_service(core: &Rc<Core>, inbound: &Inbound, source: &Source<'_>, sink: &mut Sink<'_>, begun: Instant) {
-    sink.must_close |= !source.is_over();
+    sink.close_if(!source.is_over());
     if !core.shared.without_routes.load(Ordering::SeqCst) {
         return refuse(core, sink, &Refusal(StatusCode::NOT_FOUND, "no service answers this host")).await;
     }
@@ -232,13 +237,14 @@ impl Passage<'_> {
         let mut tried: Vec<NodeKey> = Vec::new();
         let mut held_until = None;
         loop {
-            let (claim, service) = match self.claim(&tried, &mut held_until).await {
+            let (claim, service) = match self.claim(&tried, &mut held_until, source).await {
                 Ok(claimed) => claimed,
                 Err(Unclaimed::NoneReady(reason)) => {
-                    sink.must_close |= !source.is_over();
+                    sink.close_if(!source.is_over());
                     return self.fail(StatusCode::SERVICE_UNAVAILABLE, cause::NO_READY_NODE, reason, sink).await;
                 }
                 Err(Unclaimed::Cut) => return cut(self.account, sink).await,
+                Err(Unclaimed::ClientGone) => return self.account.close_client_gone(),
             };
             let node = claim.node.clone();
             let failure = match self.attempt(claim, &service, source, sink).await {
@@ -259,7 +265,7 @@ impl Passage<'_> {
                 self.account.retried = true;
                 continue;
             }
-            sink.must_close |= !source.is_over();
+            sink.close_if(!source.is_over());
             return self.give_up(&node, failure, sink).await;
         }
     }
@@ -280,8 +286,14 @@ impl Passage<'_> {
     }
 
     /// Claims a node; while none is ready, waits as long as the service holds requests.
-    async fn claim(&mut self, tried: &[NodeKey], held_until: &mut Option<Instant>) -> Result<(Claim, Arc<Service>), Unclaimed> {
+    async fn claim(
+        &mut self,
+        tried: &[NodeKey],
+        held_until: &mut Option<Instant>,
+        source: &mut Source<'_>,
+    ) -> Result<(Claim, Arc<Service>), Unclaimed> {
         let mut changes = None;
+        let is_kept = self.is_kept();
         let wish = Wish { newest: self.is_tester(), place: self.place };
         loop {
             if self.core.shared.is_cut() {
@@ -301,8 +313,11 @@ impl Passage<'_> {
                         return Err(Unclaimed::NoneReady("no node of the service is ready"));
                     }
                     self.account.held = true;
-                    // Whether it was a change or the end of the hold is seen in the next round.
-                    let _ = tokio::time::timeout_at(until.into(), changes.changed()).await;
+                    tokio::select! {
+                        // Whether it was a change or the end of the hold is seen in the next round.
+                        _ = tokio::time::timeout_at(until.into(), changes.changed()) => {}
+                        () = source.gone(), if is_kept => return Err(Unclaimed::ClientGone),
+                    }
                 }
             }
         }
@@ -317,21 +332,16 @@ impl Passage<'_> {
         let mut may_use_idle = may_be_sent_again;
         let mut claim = Some(claim);
         loop {
-            let idle = if may_use_idle { self.core.idle_connection(&node) } else { None };
-            let reused = idle.is_some();
-            let connection = match idle {
-                Some(connection) => connection,
-                None => tokio::select! {
-                    biased;
-                    connected = connect(self.core, &node, Duration::from_millis(self.timeouts.connect_ms)) => connected?,
-                    () = self.core.shared.cut() => return Err(Failure::Cut),
-                },
+            let (link, reused) = tokio::select! {
+                biased;
+                link = self.link(&node, service, may_use_idle) => link?,
+                () = self.core.shared.cut() => return Err(Failure::Cut),
             };
-            let exchange = self.core.exchanges.enter(node.clone(), connection.stream.clone());
+            let exchange = self.core.exchanges.enter(node.clone(), link.abort());
             if node.is_cut() || self.core.shared.is_cut() {
                 return Err(Failure::Cut);
             }
-            let talk = Talk { connection, service, exchange: &exchange, claim: &mut claim, upload: upload.as_deref() };
+            let talk = Talk { link, service, exchange: &exchange, claim: &mut claim, upload: upload.as_deref() };
             match self.talk(talk, source, sink).await {
                 Ok(()) => return Ok(()),
                 Err(_) if exchange.was_cut() => return Err(Failure::Cut),
@@ -352,60 +362,95 @@ impl Passage<'_> {
         }
     }
 
+    /// A connection to the node, and whether it was used before.
+    async fn link(&self, node: &Node, service: &Service, may_use_idle: bool) -> Result<(Link, bool), Failure> {
+        let limit = Duration::from_millis(self.timeouts.connect_ms);
+        if service.treatment.nodes_speak == NodesSpeak::Http2 {
+            // A node that ends such a connection says which requests it has not looked at, so others than those that can be sent again may use it, too.
+            if let Some(link) = self.core.link(node) {
+                return Ok((Link::Http2(Box::new(http2::node::Talk::new(link))), true));
+            }
+            let link = http2::node::open(self.core, node, limit).await.map_err(|error| unconnected(node, &error, limit))?;
+            return Ok((Link::Http2(Box::new(http2::node::Talk::new(link))), false));
+        }
+        let idle = if may_use_idle { self.core.idle_connection(node) } else { None };
+        if let Some(connection) = idle {
+            return Ok((Link::Http1(connection), true));
+        }
+        let opened = Connection::open(&self.core.streams, node, limit).await;
+        opened.map(|connection| (Link::Http1(connection), false)).map_err(|error| unconnected(node, &error, limit))
+    }
+
     /// Sends the request on a connection and passes the answer on. Once that has begun, whatever happens has been accounted for.
     async fn talk(&mut self, talk: Talk<'_>, source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {
-        let Talk { mut connection, service, exchange, claim, upload } = talk;
-        self.send_head(&connection.stream).await?;
+        let Talk { mut link, service, exchange, claim, upload } = talk;
+        let writer = self.send_head(&mut link, exchange.node()).await?;
         if self.content == Content::Streamed {
             self.content = Content::Gone;
         }
-        match self.converse(&mut connection, service, exchange, claim, upload, source, sink).await? {
+        let is_torn = matches!(writer, Writer::Torn);
+        match self.converse(&mut link, writer, service, exchange, claim, upload, source, sink).await? {
             Spoken::Over(Ok(bytes)) => {
                 self.account.close(End::Whole(bytes));
-                let is_sent = upload.is_none_or(|upload| upload.ended.get());
-                if connection.answer.keeps_connection && is_sent && connection.inlet.data().is_empty() {
-                    self.core.keep(exchange.node(), connection);
+                let is_sent = !is_torn && upload.is_none_or(|upload| upload.ended.get());
+                match link {
+                    Link::Http1(connection) if connection.answer.keeps_connection && is_sent && connection.inlet.data().is_empty() => {
+                        self.core.keep(exchange.node(), connection);
+                    }
+                    Link::Http1(_) => {}
+                    Link::Http2(talk) => self.core.keep_link(exchange.node(), talk.link()),
                 }
             }
             Spoken::Over(Err(BrokenOff::ByNode)) => {
                 self.account.close(if exchange.was_cut() { End::Cut } else { End::Failed(cause::TRUNCATED) });
                 // What came before it broke off is the client's, if it takes it.
                 let _ = sink.flush().await;
-                if sink.needs_reset() {
-                    sink.stream.reset_at_close();
-                }
+                sink.break_off();
             }
             // The account is dropped open: the client went away, or was cut.
             Spoken::Over(Err(BrokenOff::ByClient)) => {}
-            Spoken::Switched => self.tunnel(connection, exchange, source).await,
+            Spoken::Switched => self.tunnel(link, exchange, source).await,
         }
         Ok(())
     }
 
-    async fn send_head(&self, node: &Stream) -> Result<(), Failure> {
-        let mut head = self.core.scratch();
-        self.inbound.write_head(&mut head, self.client);
-        let kept: &[u8] = if let Content::Kept(bytes) = &self.content { bytes } else { b"" };
-        let by = Some(Instant::now() + Duration::from_millis(self.timeouts.answer_ms));
-        node.read_by(by);
-        node.write_by(by);
-        let sent = node.write(&mut [IoSlice::new(&head), IoSlice::new(kept)]).await;
-        self.core.give_scratch(head);
-        match sent {
-            Err(unwritten) if unwritten.written == 0 => Err(Failure::Unsent {
-                cause: cause::NODE_CLOSED,
-                reason: "the node closed the connection".to_string(),
-                is_nodes_fault: true,
-            }),
-            // A node that takes no more may have answered already.
-            _ => Ok(()),
+    async fn send_head(&self, link: &mut Link, node: &Node) -> Result<Writer, Failure> {
+        let kept = if let Content::Kept(bytes) = &self.content { Some(bytes.as_slice()) } else { None };
+        let limit = Duration::from_millis(self.timeouts.answer_ms);
+        let unsent =
+            || Failure::Unsent { cause: cause::NODE_CLOSED, reason: "the node closed the connection".to_string(), is_nodes_fault: true };
+        match link {
+            Link::Http1(connection) => {
+                let stream = connection.stream.clone();
+                let mut head = self.core.scratch();
+                self.inbound.write_head(&mut head, self.client);
+                let by = Some(Instant::now() + limit);
+                stream.read_by(by);
+                stream.write_by(by);
+                let sent = stream.write(&mut [IoSlice::new(&head), IoSlice::new(kept.unwrap_or_default())]).await;
+                self.core.give_scratch(head);
+                match sent {
+                    Err(unwritten) if unwritten.written == 0 => Err(unsent()),
+                    // A node that takes no more may have answered already.
+                    Err(_) => Ok(Writer::Torn),
+                    Ok(()) => Ok(Writer::Http1(stream, self.inbound.framing)),
+                }
+            }
+            Link::Http2(talk) => match talk.send(self.inbound, self.client, kept, limit).await {
+                Ok(outgoing) => Ok(Writer::Http2(outgoing)),
+                Err(_) => {
+                    self.core.forget_link(node);
+                    Err(unsent())
+                }
+            },
         }
     }
 
     /// Both directions at once: the rest of the request goes up while the answer is waited for and passed on.
     async fn converse(
         &mut self,
-        connection: &mut Connection,
+        link: &mut Link,
+        writer: Writer,
         service: &Service,
         exchange: &Exchange,
         claim: &mut Option<Claim>,
@@ -413,52 +458,60 @@ impl Passage<'_> {
         source: &mut Source<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<Spoken, Failure> {
-        let node = connection.stream.clone();
-        let mut uploading = pin!(send_rest(source, &node, self.inbound.framing, upload, self.timeouts));
+        let mut uploading = pin!(send_rest(source, writer, upload, self.timeouts));
+        let (is_head, limit) = (self.inbound.method == Method::HEAD, Duration::from_millis(self.timeouts.answer_ms));
         loop {
-            match hear(&mut uploading, connection.read_answer(&self.core.buffers, self.inbound.method == Method::HEAD)).await {
-                Heard::Node(Ok(())) => {}
-                Heard::Node(Err(no_answer)) => return Err(sent_failure(&no_answer, self.timeouts)),
+            let answered = link.read_answer(&self.core.buffers, is_head, upload, limit);
+            match hear(&mut uploading, unless_gone(sink, answered)).await {
+                Heard::Node(Some(Ok(()))) => {}
+                Heard::Node(Some(Err(no_answer))) => return Err(self.sent_failure(&no_answer, exchange.node())),
+                Heard::Node(None) => return Err(Failure::Client(SourceFault::Broken)),
                 Heard::Client(fault) => return Err(Failure::Client(fault)),
             }
-            match connection.answer.status {
+            match link.answer().status {
                 101 if !self.inbound.wants_upgrade => {
                     return Err(bad_answer("it switches to a protocol that nobody asked for".to_string()));
                 }
                 100 => {}
-                // Who does not take it has gone, which is seen at the answer.
-                102..200 => drop(sink.interim(&connection.answer).await),
+                102..200 => {
+                    exchange.answering(sink.abort(), sink.needs_reset());
+                    // Who does not take it has gone, which is seen at the answer.
+                    let _ = sink.interim(link.answer()).await;
+                    link.expect_answer_by(Instant::now() + limit);
+                }
                 _ => break,
             }
         }
         if let Some(upload) = upload {
             upload.is_answered.set(true);
         }
-        node.read_by(None);
-        let node = self.begin_answer(connection, exchange, claim);
+        link.answer_has_begun();
+        let node = self.begin_answer(link.answer().status, exchange, claim);
         let cookie = self.new_place(service, &node);
         let mut own: Vec<(&[u8], &[u8])> = Vec::with_capacity(3);
         if service.treatment.tells_release {
             own.extend([(RELEASE, node.release_header.as_bytes()), (NODE, node.name_header.as_bytes())]);
         }
         own.extend(cookie.as_ref().map(|cookie| (SET_COOKIE, cookie.as_bytes())));
-        if connection.answer.status == 101 {
-            let switched = sink.switch(&connection.answer, &own).await;
+        exchange.answering(sink.abort(), sink.needs_reset());
+        if link.answer().status == 101 {
+            let switched = sink.switch(link.answer(), &own).await;
             return Ok(switched.map_or(Spoken::Over(Err(BrokenOff::ByClient)), |()| Spoken::Switched));
         }
-        exchange.answering(sink.stream.clone(), sink.needs_reset());
-        sink.begin(&connection.answer, &own);
-        Ok(Spoken::Over(match hear(&mut uploading, hand_on(self.core, connection, sink, self.timeouts)).await {
+        // What still comes of the request's body would be taken for the next request.
+        sink.close_if(upload.is_some_and(|upload| !upload.ended.get()));
+        sink.begin(link.answer(), &own);
+        Ok(Spoken::Over(match hear(&mut uploading, hand_on(self.core, link, sink, self.timeouts)).await {
             Heard::Node(handed_on) => handed_on,
             Heard::Client(_) => Err(BrokenOff::ByClient),
         }))
     }
 
     /// The claim is the account's from here on.
-    fn begin_answer(&mut self, connection: &Connection, exchange: &Exchange, claim: &mut Option<Claim>) -> Arc<Node> {
+    fn begin_answer(&mut self, status: u16, exchange: &Exchange, claim: &mut Option<Claim>) -> Arc<Node> {
         exchange.node().note_answered_request();
         if let Some(claim) = claim.take() {
-            self.account.answered(claim, exchange.cut_mark(), connection.answer.status);
+            self.account.answered(claim, exchange.cut_mark(), status);
         }
         exchange.node().clone()
     }
@@ -477,7 +530,9 @@ impl Passage<'_> {
         (!is_there).then(|| cookie::set(&sticky.cookie, &cookie::place_of(node), self.client.is_secure()))
     }
 
-    async fn tunnel(&mut self, mut connection: Connection, exchange: &Exchange, source: &mut Source<'_>) {
+    async fn tunnel(&mut self, link: Link, exchange: &Exchange, source: &mut Source<'_>) {
+        // No other protocol than HTTP/1 switches.
+        let (Link::Http1(mut connection), Source::Http1(source)) = (link, source) else { return };
         let node = Mouth { stream: &connection.stream, inlet: &mut connection.inlet };
         let client = Mouth { stream: source.stream, inlet: source.inlet };
         // How a tunnel ends is its two ends' affair, unless it was cut.
@@ -485,6 +540,30 @@ impl Passage<'_> {
         let end = if exchange.was_cut() { End::Cut } else { End::Whole(u64::MAX) };
         // A stream is no small GET, however little it carried.
         self.account.close(end);
+    }
+
+    fn sent_failure(&self, no_answer: &NoAnswer, node: &Node) -> Failure {
+        match no_answer {
+            NoAnswer::Unseen => {
+                self.core.forget_link(node);
+                Failure::Unsent {
+                    cause: cause::NODE_CLOSED,
+                    reason: "the node takes no more requests on this connection".to_string(),
+                    is_nodes_fault: true,
+                }
+            }
+            NoAnswer::Closed(error) if is_own_limit(error) => {
+                let limit = Duration::from_millis(self.timeouts.answer_ms);
+                Failure::Sent { cause: cause::TIMEOUT, reason: format!("no answer within {limit:?}") }
+            }
+            NoAnswer::Closed(error) => {
+                self.core.forget_link(node);
+                let is_end = error.kind() == ErrorKind::UnexpectedEof;
+                let reason = if is_end { "the node closed the connection before it answered".to_string() } else { error.to_string() };
+                Failure::Sent { cause: cause::NODE_CLOSED, reason }
+            }
+            NoAnswer::Malformed(fault) => bad_answer(fault.to_string()),
+        }
     }
 
     async fn give_up(self, node: &Node, failure: Failure, sink: &mut Sink<'_>) {
@@ -508,7 +587,7 @@ impl Passage<'_> {
 
 /// What one try works with.
 struct Talk<'a> {
-    connection: Connection,
+    link: Link,
     service: &'a Service,
     exchange: &'a Exchange,
     /// Taken when the answer begins.
@@ -548,10 +627,25 @@ async fn hear<T>(client: &mut Pin<&mut impl Future<Output = SourceFault>>, node:
     .await
 }
 
+/// What comes of this, or `None` when the client goes before.
+async fn unless_gone<T>(sink: &mut Sink<'_>, act: impl Future<Output = T>) -> Option<T> {
+    let mut act = pin!(act);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = act.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        sink.poll_gone(cx).map(|()| None)
+    })
+    .await
+}
+
 /// Sends the body after its head, and then looks whether the client is still there. Ends only with the client's side of the request.
-async fn send_rest(source: &mut Source<'_>, node: &Stream, framing: Framing, upload: Option<&Upload>, timeouts: Timeouts) -> SourceFault {
+async fn send_rest(source: &mut Source<'_>, writer: Writer, upload: Option<&Upload>, timeouts: Timeouts) -> SourceFault {
+    if matches!(writer, Writer::Torn) {
+        return pending().await;
+    }
     if let Some(upload) = upload {
-        match send_body(source, node, framing, upload, timeouts).await {
+        match send_body(source, writer, upload, timeouts).await {
             Ok(()) => upload.ended.set(true),
             Err(NotSent::ByClient(fault)) => return fault,
             // It may have answered before it closed: that is for whoever reads the answer.
@@ -568,72 +662,76 @@ enum NotSent {
     ByNode,
 }
 
-impl From<Unwritten> for NotSent {
-    fn from(_: Unwritten) -> Self {
+impl From<link::NotTaken> for NotSent {
+    fn from(_: link::NotTaken) -> Self {
         NotSent::ByNode
     }
 }
 
-async fn send_body(source: &mut Source<'_>, node: &Stream, framing: Framing, upload: &Upload, timeouts: Timeouts) -> Result<(), NotSent> {
-    // An upload that goes on is movement; while the next bytes are the client's to send, the node is not late.
-    let node_by = |deadline| {
-        if !upload.is_answered.get() {
-            node.read_by(deadline);
-        }
-    };
+async fn send_body(source: &mut Source<'_>, mut writer: Writer, upload: &Upload, timeouts: Timeouts) -> Result<(), NotSent> {
+    let limit = Duration::from_millis(timeouts.answer_ms);
     loop {
-        node_by(None);
-        let next = source.next(Duration::from_millis(timeouts.body_ms), None).await.map_err(NotSent::ByClient)?;
-        let by = Some(Instant::now() + Duration::from_millis(timeouts.answer_ms));
-        node_by(by);
-        node.write_by(by);
-        match (next, framing) {
-            (Some(length), Framing::Chunked) => {
-                let size = format!("{length:x}\r\n");
-                let data = &source.data()[..length];
-                node.write(&mut [IoSlice::new(size.as_bytes()), IoSlice::new(data), IoSlice::new(b"\r\n")]).await?;
-                source.consume(length);
-            }
-            (Some(length), _) => {
-                node.write(&mut [IoSlice::new(&source.data()[..length])]).await?;
-                source.consume(length);
-            }
-            (None, Framing::Chunked) => {
-                let mut end = b"0\r\n".to_vec();
-                write_trailers(&mut end, source.trailers());
-                node.write(&mut [IoSlice::new(&end)]).await?;
-                return Ok(());
-            }
-            (None, _) => return Ok(()),
+        // An upload that goes on is movement; while the next bytes are the client's to send, the node is not late.
+        if upload.is_answered.get() {
+            source.withhold_word();
+        } else {
+            writer.expect_answer_by(None);
         }
+        let next = source.next(Duration::from_millis(timeouts.body_ms), None).await.map_err(NotSent::ByClient)?;
+        upload.moved.set(Some(Instant::now()));
+        if !upload.is_answered.get() {
+            writer.expect_answer_by(Some(Instant::now() + limit));
+        }
+        let Some(length) = next else {
+            writer.finish(source.trailers()).await?;
+            return Ok(());
+        };
+        if length >= SMALL_PIECE || !source.has_more_after(length) {
+            writer.data(&source.data()[..length], limit).await?;
+            source.consume(length);
+            continue;
+        }
+        // Tiny chunks of a client would each be a packet to the node.
+        let mut gathered = Vec::with_capacity(SMALL_PIECE);
+        let mut next = Some(length);
+        while let Some(length) = next.filter(|length| gathered.len() + length <= 2 * SMALL_PIECE) {
+            gathered.extend_from_slice(&source.data()[..length]);
+            source.consume(length);
+            next = source.ready();
+        }
+        writer.data(&gathered, limit).await?;
     }
 }
 
 /// Passes an answer's body on, in pieces as they come.
-async fn hand_on(core: &Core, connection: &mut Connection, sink: &mut Sink<'_>, timeouts: Timeouts) -> Result<u64, BrokenOff> {
-    let Connection { stream, inlet, answer } = connection;
-    let mut reader = BodyReader::new(answer.framing);
+async fn hand_on(core: &Core, link: &mut Link, sink: &mut Sink<'_>, timeouts: Timeouts) -> Result<u64, BrokenOff> {
+    let silence = (timeouts.answer_body_ms > 0).then(|| Duration::from_millis(timeouts.answer_body_ms));
+    let mut body = link.body();
     let mut bytes = 0;
     loop {
-        let next = match reader.piece(inlet).map_err(|_| BrokenOff::ByNode)? {
-            Piece::Data(length) => Some(length),
-            Piece::End => None,
-            Piece::More => {
+        let next = match body.piece()? {
+            Some(piece) => piece,
+            None => {
                 sink.flush().await?;
-                if timeouts.answer_body_ms > 0 {
-                    stream.read_by(Some(Instant::now() + Duration::from_millis(timeouts.answer_body_ms)));
-                }
-                reader.next(inlet, stream, &core.buffers).await.map_err(|_| BrokenOff::ByNode)?
+                unless_gone(sink, body.next(&core.buffers, silence)).await.ok_or(BrokenOff::ByClient)??
             }
         };
         let Some(length) = next else { break };
-        sink.data(&inlet.data()[..length]).await?;
-        reader.consume(inlet, length);
+        sink.data(&body.data()[..length]).await?;
+        body.consume(length);
         bytes += length as u64;
     }
-    sink.finish(reader.trailers()).await?;
-    inlet.rest(&core.buffers);
+    sink.finish(body.trailers()).await?;
+    if let Link::Http1(connection) = link {
+        connection.inlet.rest(&core.buffers);
+    }
     Ok(bytes)
+}
+
+impl From<Torn> for BrokenOff {
+    fn from(_: Torn) -> Self {
+        BrokenOff::ByNode
+    }
 }
 
 impl From<Unheard> for BrokenOff {
@@ -642,35 +740,26 @@ impl From<Unheard> for BrokenOff {
     }
 }
 
-fn sent_failure(no_answer: &NoAnswer, timeouts: Timeouts) -> Failure {
-    match no_answer {
-        NoAnswer::Closed(error) if error.kind() == ErrorKind::TimedOut => {
-            Failure::Sent { cause: cause::TIMEOUT, reason: format!("no answer within {:?}", Duration::from_millis(timeouts.answer_ms)) }
-        }
-        NoAnswer::Closed(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Failure::Sent { cause: cause::NODE_CLOSED, reason: "the node closed the connection before it answered".to_string() }
-        }
-        NoAnswer::Closed(error) => Failure::Sent { cause: cause::NODE_CLOSED, reason: error.to_string() },
-        NoAnswer::Malformed(fault) => bad_answer(format!("{fault}")),
-    }
-}
-
 fn bad_answer(reason: String) -> Failure {
     Failure::Sent { cause: cause::BAD_ANSWER, reason }
 }
 
-async fn connect(core: &Core, node: &Node, limit: Duration) -> Result<Connection, Failure> {
-    Connection::open(&core.streams, node, limit).await.map_err(|error| {
-        let reason = connect_failure(&error, limit);
-        let is_nodes_fault = is_nodes_fault(&error);
-        match error.kind() {
-            // Perhaps it only has too much to do: that is for its checks to say.
-            ErrorKind::TimedOut => node.check_now.notify_one(),
-            _ if is_nodes_fault => node.note_refused(&reason),
-            _ => {}
-        }
-        Failure::Unsent { cause: cause::CONNECT, reason, is_nodes_fault }
-    })
+/// What a connection that could not be had says of the node.
+fn unconnected(node: &Node, error: &io::Error, limit: Duration) -> Failure {
+    let reason = connect_failure(error, limit);
+    let is_nodes_fault = is_nodes_fault(error);
+    match error.kind() {
+        // Perhaps it only has too much to do: that is for its checks to say.
+        ErrorKind::TimedOut => node.check_now.notify_one(),
+        _ if is_nodes_fault => node.note_refused(&reason),
+        _ => {}
+    }
+    Failure::Unsent { cause: cause::CONNECT, reason, is_nodes_fault }
+}
+
+/// It was waited for as long as it may be; the kernel's own time-out is another one, and means that nobody is there any more.
+fn is_own_limit(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::TimedOut && error.raw_os_error().is_none()
 }
 
 /// Nobody listens there; a want of descriptors or ports is the proxy's own and says nothing about the node.

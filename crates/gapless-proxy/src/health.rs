@@ -81,18 +81,6 @@ impl Health {
         true
     }
 
-    /// Requests came to nothing on it while its checks pass; true when that is news.
-    pub(crate) fn note_ejected(&mut self, evidence: &str) -> bool {
-        if matches!(self.verdict, Verdict::Failing | Verdict::Late) {
-            return false;
-        }
-        self.passes = 0;
-        self.failures = self.failures.saturating_add(1);
-        self.failure = Some(evidence.to_string());
-        self.verdict = Verdict::Late;
-        true
-    }
-
     /// It never passed a check: probably it boots.
     pub(crate) fn never_passed(&self) -> bool {
         !self.passed_once

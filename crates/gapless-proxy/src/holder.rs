@@ -5,7 +5,7 @@
 //! serves. SIGTERM or SIGINT to the holder is an orderly stop. When the holder is killed, its workers notice, finish and end: see [`crate::worker`]. The next
 //! holder tells of them until then: they are proxies like any other, and no node may be destroyed under their requests.
 
-use crate::acme::Acme;
+use crate::acme::{Acme, GroupStatus};
 use crate::admin::{self, AdminAnswer};
 use crate::control::{Order, OrderNumber, Report, START};
 use crate::error::ProxyError;
@@ -14,7 +14,7 @@ use crate::settings;
 use crate::sync::lock;
 use crate::worker::{LISTENERS_VARIABLE, PREDECESSOR_VARIABLE, STATE_VARIABLE, socket_path};
 use gapless_wire::client::{ClientError, UnixClient};
-use gapless_wire::route::{Applied, ProxyStatus, Worker};
+use gapless_wire::route::{Applied, OrderedCertificate, ProxyStatus, Worker};
 use gapless_wire::settings::Settings;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
@@ -26,11 +26,11 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 /// How long a worker may take for each step of a change of workers. It takes some milliseconds, but a worker that is passing a snapshot on answers only
@@ -224,7 +224,13 @@ struct Handle {
 
 impl Holder {
     fn new(options: HolderOptions, settings: Settings, listeners: Listeners, orphans: Vec<Orphan>) -> Self {
-        let status = ProxyStatus { holder: std::process::id(), listening: listeners.addresses(), workers: Vec::new(), replaced: 0 };
+        let status = ProxyStatus {
+            holder: std::process::id(),
+            listening: listeners.addresses(),
+            workers: Vec::new(),
+            replaced: 0,
+            certificates: Vec::new(),
+        };
         let (tell, events) = mpsc::unbounded_channel();
         for orphan in &orphans {
             spawn_local(wait_for_orphan(orphan.pid, tell.clone()));
@@ -316,9 +322,11 @@ impl Holder {
     fn order_certificates(&mut self) -> Result<(), ProxyError> {
         if let Some(before) = self.orders.take() {
             before.abort();
+            lock(&self.status).certificates.clear();
         }
         if let Some(wanted) = &self.settings.acme {
             let acme = Acme::new(&self.options.state, settings::order(wanted))?;
+            spawn_local(tell_orders(acme.status(), self.status.clone()));
             self.orders = Some(spawn_local(acme.run()));
         }
         Ok(())
@@ -506,6 +514,28 @@ async fn wait(mut child: Child, pid: u32, killed: oneshot::Receiver<()>, tell: m
     match ended {
         Ok(status) => drop(tell.send(Event::Ended(pid, status))),
         Err(error) => tracing::error!(pid, %error, "cannot wait for a worker"),
+    }
+}
+
+/// Keeps the status up to date with what is ordered, until nothing is any more.
+async fn tell_orders(mut told: watch::Receiver<Vec<GroupStatus>>, status: Arc<Mutex<ProxyStatus>>) {
+    let ms = |moment: SystemTime| moment.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    loop {
+        let certificates = told
+            .borrow_and_update()
+            .iter()
+            .map(|group| OrderedCertificate {
+                hosts: group.names.clone(),
+                valid_until_ms: group.not_after.map(ms),
+                failures: group.failures,
+                failure: group.error.clone(),
+                next_order_ms: ms(group.next_order),
+            })
+            .collect();
+        lock(&status).certificates = certificates;
+        if told.changed().await.is_err() {
+            return;
+        }
     }
 }
 

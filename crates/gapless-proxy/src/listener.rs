@@ -136,7 +136,7 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn open_one(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn open_one(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
@@ -158,7 +158,7 @@ fn wait_until_free(address: SocketAddr) -> Result<(), ProxyError> {
     }
 }
 
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> ProxyError {
+pub(crate) fn cannot_listen(address: SocketAddr, error: &io::Error) -> ProxyError {
     let told = ProxyError::new(format!("cannot listen on {address}: {error}"));
     match error.kind() {
         ErrorKind::AddrInUse => told.hint(format!(

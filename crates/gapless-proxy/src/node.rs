@@ -2,11 +2,12 @@
 
 use crate::error::ProxyError;
 use crate::health::{Health, Outcome, Verdict};
+use crate::record::now_ms;
 use crate::sync::{Changes, lock};
 use gapless_wire::route::{Check, Member, NodeStatus};
 use hyper::header::HeaderValue;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -19,8 +20,8 @@ pub(crate) const WARM: u64 = 1000;
 /// The least share of a node: a few requests have to reach it, or it would stay cold.
 const COLD: u64 = 20;
 
-/// How long a node that lost requests in a row is left alone at least: long enough for a process that is being restarted, short enough for one that had bad luck.
-const EJECTED_FOR: Duration = Duration::from_secs(10);
+/// How long a node that lost requests in a row is left alone, in milliseconds: long enough for a process that is being restarted, short enough for one that had bad luck.
+const EJECTED_MS: u64 = 10_000;
 
 /// How a node stands in the applied route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +66,9 @@ pub(crate) struct Node {
     verdict: AtomicU8,
     /// Requests in a row that came to nothing.
     failed_requests: AtomicU32,
-    /// Until then it passes no checks.
-    ejected_until: Mutex<Option<Instant>>,
+    /// Until then it is left alone, in milliseconds since the Unix epoch; and why.
+    ejected_until_ms: AtomicU64,
+    ejection: Mutex<String>,
     /// When it got its first share of the traffic.
     weighted_since: OnceLock<Instant>,
     health: Mutex<Health>,
@@ -107,7 +109,8 @@ impl Node {
             cut: AtomicBool::new(false),
             verdict: AtomicU8::new(Verdict::Unknown as u8),
             failed_requests: AtomicU32::new(0),
-            ejected_until: Mutex::new(None),
+            ejected_until_ms: AtomicU64::new(0),
+            ejection: Mutex::default(),
             weighted_since: OnceLock::new(),
             health: Mutex::new(Health::default()),
             probe: Mutex::new(Arc::new(probe_of(member, host))),
@@ -190,12 +193,8 @@ impl Node {
         self.idle_connections.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Takes a check's outcome in. One that lost requests in a row is not believed for a while: a page that says that all is well costs it nothing.
+    /// Takes a check's outcome in.
     pub(crate) fn note(&self, outcome: Outcome) {
-        let is_ejected = lock(&self.ejected_until).is_some_and(|until| Instant::now() < until);
-        if is_ejected && outcome == Outcome::Passed {
-            return;
-        }
         let probe = self.probe();
         let mut health = lock(&self.health);
         let news = health.note(outcome, &probe.check);
@@ -218,22 +217,23 @@ impl Node {
         self.check_now.notify_one();
     }
 
-    /// A request came to nothing on it. After `limit` in a row it is used only while nobody else is there, until it passes its checks again.
+    /// A request came to nothing on it. After `limit` in a row it is left alone for a while, if it has equals that are not.
     pub(crate) fn note_failed_request(&self, limit: Option<u32>, reason: &str) {
         let failed = self.failed_requests.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if limit.is_none_or(|limit| failed < limit) {
             return;
         }
         self.failed_requests.store(0, Ordering::Relaxed);
-        *lock(&self.ejected_until) = Some(Instant::now() + EJECTED_FOR);
-        let mut health = lock(&self.health);
-        let news = health.note_ejected(&format!("{failed} requests in a row came to nothing, the last one: {reason}"));
-        self.verdict.store(health.verdict as u8, Ordering::SeqCst);
-        drop(health);
-        if news {
-            tracing::warn!(node = self.name, failed, reason, "a node gets no more requests until it passes its checks");
-            self.changes.bump();
-        }
+        self.ejected_until_ms.store(now_ms() + EJECTED_MS, Ordering::Relaxed);
+        tracing::warn!(node = self.name, failed, reason, "a node is left alone for a while");
+        *lock(&self.ejection) = format!("{failed} requests in a row came to nothing, the last one: {reason}");
+        self.changes.bump();
+    }
+
+    /// It lost requests in a row a short while ago.
+    pub(crate) fn is_ejected(&self) -> bool {
+        let until_ms = self.ejected_until_ms.load(Ordering::Relaxed);
+        until_ms > 0 && now_ms() < until_ms
     }
 
     /// A request was answered by it.
@@ -308,6 +308,7 @@ impl Node {
             failures: health.failures,
             failures_after_answer: health.failures_after_answer,
             failure: health.failure,
+            ejected: self.is_ejected().then(|| lock(&self.ejection).clone()),
             ready: self.is_weighted() && matches!(health.verdict, Verdict::Passing | Verdict::Unknown),
         }
     }

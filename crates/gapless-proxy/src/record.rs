@@ -174,6 +174,61 @@ fn longest_gap(bits: u128) -> u64 {
     longest
 }
 
+/// The upper ends of the classes in which times of small GETs are counted for metrics, in microseconds.
+pub(crate) const TIME_CLASSES: [u64; 13] =
+    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000];
+/// How many services and releases have totals. Of more, those that were heard of last stay: 4 MB.
+const TOTALS_LIMIT: usize = 4_000;
+
+/// What became of one service's and release's requests since the worker began.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Total {
+    pub(crate) requests: u64,
+    pub(crate) failed: BTreeMap<&'static str, u64>,
+    pub(crate) retried: u64,
+    pub(crate) failed_tries: u64,
+    pub(crate) held: u64,
+    pub(crate) cut: u64,
+    pub(crate) statuses: [u64; 5],
+    /// Of small GETs: how many in each of [`TIME_CLASSES`] and above, and their sum in microseconds.
+    pub(crate) times: [u64; TIME_CLASSES.len() + 1],
+    pub(crate) time_us: u64,
+    heard_ms: u64,
+}
+
+impl Total {
+    fn add(&mut self, entry: &Entry, at_ms: u64) {
+        self.heard_ms = at_ms;
+        self.requests += entry.requests;
+        self.retried += entry.retried;
+        self.failed_tries += entry.failed_tries;
+        self.held += entry.held;
+        self.cut += entry.cut;
+        entry.failed.iter().for_each(|(cause, times)| *self.failed.entry(cause).or_default() += times);
+        self.statuses.iter_mut().zip(entry.statuses).for_each(|(mine, theirs)| *mine += theirs);
+        for (time, times) in &entry.latencies {
+            let class = TIME_CLASSES.iter().position(|end| time <= end).unwrap_or(TIME_CLASSES.len());
+            self.times[class] += times;
+            self.time_us += time * times;
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Total) {
+        self.requests += other.requests;
+        self.retried += other.retried;
+        self.failed_tries += other.failed_tries;
+        self.held += other.held;
+        self.cut += other.cut;
+        self.time_us += other.time_us;
+        other.failed.iter().for_each(|(cause, times)| *self.failed.entry(cause).or_default() += times);
+        self.statuses.iter_mut().zip(other.statuses).for_each(|(mine, theirs)| *mine += theirs);
+        self.times.iter_mut().zip(other.times).for_each(|(mine, theirs)| *mine += theirs);
+    }
+}
+
+/// By service and release.
+pub(crate) type Totals = BTreeMap<(Arc<str>, Arc<str>), Total>;
+
 /// What one core counted in the slice that begins at this instant.
 type Part = (u64, Arc<[Entry]>);
 
@@ -183,6 +238,7 @@ pub(crate) struct Recorder {
     /// Slices that are over never change, so whoever asks shares them: nothing is copied while requests wait for the lock.
     over: VecDeque<Part>,
     entries: usize,
+    totals: Totals,
     at_ms: u64,
     open: Vec<Entry>,
     /// The end of the latest slice that was dropped.
@@ -240,6 +296,7 @@ impl Recorder {
         }
         let over = std::mem::take(&mut self.open);
         if !over.is_empty() {
+            self.add_to_totals(&over);
             self.entries += over.len();
             self.over.push_back((self.at_ms, over.into()));
         }
@@ -249,6 +306,29 @@ impl Recorder {
             self.entries -= entries.len();
             self.complete_from_ms = old + SLICE_MS;
         }
+    }
+
+    fn add_to_totals(&mut self, over: &[Entry]) {
+        for entry in over {
+            let total = self.totals.entry((entry.service.clone(), entry.release.clone())).or_default();
+            total.add(entry, self.at_ms);
+        }
+        if self.totals.len() > TOTALS_LIMIT {
+            let mut heard: Vec<u64> = self.totals.values().map(|total| total.heard_ms).collect();
+            heard.sort_unstable();
+            let oldest = heard[heard.len() / 2];
+            self.totals.retain(|_, total| total.heard_ms > oldest);
+        }
+    }
+
+    /// What became of all requests that have ended by now.
+    pub(crate) fn totals(&mut self, now_ms: u64) -> Totals {
+        self.roll(now_ms);
+        let mut totals = self.totals.clone();
+        for entry in &self.open {
+            totals.entry((entry.service.clone(), entry.release.clone())).or_default().add(entry, self.at_ms);
+        }
+        totals
     }
 
     /// The slices from `since_ms` up to `until_ms`; of these only the open one is copied.

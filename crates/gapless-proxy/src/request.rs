@@ -1,8 +1,11 @@
 //! A request as it came: read once, at the border; and as a node gets it.
 
 use crate::fields::{Field, Fields, Name};
-use crate::http1::head::{Fault, Framing, RequestLine, parse_request, request_framing};
+use crate::http1::client::KEPT_CAPACITY;
+use crate::http1::head::{Fault, Framing, RequestLine, length, parse_request, request_framing};
+use crate::http2::body::fields_of;
 use crate::route::normal_host;
+use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -32,6 +35,7 @@ pub(crate) enum Protocol {
     Http10,
     #[default]
     Http11,
+    Http2,
 }
 
 impl Protocol {
@@ -39,6 +43,7 @@ impl Protocol {
         match self {
             Protocol::Http10 => "HTTP/1.0",
             Protocol::Http11 => "HTTP/1.1",
+            Protocol::Http2 => "HTTP/2",
         }
     }
 }
@@ -120,6 +125,53 @@ impl Inbound {
         Ok(())
     }
 
+    /// Reads the head of a request of HTTP/2, as the crate `h2` has checked it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_http2(
+        &mut self,
+        head: &Parts,
+        is_over: bool,
+        most_fields: usize,
+        new_id: impl FnOnce() -> u128,
+    ) -> Result<(), Refusal> {
+        self.method = head.method.clone();
+        if self.method == Method::CONNECT {
+            return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "CONNECT: this is no forward proxy"));
+        }
+        self.protocol = Protocol::Http2;
+        self.fields = fields_of(&head.headers);
+        if self.fields.len() > most_fields {
+            return Err(Fault::TooLarge.into());
+        }
+        self.join_cookies();
+        self.framing = match length(&self.fields)? {
+            _ if is_over => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        match head.uri.authority() {
+            Some(authority) => self.fields.set(Name::Host, authority.as_str().as_bytes()),
+            None if !self.fields.has(Name::Host) => return Err(Refusal(StatusCode::BAD_REQUEST, "neither :authority nor Host")),
+            None => {}
+        }
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_string();
+        self.read_target(target.as_bytes())?;
+        self.read_connection()?;
+        self.expects_continue = false;
+        self.read_id(new_id);
+        Ok(())
+    }
+
+    /// A client may send its cookies in several fields, of which HTTP/1 knows nothing (RFC 9113, section 8.2.3).
+    fn join_cookies(&mut self) {
+        if self.fields.all(Name::Cookie).nth(1).is_some() {
+            let whole = self.fields.all(Name::Cookie).collect::<Vec<_>>().join(b"; ".as_slice());
+            self.fields.set(Name::Cookie, &whole);
+        }
+    }
+
     /// The target, and the host: that of the target, if it has one (RFC 9112, section 3.2.2), else the header's.
     fn read_target(&mut self, target: &[u8]) -> Result<(), Refusal> {
         let mut named = self.fields.all(Name::Host);
@@ -139,7 +191,9 @@ impl Inbound {
         } else {
             let (authority, path) =
                 absolute(target).ok_or(Refusal(StatusCode::BAD_REQUEST, "the target is neither a path nor an address"))?;
-            if !path.starts_with(b"/") {
+            if path.is_empty() && self.method == Method::OPTIONS {
+                self.target.push(b'*');
+            } else if !path.starts_with(b"/") {
                 self.target.push(b'/');
             }
             self.target.extend_from_slice(path);
@@ -161,6 +215,7 @@ impl Inbound {
         self.keeps_connection = match self.protocol {
             Protocol::Http11 => !fields.lists(Name::Connection, "close"),
             Protocol::Http10 => fields.lists(Name::Connection, "keep-alive") && !fields.lists(Name::Connection, "close"),
+            Protocol::Http2 => true,
         };
         self.expects_continue = false;
         if let Some(expected) = fields.first(Name::Expect) {
@@ -171,6 +226,7 @@ impl Inbound {
         }
         // h2c cannot be tunnelled, and is ignored as RFC 9110, section 7.8, allows.
         self.wants_upgrade = self.protocol == Protocol::Http11
+            && self.framing == Framing::Empty
             && fields.has(Name::Upgrade)
             && fields.lists(Name::Connection, "upgrade")
             && !fields.lists(Name::Upgrade, "h2c");
@@ -186,9 +242,22 @@ impl Inbound {
         }
     }
 
+    /// Gives memory back that one large head needed.
+    pub(crate) fn shrink(&mut self) {
+        self.fields.clear();
+        self.fields.shrink();
+        self.target.clear();
+        self.target.shrink_to(KEPT_CAPACITY);
+    }
+
     /// As a node gets it: the path, and the query.
     pub(crate) fn target(&self) -> &[u8] {
         &self.target
+    }
+
+    /// The host as the client spelt it.
+    pub(crate) fn authority(&self) -> &[u8] {
+        &self.authority
     }
 
     pub(crate) fn fields(&self) -> &Fields {
@@ -256,7 +325,11 @@ impl Inbound {
     fn write_chain(&self, out: &mut Vec<u8>, name: Name, spelt: &[u8], last: &[&[u8]]) {
         out.extend_from_slice(spelt);
         out.extend_from_slice(b": ");
-        for earlier in self.fields.all(name).filter(|value| !value.is_empty()) {
+        // Behind a quote that does not end, the last one would be a part of it.
+        let is_whole = |value: &&[u8]| {
+            !value.is_empty() && value.iter().filter(|byte| **byte == b'"').count().is_multiple_of(2) && !value.contains(&b'\\')
+        };
+        for earlier in self.fields.all(name).filter(is_whole) {
             out.extend_from_slice(earlier);
             out.extend_from_slice(b", ");
         }

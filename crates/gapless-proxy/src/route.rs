@@ -92,7 +92,8 @@ impl Service {
     }
 
     /// The weights alone decide which release and which weight a request goes to, whatever the load, so that a canary gets its percentage and every request's
-    /// release is an independent draw: that is what an analysis of both rests on. Among equals the service's balance decides.
+    /// release is an independent draw: that is what an analysis of both rests on. Among equals the service's balance decides, and those that lost requests in a row are left alone while others
+    /// are there.
     fn choose_among(
         &self,
         order: &[(Verdict, bool)],
@@ -105,7 +106,12 @@ impl Service {
                 share.weight > 0 && share.node.verdict() == *verdict && (*again || !tried.contains(&share.node.key)) && fits(share)
             };
             if let Some(first) = pick(&self.members, |share| if may(share) { u64::from(share.weight) } else { 0 }, dice) {
-                return Some(self.balance(first, |share| share.equals == first.equals && may(share), dice));
+                let is_equal = |share: &Share| share.equals == first.equals && may(share);
+                let is_well = |share: &Share| is_equal(share) && !share.node.is_ejected();
+                let Some(well) = self.members.iter().find(|share| is_well(share)) else {
+                    return Some(self.balance(first, is_equal, dice));
+                };
+                return Some(self.balance(if is_well(first) { first } else { well }, is_well, dice));
             }
         }
         None

@@ -3,6 +3,8 @@
 //! No timer is armed for it: whoever waits says until when, and the core looks through all streams in an interval ([`Streams::wake_late`]). So a request costs no
 //! timer, and a limit is kept to within that interval.
 
+use crate::buffer::Inlet;
+use crate::exchange::Abort;
 use slab::Slab;
 use socket2::{SockRef, TcpKeepalive};
 use std::cell::{Cell, RefCell};
@@ -318,23 +320,64 @@ impl Stream {
         // One that is gone needs no word.
         let _ = SockRef::from(self.io.borrow().socket()).shutdown(Shutdown::Write);
     }
+}
 
-    /// Ends the connection in order, in both directions.
-    pub(crate) fn shutdown(&self) {
-        // As above.
-        let _ = SockRef::from(self.io.borrow().socket()).shutdown(Shutdown::Both);
+impl Abort for Stream {
+    /// Lets every further read and write fail, also one that waits for somebody who does not read, so that its owner closes it.
+    fn abort(&self) {
+        self.aborted.set(true);
+        self.wake();
     }
 
     /// Lets the close that follows be a reset: where the protocol has no other way to say that an answer is not whole.
-    pub(crate) fn reset_at_close(&self) {
+    fn reset_at_close(&self) {
         // As above.
         let _ = SockRef::from(self.io.borrow().socket()).set_linger(Some(Duration::ZERO));
     }
+}
 
-    /// Lets every further read and write fail, also one that waits for somebody who does not read, so that its owner closes it.
-    pub(crate) fn abort(&self) {
-        self.aborted.set(true);
-        self.wake();
+/// A connection as the crate `h2` wants it: what has been read of it already comes first.
+#[derive(Debug)]
+pub(crate) struct Duplex {
+    pub(crate) stream: Rc<Stream>,
+    pub(crate) inlet: Inlet,
+}
+
+impl AsyncRead for Duplex {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.inlet.data().is_empty() {
+            let count = self.inlet.data().len().min(buffer.remaining());
+            buffer.put_slice(&self.inlet.data()[..count]);
+            self.inlet.consume(count);
+            return Poll::Ready(Ok(()));
+        }
+        self.inlet = Inlet::default();
+        let read = ready!(self.stream.poll_read(cx, buffer.initialize_unfilled()))?;
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Duplex {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream.poll_write(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.stream.poll_write(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.step(cx, &self.stream.writing, Io::poll_flush)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.close_writing();
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -4,7 +4,7 @@ use crate::buffer::{Buffers, Inlet};
 use crate::stream::Stream;
 use std::future::poll_fn;
 use std::io::IoSlice;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 /// One end of a tunnel: a connection, and what has been read from it already.
@@ -19,21 +19,21 @@ pub(crate) async fn carry(one: Mouth<'_>, other: Mouth<'_>, buffers: &Buffers) {
     other.stream.read_by(None);
     one.stream.write_by(None);
     other.stream.write_by(None);
-    let mut there = pin!(carry_one_way(one.stream, one.inlet, other.stream, buffers));
-    let mut back = pin!(carry_one_way(other.stream, other.inlet, one.stream, buffers));
-    let (mut is_there, mut is_back) = (false, false);
+    let there = pin!(carry_one_way(one.stream, one.inlet, other.stream, buffers));
+    let back = pin!(carry_one_way(other.stream, other.inlet, one.stream, buffers));
+    let mut ways: [(Pin<&mut dyn Future<Output = bool>>, bool); 2] = [(there, false), (back, false)];
     poll_fn(|cx| {
-        for (is_over, way) in
-            [(&mut is_there, there.as_mut() as std::pin::Pin<&mut dyn Future<Output = bool>>), (&mut is_back, back.as_mut())]
-        {
-            if !*is_over && let Poll::Ready(in_order) = way.poll(cx) {
+        // One that always finds something to do must not use up the time of the other.
+        ways.reverse();
+        for (way, is_over) in &mut ways {
+            if !*is_over && let Poll::Ready(in_order) = way.as_mut().poll(cx) {
                 if !in_order {
                     return Poll::Ready(());
                 }
                 *is_over = true;
             }
         }
-        if is_there && is_back { Poll::Ready(()) } else { Poll::Pending }
+        if ways.iter().all(|(_, is_over)| *is_over) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }

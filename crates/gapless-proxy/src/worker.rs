@@ -7,13 +7,14 @@
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, AdminAnswer};
-use crate::certificate::{Certificates, HTTP_1, Sources, Watch, server_config};
+use crate::certificate::{Certificates, HTTP_1, HTTP_2, Sources, Watch, server_config};
 use crate::control::{Order as HolderOrder, OrderNumber, Report, START};
 use crate::core::{self, CoreParts, Order, Shared};
 use crate::drain;
 use crate::error::ProxyError;
 use crate::kernel;
 use crate::listener;
+use crate::metrics;
 use crate::node::{Node, NodeKey};
 use crate::record::{self, Recorder, now_ms};
 use crate::route::{Change, validate};
@@ -28,7 +29,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -39,7 +40,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::Instant;
 
 /// Where a worker finds its state folder.
@@ -55,7 +56,7 @@ const STATUS_WAIT_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const RELAY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long telling clients that they were cut may take before the worker ends.
-const CUT_LIMIT: Duration = Duration::from_secs(1);
+const CUT_LIMIT: Duration = Duration::from_secs(3);
 
 /// How patient a leaving worker is.
 #[derive(Clone, Copy, Debug)]
@@ -185,6 +186,7 @@ pub(crate) struct Worker {
     access_log: RefCell<Option<Arc<AccessLog>>>,
     problem: RefCell<Option<String>>,
     settings_problem: RefCell<Option<String>>,
+    metrics_task: RefCell<Option<(SocketAddr, JoinHandle<()>)>>,
     /// This worker itself wrote the snapshot in force, synced it, and knows of nobody who wrote since.
     durable: Cell<bool>,
     began_ms: u64,
@@ -221,6 +223,7 @@ impl Worker {
             certificates: RefCell::new(None),
             access_log: RefCell::new(None),
             settings_problem: RefCell::new(None),
+            metrics_task: RefCell::new(None),
             problem,
             durable: Cell::new(false),
             began_ms: now_ms(),
@@ -252,7 +255,7 @@ impl Worker {
     }
 
     /// Puts the settings on the disk in force. Without them clients are served as by default, which is better than not at all.
-    async fn load_settings(&self) {
+    async fn load_settings(self: &Rc<Self>) {
         let state = self.state.clone();
         let loaded = blocking("reading the settings", move || settings::load(&state)).await;
         let applied = loaded.and_then(|settings| settings.map_or(Ok(()), |settings| self.put_settings_in_force(settings, true)));
@@ -266,9 +269,10 @@ impl Worker {
     ///
     /// # Errors
     /// When they make no sense, or a file that they name cannot be used; nothing has changed then.
-    fn put_settings_in_force(&self, wanted: Settings, is_start: bool) -> Result<(), ProxyError> {
+    fn put_settings_in_force(self: &Rc<Self>, wanted: Settings, is_start: bool) -> Result<(), ProxyError> {
         settings::validate(&wanted)?;
         let access_log = self.open_access_log(&wanted)?;
+        let metrics = self.metrics_listener(&wanted)?;
         self.take_certificates(&wanted, is_start)?;
         let change = self.shared.routes.treat(&wanted.services)?;
         self.tell_of(change);
@@ -278,6 +282,12 @@ impl Worker {
             let _ = core.send(Order::Settings(wanted.clone(), access_log.clone()));
         }
         *self.access_log.borrow_mut() = access_log;
+        if let Some(listener) = metrics {
+            let before = self.metrics_task.borrow_mut().take();
+            before.iter().for_each(|(_, task)| task.abort());
+            *self.metrics_task.borrow_mut() =
+                listener.map(|(address, listener)| (address, spawn_local(self.clone().tell_metrics(listener))));
+        }
         *self.settings.borrow_mut() = wanted;
         *self.settings_problem.borrow_mut() = None;
         Ok(())
@@ -300,10 +310,21 @@ impl Worker {
             Certificates::load(sources)?
         };
         let certificates = Arc::new(certificates);
-        *lock(&self.shared.tls) = Some(server_config(certificates.clone(), &[HTTP_1])?);
+        *lock(&self.shared.tls) = Some(server_config(certificates.clone(), &[HTTP_2, HTTP_1])?);
         spawn_local(Watch::new(certificates.clone()).run());
         *self.certificates.borrow_mut() = Some(certificates);
         Ok(())
+    }
+
+    /// The listener for metrics, if another one is wanted than before. Workers that take each other's place share the address.
+    fn metrics_listener(&self, wanted: &Settings) -> Result<Option<Option<(SocketAddr, tokio::net::TcpListener)>>, ProxyError> {
+        let before = self.metrics_task.borrow().as_ref().map(|(address, _)| *address);
+        if before == wanted.metrics {
+            return Ok(None);
+        }
+        let Some(address) = wanted.metrics else { return Ok(Some(None)) };
+        let listener = listener::open_one(address).and_then(tokio::net::TcpListener::from_std);
+        listener.map(|listener| Some(Some((address, listener)))).map_err(|error| listener::cannot_listen(address, &error))
     }
 
     fn open_access_log(&self, wanted: &Settings) -> Result<Option<Arc<AccessLog>>, ProxyError> {
@@ -434,6 +455,8 @@ impl Worker {
     }
 
     fn begin_to_leave(&self, take_waiting: bool) {
+        // The next worker tells metrics.
+        self.metrics_task.borrow_mut().take().iter().for_each(|(_, task)| task.abort());
         self.shared.leaving.store(true, Ordering::SeqCst);
         for core in &self.cores {
             let _ = core.send(Order::Leave { take_waiting });
@@ -528,6 +551,36 @@ impl Worker {
         }
     }
 
+    /// Everything that a collector of metrics wants to know.
+    fn metrics(&self) -> String {
+        let totals = self.recorders.iter().map(|recorder| lock(recorder).totals(now_ms()));
+        let expiries = self.certificates.borrow().as_ref().map(|certificates| certificates.expiries()).unwrap_or_default();
+        metrics::render(&self.shared, totals, &self.shared.routes.status(), &expiries)
+    }
+
+    /// Tells metrics on this address from now on, and no longer on another one.
+    async fn tell_metrics(self: Rc<Self>, listener: tokio::net::TcpListener) {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let worker = self.clone();
+            spawn_local(async move {
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let answer = match request.uri().path() {
+                        "/metrics" => admin::text(StatusCode::OK, &worker.metrics()),
+                        _ => admin::text(StatusCode::NOT_FOUND, "metrics are told at /metrics"),
+                    };
+                    async move { Ok::<_, std::convert::Infallible>(answer) }
+                });
+                // Whether the collector took it is its own affair.
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+            });
+        }
+    }
+
     /// Waits for the end of the slice in which it was asked, so that what is told is complete.
     ///
     /// # Errors
@@ -615,6 +668,7 @@ async fn route(worker: Rc<Worker>, request: Request<Incoming>) -> Result<AdminAn
             worker.put_settings_in_force(settings, false).map_err(bad_request)?;
             Ok(admin::json(StatusCode::OK, &**worker.settings.borrow()))
         }
+        (&Method::GET, "/v1/metrics") => Ok(admin::text(StatusCode::OK, &worker.metrics())),
         (&Method::GET, "/v1/settings") => Ok(admin::json(StatusCode::OK, &**worker.settings.borrow())),
         // From the holder that follows a killed one: this worker takes no orders any more.
         (&Method::PUT, "/v1/successor") => {

@@ -116,6 +116,24 @@ pub struct ProxyStatus {
     pub workers: Vec<Worker>,
     /// How often a worker ended by itself and was replaced.
     pub replaced: u32,
+    /// The certificates that are ordered from an authority.
+    #[serde(default)]
+    pub certificates: Vec<OrderedCertificate>,
+}
+
+/// A certificate that is ordered and renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderedCertificate {
+    /// The hosts that it proves.
+    pub hosts: Vec<String>,
+    /// Until when it is valid, in milliseconds since the Unix epoch; `None`: there is none yet.
+    pub valid_until_ms: Option<u64>,
+    /// Failures since the last success, and the last one with what to do about it.
+    pub failures: u32,
+    /// See above.
+    pub failure: Option<String>,
+    /// When it is ordered next, in milliseconds since the Unix epoch.
+    pub next_order_ms: u64,
 }
 
 /// A worker of a proxy.
@@ -160,6 +178,9 @@ pub struct NodeStatus {
     pub failures_after_answer: u32,
     /// What came of the latest failed check of the present run, such as `status 500`.
     pub failure: Option<String>,
+    /// Why it is left alone just now, while its checks may pass: it lost requests in a row. Nodes of its release and weight that did not get its part, if there are any.
+    #[serde(default)]
+    pub ejected: Option<String>,
     /// Requests get sent to it (its weight is not 0 and its checks did not fail).
     pub ready: bool,
 }

@@ -145,7 +145,7 @@ pub struct Treatment {
     pub tells_release: bool,
     /// For so long after it gets its first share a node's share grows to what it is to be; 0: it has it at once.
     pub slow_start_ms: u64,
-    /// After so many requests in a row that came to nothing on a node it gets no more until it passes a check; `None`: its checks alone decide.
+    /// After so many requests in a row that came to nothing on a node it is left alone for 10 s, while there are other nodes of its release and weight; `None`: its checks alone decide.
     pub eject_after: Option<u32>,
 }
 

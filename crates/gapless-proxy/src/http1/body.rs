@@ -4,6 +4,7 @@ use super::head::{EndOfHead, Fault, Framing, parse_trailers};
 use crate::buffer::{BUFFER_SIZE, Buffers, Inlet};
 use crate::fields::Fields;
 use crate::stream::Stream;
+use std::future::poll_fn;
 use std::io;
 
 /// The largest section of trailers in bytes.
@@ -107,6 +108,9 @@ impl BodyReader {
                 Piece::End => return Ok(None),
                 Piece::More => {}
             }
+            // Memory is taken when there is something to put into it.
+            inlet.rest(buffers);
+            poll_fn(|cx| stream.poll_readable(cx)).await.map_err(BodyFault::Broken)?;
             if self.is_wide() {
                 inlet.widen(buffers);
             }

@@ -1,12 +1,14 @@
 //! A client's connection: one request after another.
 
-use super::body::{BodyFault, BodyReader};
+use super::body::{BodyFault, BodyReader, Piece};
 use super::head::{EndOfHead, Fault, Framing};
 use super::node::Answer;
 use crate::buffer::{Buffers, Inlet};
+use crate::client::{self, SourceFault, TOO_LARGE, Unheard};
 use crate::core::Core;
 use crate::fields::{Field, Fields, Name};
 use crate::forward;
+use crate::http2;
 use crate::request::{Client, Inbound, Protocol, Refusal};
 use crate::stream::{Stream, Unwritten};
 use gapless_wire::settings::Clients;
@@ -17,6 +19,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
+/// So many bytes a connection keeps to write heads into while it waits; whoever needed more gives them back.
+pub(crate) const KEPT_CAPACITY: usize = 4 * 1024;
 /// Empty lines before a request that are read over: some old clients send one after a body (RFC 9112, section 2.2).
 const EMPTY_LINES: usize = 2;
 /// How long a client may leave a short answer of the proxy's own unread.
@@ -29,9 +33,14 @@ const COPIED: usize = 4 * 1024;
 /// Serves a client until its connection ends.
 pub(crate) async fn serve(core: &Rc<Core>, stream: &Rc<Stream>, client: Client) {
     let (mut inlet, mut inbound, mut out) = (Inlet::default(), Inbound::default(), Vec::new());
+    let mut is_first = true;
     loop {
         let limits = core.settings.borrow().clients.clone();
+        let is_first = std::mem::take(&mut is_first);
         let read = match next_head(core, &limits, stream, &mut inlet).await {
+            Ok(Some(length)) if inlet.data()[..length] == *http2::PREFACE_HEAD && is_first => {
+                return http2::client::serve(core, stream, inlet, client).await;
+            }
             Ok(Some(length)) => {
                 let read = inbound.read(&inlet.data()[..length], limits.head_fields, || core.new_id());
                 inlet.consume(length);
@@ -44,11 +53,11 @@ pub(crate) async fn serve(core: &Rc<Core>, stream: &Rc<Stream>, client: Client) 
             inbound = Inbound::default();
             let mut sink = Sink::new(core, stream, &inbound, &mut out);
             sink.must_close = true;
-            forward::refuse(core, &mut sink, &refusal).await;
+            forward::refuse(core, &mut client::Sink::Http1(sink), &refusal).await;
             return linger(core, stream, &mut inlet).await;
         }
-        let mut sink = Sink::new(core, stream, &inbound, &mut out);
-        let mut source = Source {
+        let sink = Sink::new(core, stream, &inbound, &mut out);
+        let source = Source {
             inlet: &mut inlet,
             stream,
             buffers: &core.buffers,
@@ -57,10 +66,16 @@ pub(crate) async fn serve(core: &Rc<Core>, stream: &Rc<Stream>, client: Client) 
             most: u64::MAX,
             taken: 0,
         };
+        let (mut source, mut sink) = (client::Source::Http1(source), client::Sink::Http1(sink));
         forward::respond(core, &client, &inbound, &mut source, &mut sink).await;
-        let (end, is_read) = (sink.end(), source.reader.is_over());
+        let (end, is_read) = (sink.end(), source.is_over());
         match end {
-            End::GoesOn if is_read => inlet.rest(&core.buffers),
+            End::GoesOn if is_read => {
+                inlet.rest(&core.buffers);
+                inbound.shrink();
+                out.clear();
+                out.shrink_to(KEPT_CAPACITY);
+            }
             End::Broken => return,
             End::GoesOn | End::Closes => {
                 let has_more = !is_read || !inlet.data().is_empty();
@@ -97,11 +112,13 @@ async fn next_head(core: &Core, limits: &Clients, stream: &Stream, inlet: &mut I
             stream.read_by(Some(Instant::now() + limit));
         }
         let filled = poll_fn(|cx| {
-            // Nothing has begun, and nothing shall.
-            if core.closes_idle() && inlet.data().is_empty() {
+            let polled = inlet.poll_fill(cx, stream, &core.buffers);
+            // Nothing has begun, and nothing is on its way that the kernel knows of.
+            if polled.is_pending() && core.closes_idle() && inlet.data().is_empty() && stream.is_quiet() {
+                stream.close_writing();
                 return Poll::Ready(Ok(0));
             }
-            inlet.poll_fill(cx, stream, &core.buffers)
+            polled
         });
         match filled.await {
             Ok(0) => return Ok(None),
@@ -126,20 +143,6 @@ async fn linger(core: &Core, stream: &Stream, inlet: &mut Inlet) {
         }
     }
 }
-
-/// Why a request's body came to no end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SourceFault {
-    /// The client broke it off.
-    Broken,
-    /// It did not come in time.
-    Late,
-    /// It is not what its head says.
-    Refused(Refusal),
-}
-
-/// A body that is larger than its service takes.
-pub(crate) const TOO_LARGE: Refusal = Refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is larger than this service takes");
 
 /// A request's body, as it comes.
 pub(crate) struct Source<'a> {
@@ -192,6 +195,18 @@ impl Source<'_> {
         self.reader.piece(self.inlet).map(|_| ()).map_err(Refusal::from)
     }
 
+    /// The next piece of so many bytes, if it is here already, and not too much.
+    pub(crate) fn ready(&mut self) -> Option<usize> {
+        match self.reader.piece(self.inlet) {
+            Ok(Piece::Data(length)) if self.taken + length as u64 <= self.most => Some(length),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn withhold_word(&mut self) {
+        self.owes_word = false;
+    }
+
     pub(crate) fn data(&self) -> &[u8] {
         self.inlet.data()
     }
@@ -208,6 +223,7 @@ impl Source<'_> {
     /// Returns when the client has gone, after its body. Behind a further request that is there already nobody sees it.
     pub(crate) async fn gone(&mut self) {
         self.stream.read_by(None);
+        self.inlet.rest(self.buffers);
         while self.inlet.data().is_empty() {
             if !matches!(self.inlet.fill(self.stream, self.buffers).await, Ok(1..)) {
                 return;
@@ -250,10 +266,6 @@ pub(crate) struct Sink<'a> {
     is_over: bool,
 }
 
-/// The client does not take the answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unheard;
-
 impl From<Unwritten> for Unheard {
     fn from(_: Unwritten) -> Self {
         Unheard
@@ -266,7 +278,7 @@ impl<'a> Sink<'a> {
         Self { core, stream, inbound, out, body: Written::Plain, must_close: false, unread: UNREAD_LIMIT, closes: false, is_over: false }
     }
 
-    fn end(&self) -> End {
+    pub(crate) fn end(&self) -> End {
         match (self.is_over, self.closes) {
             (false, _) => End::Broken,
             (true, true) => End::Closes,
@@ -302,7 +314,11 @@ impl<'a> Sink<'a> {
         let told = answer.fields.first(Name::ContentLength);
         match told {
             Some(length) if answer.status != 204 => self.line(b"content-length", length),
-            None if self.inbound.method == Method::HEAD && answer.fields.has(Name::TransferEncoding) => {
+            None if self.inbound.method == Method::HEAD
+                && answer.status != 204
+                && self.inbound.protocol != Protocol::Http10
+                && answer.fields.has(Name::TransferEncoding) =>
+            {
                 self.line(b"transfer-encoding", b"chunked");
             }
             _ => {}
@@ -336,6 +352,10 @@ impl<'a> Sink<'a> {
             }
         }
         own.iter().for_each(|(name, value)| self.line(name, value));
+        // It says which protocol would do (RFC 9110, section 15.5.22).
+        if answer.status == 426 {
+            answer.fields.all(Name::Upgrade).for_each(|protocol| self.line(b"upgrade", protocol));
+        }
     }
 
     fn line(&mut self, name: &[u8], value: &[u8]) {
@@ -353,7 +373,7 @@ impl<'a> Sink<'a> {
             return Ok(());
         }
         self.status_line(answer.status, &answer.reason);
-        answer.fields.passed_on().for_each(|field| self.line(field.name, field.value));
+        self.pass_fields(answer, &[]);
         self.out.extend_from_slice(b"\r\n");
         self.flush().await
     }
@@ -420,11 +440,6 @@ impl<'a> Sink<'a> {
         self.stream.write(&mut [IoSlice::new(self.out)]).await?;
         self.out.clear();
         Ok(())
-    }
-
-    /// Answers with a short text of the proxy's own.
-    pub(crate) async fn text(&mut self, status: StatusCode, text: &str, closes: bool) {
-        self.own(status, "text/plain; charset=utf-8", &format!("{text}\n"), &[], closes).await;
     }
 
     /// Answers with a body of the proxy's own.

@@ -10,6 +10,8 @@ use std::ops::Range;
 pub(crate) const FIELD_COUNT_LIMIT: usize = 128;
 /// The largest head of a node's answer in bytes: applications that set many cookies stay far below it.
 pub(crate) const ANSWER_HEAD_LIMIT: usize = 256 * 1024;
+/// How many members `Connection` may have: each is compared with each field.
+const CONNECTION_MEMBER_LIMIT: usize = 32;
 /// So many digits a length may have: what has more is larger than any file.
 const LENGTH_DIGITS: usize = 18;
 
@@ -178,6 +180,11 @@ fn fault(error: httparse::Error) -> Fault {
 
 fn take_fields(parsed: &[httparse::Header<'_>], fields: &mut Fields) -> Result<(), Fault> {
     fields.clear();
+    let is_connection = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case("connection");
+    let members = parsed.iter().filter(is_connection).map(|header| memchr_iter(b',', header.value).count() + 1).sum::<usize>();
+    if members > CONNECTION_MEMBER_LIMIT {
+        return Err(Fault::TooLarge);
+    }
     for header in parsed {
         // A carriage return alone is a line's end for some.
         if header.value.contains(&b'\r') {
@@ -215,6 +222,7 @@ pub(crate) fn request_framing(fields: &Fields, minor: u8) -> Result<Framing, Fau
 /// As [`request_framing`].
 pub(crate) fn answer_framing(fields: &Fields, line: StatusLine, is_head: bool) -> Result<Framing, Fault> {
     if is_head || line.status < 200 || matches!(line.status, 204 | 304) {
+        length(fields)?;
         return Ok(Framing::Empty);
     }
     if fields.has(Name::TransferEncoding) {

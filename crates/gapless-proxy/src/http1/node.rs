@@ -20,7 +20,12 @@ pub(crate) enum NoAnswer {
     Closed(io::Error),
     /// It is not what the protocol says.
     Malformed(Fault),
+    /// The node says that it has not looked at the request.
+    Unseen,
 }
+
+/// The largest head of an answer of HTTP/2: see [`ANSWER_HEAD_LIMIT`].
+pub(crate) const ANSWER_HEAD: u32 = 256 * 1024;
 
 /// The head of a node's answer. Read again and again, it takes no memory anew.
 #[derive(Debug, Default)]

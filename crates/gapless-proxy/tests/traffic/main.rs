@@ -5,6 +5,7 @@ mod claims;
 mod drain;
 mod forwarding;
 mod health;
+mod http2;
 mod limits;
 mod listeners;
 mod record;

@@ -195,13 +195,16 @@ fn a_node_that_loses_requests_in_a_row_is_left_alone_with_the_evidence() {
     a.inside.breaks.store(true, Ordering::SeqCst);
     let load = Load::start(proxy.address, 2);
     eventually("it is left alone", || {
-        proxy.node_status("a").unwrap().failure.is_some_and(|failure| failure.contains("in a row came to nothing"))
+        proxy.node_status("a").unwrap().ejected.is_some_and(|why| why.contains("3 requests in a row came to nothing"))
     });
     load.stop();
     let begun = a.begun();
     assert!((0..30).all(|_| get(&proxy, "/name", &[]).text() == "b"));
     assert_eq!(a.begun(), begun);
-    assert!(!proxy.node_status("a").unwrap().ready);
+    // Where nobody else is there, it is better than nobody.
+    proxy.put(&snapshot(3, &[(&a, 1)]));
+    a.inside.breaks.store(false, Ordering::SeqCst);
+    assert_eq!(get(&proxy, "/name", &[]).text(), "a");
 }
 
 #[test]
@@ -310,4 +313,32 @@ fn the_access_log_tells_of_every_request() {
         get(&proxy, "/name", &[]);
         !lines(&path).is_empty()
     });
+}
+
+#[test]
+fn metrics_tell_what_happened_and_a_collector_finds_them() {
+    let (proxy, _a, _b) = serving();
+    let address = free_address();
+    proxy.settings(json!({ "metrics": address }));
+    (0..7).for_each(|_| drop(get(&proxy, "/name", &[])));
+    get(&proxy, "/status?code=404", &[]);
+    let _ = Client::new(proxy.address).post("/close", b"x");
+    let told = |address: SocketAddr| Client::new(address).get("/metrics").map(|answer| answer.text()).unwrap_or_default();
+    let text = told(address);
+    for line in [
+        "gapless_requests_total{service=\"hello/web\",release=\"web-r1\",status=\"2\"} 7",
+        "gapless_requests_total{service=\"hello/web\",release=\"web-r1\",status=\"4\"} 1",
+        "gapless_failed_total{service=\"hello/web\",release=\"\",cause=\"node-closed\"} 1",
+        "gapless_small_get_seconds_count{service=\"hello/web\",release=\"web-r1\"} 8",
+        "gapless_node_ready{service=\"hello/web\",node=\"a\"} 1",
+        "# TYPE gapless_small_get_seconds histogram",
+    ] {
+        assert!(text.lines().any(|told| told == line), "`{line}` is missing in\n{text}");
+    }
+    proxy.upgrade().expect("a new worker");
+    eventually("the next worker tells its own", || told(address).contains("gapless_node_ready"));
+    let more = free_address();
+    proxy.settings(json!({ "metrics": more }));
+    assert!(told(more).contains("gapless_client_connections"));
+    eventually("no longer there", || told(address).is_empty());
 }

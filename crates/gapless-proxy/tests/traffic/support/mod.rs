@@ -3,6 +3,7 @@
 pub mod client;
 pub mod load;
 pub mod node;
+pub mod node2;
 pub mod proxy;
 pub mod tls;
 
