@@ -15,7 +15,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask tidy
        cargo xtask mutants [--generated] [--quick] [--shard K/N] [--only NAME]... [--jobs N]
        cargo xtask prove [--seeds N]
-       cargo xtask bench-proxy [--quick] [--only NAME]... [--peer NAME]... [--pairs N] [--program PATH]";
+       cargo xtask bench-proxy [--quick] [--only NAME]... [--peer NAME]... [--pairs N] [--times N] [--program PATH]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

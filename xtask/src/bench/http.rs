@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Longer than any answer that is asked for here may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The only name that the admin interfaces of all peers take on any socket.
+pub const HOST: &str = "127.0.0.1";
+
 /// The status and the body of an answer.
 #[derive(Debug)]
 pub struct Answer {
@@ -19,42 +22,70 @@ pub struct Answer {
     pub body: String,
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Such as `GET`.
+    pub method: &'a str,
+    /// The request target.
+    pub path: &'a str,
+    /// Header lines beside `host`, `connection` and the body's length, each with its end of line.
+    pub headers: &'a str,
+    /// Sent as it is.
+    pub body: &'a str,
+}
+
 /// GETs a path.
 ///
 /// # Errors
 /// When there is no whole answer.
 pub fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
-    let stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(|error| error.to_string())?;
-    let limited = stream.set_read_timeout(Some(TIMEOUT));
-    limited.map_err(|error| error.to_string())?;
-    exchange(stream, "GET", path, None)
+    to_address(address, Request { method: "GET", path, headers: "", body: "" })
 }
 
-/// Asks for something on a Unix socket, with a JSON body if there is one, and reads a JSON answer (`null` for an empty one).
+/// Asks an address.
+///
+/// # Errors
+/// When there is no whole answer.
+pub fn to_address(address: SocketAddr, request: Request) -> Result<Answer, String> {
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(|error| error.to_string())?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| error.to_string())?;
+    exchange(stream, request)
+}
+
+/// Asks on a Unix socket.
+///
+/// # Errors
+/// When there is no whole answer, or it is a refusal.
+pub fn to_socket(socket: &Path, request: Request) -> Result<Answer, String> {
+    let context = |problem: String| format!("{} {} on {}: {problem}", request.method, request.path, socket.display());
+    let stream = UnixStream::connect(socket).map_err(|error| context(error.to_string()))?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| context(error.to_string()))?;
+    let answer = exchange(stream, request).map_err(context)?;
+    match answer.status {
+        200..300 => Ok(answer),
+        status => Err(context(format!("refused ({status}): {}", answer.body))),
+    }
+}
+
+/// Asks on a Unix socket, with a JSON body if there is one, and reads a JSON answer (`null` for an empty one).
 ///
 /// # Errors
 /// When there is no whole answer, or it is a refusal.
 pub fn ask(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
-    let context = |problem: String| format!("{method} {path} on {}: {problem}", socket.display());
-    let stream = UnixStream::connect(socket).map_err(|error| context(error.to_string()))?;
-    stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| context(error.to_string()))?;
-    let answer = exchange(stream, method, path, body).map_err(context)?;
-    if !(200..300).contains(&answer.status) {
-        return Err(context(format!("refused ({}): {}", answer.status, answer.body)));
-    }
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let answer = to_socket(socket, Request { method, path, headers: "content-type: application/json\r\n", body: &body })?;
     if answer.body.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_str(&answer.body).map_err(|error| context(format!("the answer is no JSON: {error}")))
+    serde_json::from_str(&answer.body).map_err(|error| format!("{method} {path} on {}: the answer is no JSON: {error}", socket.display()))
 }
 
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, String> {
-    let body = body.map(Value::to_string).unwrap_or_default();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all((head + &body).as_bytes()).map_err(|error| format!("sending: {error}"))?;
+fn exchange(mut stream: impl Read + Write, request: Request) -> Result<Answer, String> {
+    let Request { method, path, headers, body } = request;
+    let length = body.len();
+    let text = format!("{method} {path} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}");
+    stream.write_all(text.as_bytes()).map_err(|error| format!("sending: {error}"))?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).map_err(|error| format!("reading: {error}"))?;
     parse(&bytes).ok_or_else(|| format!("not a whole answer: {:?}", String::from_utf8_lossy(&bytes)))

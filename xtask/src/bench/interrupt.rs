@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// How often something that is waited for is looked at.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often something that is waited for is looked at: looking takes processor time from what is measured.
+const LOOK: Duration = Duration::from_millis(10);
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 

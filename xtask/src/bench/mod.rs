@@ -5,14 +5,17 @@
 mod http;
 mod interrupt;
 mod load;
+mod node;
 mod pairs;
 mod peer;
 mod place;
 mod process;
 mod report;
 mod scenario;
+mod switch;
 mod template;
 mod usage;
+mod witness;
 
 use pairs::Rounds;
 use peer::{Kind, Members, Setup};
@@ -20,11 +23,12 @@ use place::Place;
 use process::{Program, said_by};
 use report::Report;
 use scenario::{SCENARIOS, Scenario};
-use serde_json::json;
+use serde_json::{Map, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use switch::{Bench, Length, WAYS, Way};
 
 /// Fewer pairs give no median to speak of.
 const PAIRS: usize = 5;
@@ -34,6 +38,19 @@ const TIME: Duration = Duration::from_secs(5);
 
 /// The same where it is only to be seen that everything works.
 const QUICK_TIME: Duration = Duration::from_secs(1);
+
+/// How often the nodes are switched: enough for thousands of requests that meet a switch.
+const SWITCHES: usize = 50;
+
+/// How often a proxy's own processes are replaced.
+const UPGRADES: usize = 20;
+
+/// The same where it is only to be seen that everything works.
+const QUICK_TIMES: usize = 3;
+
+/// The names of the parts that are no scenarios of steady load.
+const SWITCH: &str = "switch";
+const UPGRADE: &str = "upgrade";
 
 /// What a certificate may take.
 const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(20);
@@ -49,6 +66,8 @@ pub struct Choice {
     pub peers: Vec<String>,
     /// How many alternating pairs.
     pub pairs: Option<usize>,
+    /// How many switches and upgrades.
+    pub times: Option<usize>,
     /// Our program instead of a release build of `gapless`.
     pub program: Option<PathBuf>,
 }
@@ -65,6 +84,7 @@ impl Choice {
                 "--only" => choice.only.push(words.next()?.to_string()),
                 "--peer" => choice.peers.push(words.next()?.to_string()),
                 "--pairs" => choice.pairs = Some(words.next()?.parse().ok().filter(|pairs| *pairs > 0)?),
+                "--times" => choice.times = Some(words.next()?.parse().ok().filter(|times| *times > 0)?),
                 "--program" => choice.program = Some(words.next()?.into()),
                 _ => return None,
             }
@@ -78,11 +98,20 @@ impl Choice {
     }
 
     fn scenarios(&self) -> Result<Vec<&'static Scenario>, String> {
-        if let Some(unknown) = self.only.iter().find(|name| SCENARIOS.iter().all(|scenario| scenario.name != **name)) {
-            let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).chain([SWITCH, UPGRADE]).collect();
+        if let Some(unknown) = self.only.iter().find(|name| !names.contains(&name.as_str())) {
             return Err(format!("there is no {unknown}; there are: {}", names.join(", ")));
         }
-        Ok(SCENARIOS.iter().filter(|scenario| self.only.is_empty() || self.only.iter().any(|name| name == scenario.name)).collect())
+        Ok(SCENARIOS.iter().filter(|scenario| self.wants(scenario.name)).collect())
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+
+    /// How often something is done under load: so often, unless it is only to be seen that it works, or somebody says how often.
+    fn length(&self, times: usize) -> Length {
+        Length::new(self.times.unwrap_or(if self.quick { QUICK_TIMES } else { times }), self.quick)
     }
 
     /// Ours always takes part.
@@ -102,23 +131,60 @@ impl Choice {
 /// When something cannot be started or fails, or somebody asked to end. A bad result is a result.
 pub fn run(root: &Path, target: &Path, choice: &Choice) -> Result<(), String> {
     let (scenarios, kinds, rounds) = (choice.scenarios()?, choice.kinds()?, choice.rounds());
-    let program = choice.program.clone().map_or_else(|| build(root, target), Ok)?;
+    let program = choice.program.clone().map_or_else(|| build(root, target, "gapless", "gapless"), Ok)?;
     let program = fs::canonicalize(&program).map_err(|error| format!("{}: {error}", program.display()))?;
     interrupt::watch()?;
     process::adopt_orphans()?;
     let place = Place::new()?;
     let certificate = certificate(&place)?;
-    let (_backends, members) = backends(root, &place)?;
-    let setup = Setup { root, place: &place, program: &program, certificate: &certificate, members };
     let mut report = Report::new(&kinds)?;
     report.set("rounds", json!({ "pairs": rounds.pairs, "seconds": rounds.time.as_secs(), "load": "wrk, h2load" }));
     report.set("program", json!(program.file_name().map(|name| name.to_string_lossy())));
     let results = target.join("bench/proxy.json");
-    for scenario in scenarios {
-        report.add(scenario.name, &pairs::measure(scenario, &kinds, rounds, &setup)?);
-        report.write(&results)?;
+    if !scenarios.is_empty() {
+        let (_backends, members) = backends(root, &place)?;
+        let setup = Setup {
+            root,
+            place: &place,
+            program: &program,
+            certificate: &certificate,
+            members,
+            standby: Members::new(),
+            retry_and_hold: true,
+        };
+        for scenario in scenarios {
+            report.add(scenario.name, &pairs::measure(scenario, &kinds, rounds, &setup)?);
+            report.write(&results)?;
+        }
+    }
+    if choice.wants(SWITCH) || choice.wants(UPGRADE) {
+        let witness = build(root, target, "gapless-load", "gapless-load-witness")?;
+        let bench = Bench { root, place: &place, program: &program, witness: &witness, certificate: &certificate };
+        under_load(choice, bench, &kinds, &mut report, &results)?;
     }
     println!("\nwritten to {}", results.display());
+    Ok(())
+}
+
+/// Switches and upgrades of all these proxies.
+fn under_load(choice: &Choice, bench: Bench, kinds: &[Kind], report: &mut Report, results: &Path) -> Result<(), String> {
+    let ways: Vec<Way> = WAYS.iter().copied().filter(|way| kinds.contains(&way.kind)).collect();
+    if choice.wants(SWITCH) {
+        let mut found = Map::new();
+        for way in &ways {
+            found.insert(way.name.to_string(), switch::switches(bench, *way, choice.length(SWITCHES))?);
+            report.set(SWITCH, found.clone().into());
+            report.write(results)?;
+        }
+    }
+    if choice.wants(UPGRADE) {
+        let mut found = Map::new();
+        for way in ways.iter().filter(|way| !way.naive) {
+            found.insert(way.name.to_string(), switch::upgrades(bench, *way, choice.length(UPGRADES))?);
+            report.set(UPGRADE, found.clone().into());
+            report.write(results)?;
+        }
+    }
     Ok(())
 }
 
@@ -134,14 +200,14 @@ fn backends(root: &Path, place: &Place) -> Result<(Vec<Program>, Members), Strin
     Ok((programs, members))
 }
 
-/// The release as it is shipped.
-fn build(root: &Path, target: &Path) -> Result<PathBuf, String> {
+/// A program of ours as it is released.
+fn build(root: &Path, target: &Path, package: &str, program: &str) -> Result<PathBuf, String> {
     let mut command = Command::new("cargo");
-    command.args(["build", "--release", "--locked", "--package", "gapless", "--bin", "gapless"]).current_dir(root);
+    command.args(["build", "--quiet", "--release", "--locked", "--package", package, "--bin", program]).current_dir(root);
     match command.status() {
-        Ok(status) if status.success() => Ok(target.join("release/gapless")),
-        Ok(status) => Err(format!("building gapless: {status}")),
-        Err(error) => Err(format!("building gapless: {error}")),
+        Ok(status) if status.success() => Ok(target.join("release").join(program)),
+        Ok(status) => Err(format!("building {program}: {status}")),
+        Err(error) => Err(format!("building {program}: {error}")),
     }
 }
 

@@ -77,7 +77,7 @@ pub fn measure(scenario: &Scenario, kinds: &[Kind], rounds: Rounds, setup: &Setu
 }
 
 fn base(scenario: &Scenario, proxy: &Running) -> Option<String> {
-    if scenario.tls { proxy.tls_address.map(|address| format!("https://{address}")) } else { Some(format!("http://{}", proxy.address)) }
+    if scenario.tls { proxy.tls_address().map(|address| format!("https://{address}")) } else { Some(format!("http://{}", proxy.address())) }
 }
 
 fn run(scenario: &Scenario, proxy: &Running, time: Duration, setup: &Setup) -> Result<Run, String> {

@@ -33,6 +33,15 @@ impl Place {
         Ok(folder)
     }
 
+    /// A folder inside without anything that somebody left there.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn fresh_folder(&self, name: &str) -> Result<PathBuf, String> {
+        let _ = fs::remove_dir_all(self.folder.join(name));
+        self.folder(name)
+    }
+
     /// The path of something directly inside.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

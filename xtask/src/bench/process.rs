@@ -56,6 +56,12 @@ impl Program {
         group(self.pid())
     }
 
+    /// Whether this process is one of it and runs. Cheaper than [`Self::processes`].
+    #[must_use]
+    pub fn has(&self, pid: i32) -> bool {
+        group_of(pid) == Some(self.pid())
+    }
+
     /// Whether the first process runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

@@ -1,21 +1,31 @@
-//! nginx, and the nginx that answers behind all proxies.
+//! nginx, switched by a reload, and the nginx that answers behind all proxies.
 
-use super::{Site, tool};
+use super::{Members, Running, Site, tool};
 use crate::bench::place::{Place, free_addresses};
 use crate::bench::process::Program;
 use crate::bench::template::{self, Values};
 use rustix::process::Signal;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// As much as the others' access logs say, written in pieces ("buffer" of ngx_http_log_module).
 const LOG_USE: &str = "log_format balanced '$remote_addr [$time_iso8601] \"$request\" $status $body_bytes_sent $request_time $upstream_addr $upstream_status $upstream_response_time';\n    access_log {{folder}}/access.log balanced buffer=64k flush=1s;";
 
-pub fn start(site: &Site, logged: bool) -> Result<Program, String> {
-    let used = if logged { LOG_USE.replace("{{folder}}", &site.folder.display().to_string()) } else { "access_log off;".to_string() };
-    let configuration = site.write("nginx.conf", &site.values().with("log_use", used))?;
-    run("nginx", &configuration, site.folder)
+pub fn start(site: &Site) -> Result<Program, String> {
+    let configuration = write(site, &site.members)?;
+    run("nginx", &configuration, &site.folder)
+}
+
+fn write(site: &Site, members: &Members) -> Result<PathBuf, String> {
+    let used = if site.logged { LOG_USE.replace("{{folder}}", &site.folder.display().to_string()) } else { "access_log off;".to_string() };
+    site.write("nginx.conf", &site.values(members).with("log_use", used))
+}
+
+/// A new configuration, a reload, and waiting until the workers of the old one have ended ("Controlling nginx").
+pub fn switch(running: &Running, to: &Members) -> Result<(), String> {
+    write(&running.site, to)?;
+    running.replace_children(Signal::HUP)
 }
 
 /// A node that answers from memory.
