@@ -11,6 +11,9 @@ use std::net::SocketAddr;
 /// As Debian calls it.
 pub const PROGRAM: &str = "apache2";
 
+/// As it stands in the configuration.
+const NONCE: &str = "bench";
+
 /// Where Debian has its modules.
 const MODULES: &str = "/usr/lib/apache2/modules";
 
@@ -45,7 +48,7 @@ fn set_all(running: &Running, members: &Members, change: &str) -> Result<(), Str
 
 fn set(running: &Running, member: SocketAddr, change: &str) -> Result<(), String> {
     let headers = format!("content-type: application/x-www-form-urlencoded\r\n{}", referer(running));
-    let body = format!("b=nodes&w=http://{member}&{change}");
+    let body = format!("b=nodes&nonce={NONCE}&w=http://{member}&{change}");
     let answer =
         http::to_address(running.site.address, Request { method: "POST", path: "/balancer-manager", headers: &headers, body: &body })?;
     if answer.status == 200 { Ok(()) } else { Err(format!("the balancer manager refuses ({}): {}", answer.status, answer.body)) }
