@@ -151,7 +151,7 @@ impl Running {
             Kind::Gapless => gapless::switch(self, from, to),
             Kind::Haproxy | Kind::HaproxyUnlogged => haproxy::switch(self, from, to),
             Kind::Nginx | Kind::NginxUnlogged => nginx::switch(self, to),
-            Kind::Caddy => caddy::switch(self, from, to),
+            Kind::Caddy => caddy::switch(self, to),
             Kind::Apache => apache::switch(self, from, to),
         }
     }
