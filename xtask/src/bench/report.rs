@@ -63,6 +63,7 @@ impl Report {
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), String> {
         let mut whole = self.fields.clone();
+        whole.insert("machine_at_the_end".to_string(), usage::machine());
         whole.insert("scenarios".to_string(), self.scenarios.clone().into());
         let text = format!("{:#}\n", Value::Object(whole));
         let written = fs::create_dir_all(path.parent().unwrap_or(path)).and_then(|()| fs::write(path, text));

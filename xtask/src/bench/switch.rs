@@ -10,14 +10,17 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 
-/// How long everybody is asked before the first switch: the steady state that the switches are compared with.
-const STEADY: Duration = Duration::from_secs(10);
+/// How long everybody is asked before the first switch: a part of the steady state that the switches are compared with.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// The same where it is only to be seen that everything works.
 const QUICK_STEADY: Duration = Duration::from_secs(2);
 
-/// From the end of one switch to the next one's preparation.
-const PAUSE: Duration = Duration::from_millis(300);
+/// What the end of the old nodes leaves behind does not count.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// From then to the next switch's preparation: the other part of the steady state, in the same minutes as the switches, so that what else the machine does meets both.
+const PAUSE: Duration = Duration::from_millis(800);
 
 /// Traffic before anything is counted: connections are open.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -84,7 +87,7 @@ pub const WAYS: &[Way] = &[
 
 /// What was done under load, and what the witness saw of it.
 struct Trial {
-    steady: Span,
+    steady: Vec<Span>,
     spans: Vec<Span>,
     problem: Option<String>,
     recording: Recording,
@@ -152,9 +155,7 @@ fn trial(
     let mut proxy = peer::start(way.kind, &setup)?;
     let witness = Witness::start(bench.witness, proxy.address(), &place.path(""))?;
     interrupt::sleep(WARM_UP)?;
-    let from = now_us();
-    interrupt::sleep(length.steady)?;
-    let steady = (from, now_us());
+    let mut steady = vec![rest(length.steady)?];
     let (mut spans, mut problem) = (Vec::new(), None);
     for _ in 0..length.times {
         match action(&mut proxy, groups) {
@@ -165,18 +166,26 @@ fn trial(
                 break;
             }
         }
-        interrupt::sleep(PAUSE)?;
+        interrupt::sleep(SETTLE)?;
+        steady.push(rest(PAUSE)?);
     }
     let record = proxy.record()?;
     let recording = witness.stop()?;
     Ok(Trial { steady, spans, problem, recording, record })
 }
 
+/// Lets the load alone for so long.
+fn rest(duration: Duration) -> Result<Span, String> {
+    let from = now_us();
+    interrupt::sleep(duration)?;
+    Ok((from, now_us()))
+}
+
 impl Trial {
     fn json(&self) -> Value {
         let mut value = self.recording.totals();
         let took = Spread::of(self.spans.iter().map(|(from, until)| milliseconds(until - from)));
-        let (steady, during) = (self.recording.small(&[self.steady]), self.recording.small(&self.spans));
+        let (steady, during) = (self.recording.small(&self.steady), self.recording.small(&self.spans));
         let ratio = |thousandths: usize| {
             let of_steady = Times::rank_ms(&steady, thousandths);
             if of_steady > 0.0 { json!(rounded(during.rank_ms(thousandths) / of_steady)) } else { Value::Null }

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 /// Requests started each second: about half of what two cores carry with the witness, a proxy and two Apache nodes on them.
-pub const RATE: u32 = 1500;
+pub const RATE: u32 = 2500;
 
 /// How long the witness may take to write its recording.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
