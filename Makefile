@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo naive test prove lint bench-switch
+.PHONY: help setup build demo naive test prove lint bench-switch bench-proxy
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 GAPLESS := $(TARGET)/debug/gapless
@@ -38,6 +38,9 @@ test: lint ## Pass all tests
 
 bench-switch: setup ## Measure a switch of four Apache nodes beside one cold start, under load
 	@cargo bench --locked --profile dev --package gapless --bench switch
+
+bench-proxy: setup ## Measure the proxy beside HAProxy, nginx, Caddy and Apache, under load by wrk and h2load
+	@cargo xtask bench-proxy
 
 prove: setup ## Prove the engine: every scenario, simulated worlds, all states, deliberate faults, chaos on real nodes
 	@cargo xtask prove

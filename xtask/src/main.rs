@@ -1,6 +1,7 @@
 //! Tasks for the people who develop gapless: `tidy` checks the rules that a compiler does not, `mutants` puts faults into the core and asks its tests
-//! whether they notice, `prove` runs every proof there is.
+//! whether they notice, `prove` runs every proof there is, `bench-proxy` measures the proxy beside others.
 
+mod bench;
 mod fault;
 mod generated;
 mod mutants;
@@ -13,7 +14,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask tidy
        cargo xtask mutants [--generated] [--quick] [--shard K/N] [--only NAME]... [--jobs N]
-       cargo xtask prove [--seeds N]";
+       cargo xtask prove [--seeds N]
+       cargo xtask bench-proxy [--quick] [--only NAME]... [--peer NAME]... [--pairs N] [--times N] [--program PATH]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy(),
         ["mutants", options @ ..] => mutants(options),
         ["prove", options @ ..] => prove(options),
+        ["bench-proxy", options @ ..] => bench_proxy(options),
         _ => usage(),
     }
 }
@@ -94,6 +97,17 @@ fn prove(options: &[&str]) -> ExitCode {
             for problem in &problems {
                 eprintln!("not proved: {problem}");
             }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench_proxy(options: &[&str]) -> ExitCode {
+    let Some(choice) = bench::Choice::parse(options) else { return usage() };
+    match bench::run(&repository(), &target(), &choice) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("bench-proxy: {problem}");
             ExitCode::FAILURE
         }
     }
