@@ -9,6 +9,7 @@ use crate::acme::{Acme, GroupStatus};
 use crate::admin::{self, AdminAnswer};
 use crate::control::{Order, OrderNumber, Report, START};
 use crate::error::ProxyError;
+use crate::handover::{self, HandedOn, HandedOnWorker};
 use crate::listener::{self, Listeners};
 use crate::settings;
 use crate::sync::lock;
@@ -21,14 +22,16 @@ use hyper::{Method, Request, StatusCode};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File};
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -46,6 +49,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(5);
 /// How long stopping workers may take before they are killed: their own limit of 30 s, and some.
 const STOP_LIMIT: Duration = Duration::from_secs(35);
+
+/// How long the answer to whoever asked for a new holder may take to leave before the process goes on as that: a moment for a socket of this machine.
+const REPLY_LIMIT: Duration = Duration::from_millis(20);
 
 /// What a holder is started with.
 #[derive(Clone, Debug)]
@@ -85,16 +91,13 @@ async fn run(mut options: HolderOptions) -> Result<(), ProxyError> {
     options.state = std::path::absolute(&options.state).map_err(|error| ProxyError::path("find", &options.state, &error))?;
     let signal = |kind| signal(kind).map_err(|error| ProxyError::new(format!("cannot take signals over: {error}")));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (_lock, orphans) = take_folder(&options.state)?;
-    let settings = first_settings(&options)?;
-    let listeners = Listeners::open(&addresses(&options.listen, &settings), listener::cores())?;
-    // Those of the command line are known by the ports that they got from here on.
-    let of_command_line = options.listen.len();
-    options.listen = listeners.addresses()[..of_command_line].to_vec();
-    let admin_socket = socket(&options.state);
+    let mut holder = match handover::taken()? {
+        Some(handed_on) => Holder::take_over(options, handed_on)?,
+        None => Holder::begin(options)?,
+    };
+    let admin_socket = socket(&holder.options.state);
     let admin_listener = admin::open(&admin_socket)?;
-    let mut holder = Holder::new(options, settings, listeners, orphans);
-    let serving = holder.replace_worker().await;
+    let serving = if holder.workers.is_empty() { holder.replace_worker().await } else { Ok(()) };
     if let Err(error) = holder.order_certificates() {
         tracing::error!(%error, "no certificates are ordered");
     }
@@ -145,8 +148,8 @@ fn remove_socket(path: &Path) {
     }
 }
 
-/// Makes sure of the state folder, and that no other holder uses it. The lock ends with the process and is not inherited. And the workers that a killed holder has left.
-fn take_folder(state: &Path) -> Result<(File, Vec<Orphan>), ProxyError> {
+/// Makes sure of the state folder, and that no other holder uses it. The lock ends with the process.
+fn take_folder(state: &Path) -> Result<File, ProxyError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -159,7 +162,7 @@ fn take_folder(state: &Path) -> Result<(File, Vec<Orphan>), ProxyError> {
         ProxyError::new(format!("another proxy uses {}", state.display()))
             .hint("one proxy for each state folder: stop the other, or choose another folder")
     })?;
-    Ok((file, orphans(state)))
+    Ok(file)
 }
 
 /// A worker whose holder was killed, and that finishes its requests.
@@ -168,12 +171,12 @@ struct Orphan {
     socket: PathBuf,
 }
 
-/// The workers of an earlier holder that still answer. Those that were killed together with it leave their sockets behind.
-fn orphans(state: &Path) -> Vec<Orphan> {
+/// The workers of an earlier holder, but for those of `known`, that still answer. Those that were killed together with it leave their sockets behind.
+fn orphans(state: &Path, known: &[u32]) -> Vec<Orphan> {
     let entries = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut alive = Vec::new();
     for socket in entries {
-        let Some(pid) = worker_of(&socket) else { continue };
+        let Some(pid) = worker_of(&socket).filter(|pid| !known.contains(pid)) else { continue };
         if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
             alive.push(Orphan { pid, socket });
         } else {
@@ -194,10 +197,12 @@ enum Event {
     OrphanEnded(u32),
     Upgrade(oneshot::Sender<Result<(), String>>),
     Settings(Box<Settings>, oneshot::Sender<Result<(), String>>),
+    HandOn(oneshot::Sender<Result<(), String>>),
 }
 
 struct Holder {
     options: HolderOptions,
+    lock: File,
     settings: Settings,
     listeners: Option<Listeners>,
     workers: Vec<Handle>,
@@ -216,27 +221,62 @@ struct Handle {
     socket: PathBuf,
     leaving: bool,
     begun: Instant,
-    orders: ChildStdin,
+    orders: pipe::Sender,
     last_order: OrderNumber,
     reports: mpsc::UnboundedReceiver<(OrderNumber, Report)>,
+    /// Where the reports come from, for whoever takes over.
+    output: OwnedFd,
     kill: Option<oneshot::Sender<()>>,
 }
 
 impl Holder {
-    fn new(options: HolderOptions, settings: Settings, listeners: Listeners, orphans: Vec<Orphan>) -> Self {
-        let status = ProxyStatus {
-            holder: std::process::id(),
-            listening: listeners.addresses(),
-            workers: Vec::new(),
-            replaced: 0,
-            certificates: Vec::new(),
-        };
+    /// The first of its line: it has no worker yet.
+    fn begin(mut options: HolderOptions) -> Result<Self, ProxyError> {
+        let lock = take_folder(&options.state)?;
+        let settings = first_settings(&options)?;
+        let given = Listeners::of_service_manager(listener::cores())?;
+        if let Some(given) = &given {
+            options.listen = given.addresses();
+        }
+        let wanted = addresses(&options.listen, &settings);
+        let listeners = given.unwrap_or_default().with(&wanted, listener::cores())?;
+        // Those of the command line are known by the ports that they got from here on.
+        let of_command_line = options.listen.len();
+        options.listen = listeners.addresses()[..of_command_line].to_vec();
+        let orphans = orphans(&options.state, &[]);
+        Ok(Self::new(options, lock, settings, listeners, orphans))
+    }
+
+    /// The next one of the same process: everything is there already.
+    fn take_over(mut options: HolderOptions, handed_on: HandedOn) -> Result<Self, ProxyError> {
+        let settings = first_settings(&HolderOptions { settings: None, ..options.clone() })?;
+        let listeners = Listeners::adopt(&handed_on.listeners)?;
+        options.listen.clone_from(&handed_on.of_command_line);
+        let known: Vec<u32> = handed_on.workers.iter().map(|worker| worker.pid).collect();
+        let orphans = orphans(&options.state, &known);
+        let mut holder = Self::new(options, File::from(handover::adopt(handed_on.lock)?), settings, listeners, orphans);
+        for worker in &handed_on.workers {
+            let (orders, output) = (handover::adopt(worker.orders)?, handover::adopt(worker.output)?);
+            let mut handle = holder.handle(worker.pid, orders, output)?;
+            (handle.leaving, handle.last_order) = (worker.leaving, worker.last_order);
+            holder.workers.push(handle);
+        }
+        let mut status = lock(&holder.status);
+        (status.replaced, status.handed_on) = (handed_on.replaced, handed_on.handed_on + 1);
+        drop(status);
+        holder.publish();
+        Ok(holder)
+    }
+
+    fn new(options: HolderOptions, lock: File, settings: Settings, listeners: Listeners, orphans: Vec<Orphan>) -> Self {
+        let status = ProxyStatus { holder: std::process::id(), listening: listeners.addresses(), ..ProxyStatus::default() };
         let (tell, events) = mpsc::unbounded_channel();
         for orphan in &orphans {
             spawn_local(wait_for_orphan(orphan.pid, tell.clone()));
         }
         Self {
             options,
+            lock,
             settings,
             listeners: Some(listeners),
             workers: Vec::new(),
@@ -249,6 +289,37 @@ impl Holder {
         }
     }
 
+    /// Lets the program that stands on the disk now go on in this very process, with the same sockets, lock and workers. A worker of that program has to serve first: one that cannot is no holder
+    /// either. Returns only when it could not.
+    async fn hand_on(&mut self, reply: oneshot::Sender<Result<(), String>>) {
+        if let Err(error) = self.replace_worker().await {
+            let _ = reply.send(Err(told_with_hint(&error)));
+            return;
+        }
+        let Some(listeners) = &self.listeners else { return };
+        let status = lock(&self.status).clone();
+        let worker = |worker: &Handle| HandedOnWorker {
+            pid: worker.pid,
+            orders: worker.orders.as_raw_fd(),
+            output: worker.output.as_raw_fd(),
+            leaving: worker.leaving,
+            last_order: worker.last_order,
+        };
+        let handed_on = HandedOn {
+            lock: self.lock.as_raw_fd(),
+            listeners: listeners.places(),
+            of_command_line: self.options.listen.clone(),
+            workers: self.workers.iter().map(worker).collect(),
+            replaced: status.replaced,
+            handed_on: status.handed_on,
+        };
+        // Whoever asked hears of it before: afterwards nobody could answer on this connection.
+        let _ = reply.send(Ok(()));
+        tokio::time::sleep(REPLY_LIMIT).await;
+        let error = handover::go_on_as(&self.options.program, &handed_on);
+        tracing::error!(%error, "the holder goes on as it was");
+    }
+
     async fn supervise(&mut self) {
         while let Some(event) = self.events.recv().await {
             match event {
@@ -259,6 +330,7 @@ impl Holder {
                     // Who asked may have gone; the upgrade stands.
                     let _ = reply.send(upgraded);
                 }
+                Event::HandOn(reply) => self.hand_on(reply).await,
                 Event::Settings(wanted, reply) => {
                     let changed = self.change_settings(*wanted).await.map_err(|error| told_with_hint(&error));
                     // As above.
@@ -445,13 +517,21 @@ impl Holder {
         // SAFETY: between fork and exec it only changes flags of descriptors, without a lock or an allocation.
         unsafe { command.pre_exec(move || listener::leave_open(&descriptors)) };
         let mut child = command.spawn().map_err(|error| ProxyError::path("start a worker from", &self.options.program, &error))?;
-        let parts = (child.id(), child.stdin.take(), child.stdout.take());
-        let (Some(pid), Some(orders), Some(output)) = parts else { return Err(ProxyError::new("a worker ended before it began")) };
+        let (pid, parts) = (child.id(), child.stdin.take().zip(child.stdout.take()));
+        let Some((orders, output)) = parts else { return Err(ProxyError::new("a worker ended before it began")) };
+        self.handle(pid, orders.into(), output.into())
+    }
+
+    /// Takes charge of a worker: of its orders, its reports and its end.
+    fn handle(&self, pid: u32, orders: OwnedFd, output: OwnedFd) -> Result<Handle, ProxyError> {
+        let unusable = |error: std::io::Error| ProxyError::new(format!("worker {pid} cannot be talked to: {error}"));
+        let orders = pipe::Sender::from_owned_fd(orders).map_err(unusable)?;
+        let heard = output.try_clone().and_then(pipe::Receiver::from_owned_fd).map_err(unusable)?;
         let (kill, killed) = oneshot::channel();
         let (report, reports) = mpsc::unbounded_channel();
-        spawn_local(wait(child, pid, killed, self.tell.clone()));
+        spawn_local(wait(pid, killed, self.tell.clone()));
         spawn_local(async move {
-            let mut lines = BufReader::new(output).lines();
+            let mut lines = BufReader::new(heard).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 if let Some(heard) = Report::parse(&line) {
                     let _ = report.send(heard);
@@ -459,7 +539,8 @@ impl Holder {
             }
         });
         let socket = socket_path(&self.options.state, pid);
-        Ok(Handle { pid, socket, leaving: false, begun: Instant::now(), orders, last_order: START, reports, kill: Some(kill) })
+        let begun = Instant::now();
+        Ok(Handle { pid, socket, leaving: false, begun, orders, last_order: START, reports, output, kill: Some(kill) })
     }
 
     fn publish(&self) {
@@ -488,6 +569,7 @@ impl Holder {
             match tokio::time::timeout_at(until, self.events.recv()).await {
                 Ok(Some(Event::Ended(pid, status))) => self.bury(pid, status).await,
                 Ok(Some(Event::OrphanEnded(pid))) => self.forget_orphan(pid),
+                Ok(Some(Event::HandOn(reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),
                 Ok(Some(Event::Settings(_, reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),
                 Ok(Some(Event::Upgrade(reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),
                 Ok(None) | Err(_) => break,
@@ -501,37 +583,47 @@ impl Holder {
     }
 }
 
-async fn wait(mut child: Child, pid: u32, killed: oneshot::Receiver<()>, tell: mpsc::UnboundedSender<Event>) {
-    let ended = tokio::select! {
-        ended = child.wait() => ended,
+/// Waits for the end of a worker, which is a child of this process.
+async fn wait(pid: u32, killed: oneshot::Receiver<()>, tell: mpsc::UnboundedSender<Event>) {
+    let Some(raw) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return };
+    tokio::select! {
+        () = ended(raw) => {}
         // A kill that was dropped with its handle is one too: nobody could tell the worker anything any more.
         _ = killed => {
-            // It may have ended in this very moment.
-            let _ = child.start_kill();
-            child.wait().await
+            // It may have ended in this very moment; until it is waited for, the number is its own.
+            let _ = rustix::process::kill_process(raw, rustix::process::Signal::KILL);
+            ended(raw).await;
         }
-    };
-    match ended {
-        Ok(status) => drop(tell.send(Event::Ended(pid, status))),
-        Err(error) => tracing::error!(pid, %error, "cannot wait for a worker"),
+    }
+    // One that ended just as the holder went on as a newer program was waited for by the older one.
+    let waited = rustix::process::waitpid(Some(raw), rustix::process::WaitOptions::empty()).ok().flatten();
+    let status = waited.map_or(0, |(_, status)| status.as_raw());
+    let _ = tell.send(Event::Ended(pid, ExitStatus::from_raw(status)));
+}
+
+/// Returns when this process has ended.
+async fn ended(pid: rustix::process::Pid) {
+    let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK) else { return };
+    // SAFETY: the descriptor is owned, so it stays open and the same as long as what waits for it.
+    let registered = unsafe { tokio::io::unix::AsyncFd::register_with_interest(process, tokio::io::Interest::READABLE) };
+    match registered {
+        Ok(process) => drop(process.readable().await.map(|_| ())),
+        Err(error) => tracing::error!(?pid, %error, "cannot wait for a worker"),
     }
 }
 
 /// Keeps the status up to date with what is ordered, until nothing is any more.
 async fn tell_orders(mut told: watch::Receiver<Vec<GroupStatus>>, status: Arc<Mutex<ProxyStatus>>) {
     let ms = |moment: SystemTime| moment.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    let ordered = |group: &GroupStatus| OrderedCertificate {
+        hosts: group.names.clone(),
+        valid_until_ms: group.not_after.map(ms),
+        failures: group.failures,
+        failure: group.error.clone(),
+        next_order_ms: ms(group.next_order),
+    };
     loop {
-        let certificates = told
-            .borrow_and_update()
-            .iter()
-            .map(|group| OrderedCertificate {
-                hosts: group.names.clone(),
-                valid_until_ms: group.not_after.map(ms),
-                failures: group.failures,
-                failure: group.error.clone(),
-                next_order_ms: ms(group.next_order),
-            })
-            .collect();
+        let certificates = told.borrow_and_update().iter().map(ordered).collect();
         lock(&status).certificates = certificates;
         if told.changed().await.is_err() {
             return;
@@ -541,15 +633,8 @@ async fn tell_orders(mut told: watch::Receiver<Vec<GroupStatus>>, status: Arc<Mu
 
 /// Waits for the end of a worker that is no child of this process.
 async fn wait_for_orphan(pid: u32, tell: mpsc::UnboundedSender<Event>) {
-    let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    let opened = raw.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK));
-    if let Some(Ok(process)) = opened {
-        // SAFETY: the descriptor is owned, so it stays open and the same as long as what waits for it.
-        let registered = unsafe { tokio::io::unix::AsyncFd::register_with_interest(process, tokio::io::Interest::READABLE) };
-        match registered {
-            Ok(process) => drop(process.readable().await.map(|_| ())),
-            Err(error) => tracing::error!(pid, %error, "cannot wait for a worker of an earlier holder"),
-        }
+    if let Some(raw) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        ended(raw).await;
     }
     let _ = tell.send(Event::OrphanEnded(pid));
 }
@@ -637,6 +722,17 @@ async fn answer(status: Arc<Mutex<ProxyStatus>>, tell: mpsc::UnboundedSender<Eve
                 told,
                 || admin::json(StatusCode::OK, &*lock(&status)),
                 "the old worker goes on: ",
+                StatusCode::INTERNAL_SERVER_ERROR,
+            )
+            .await
+        }
+        (&Method::POST, "/v1/hand-on") => {
+            let sent = tell.send(Event::HandOn(reply)).is_ok();
+            answer_to(
+                sent,
+                told,
+                || admin::json(StatusCode::ACCEPTED, &*lock(&status)),
+                "the holder goes on as it was: ",
                 StatusCode::INTERNAL_SERVER_ERROR,
             )
             .await

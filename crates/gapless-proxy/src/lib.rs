@@ -26,6 +26,7 @@ mod error;
 mod exchange;
 mod fields;
 mod forward;
+mod handover;
 mod health;
 pub mod holder;
 mod http1;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const BACKLOG: i32 = 4096;
 /// More threads than this bring nothing to a proxy of one machine, and every thread has its own pool.
 const CORE_LIMIT: usize = 16;
+/// The first descriptor that a service manager passes on (`SD_LISTEN_FDS_START`).
+const FIRST_OF_SERVICE_MANAGER: RawFd = 3;
 /// How long to wait for a worker without a holder to let go of the port: it does so as soon as it notices.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(2);
 const ORPHAN_INTERVAL: Duration = Duration::from_millis(10);
@@ -34,22 +36,12 @@ struct Place {
 pub(crate) struct Listeners(Vec<Place>);
 
 impl Listeners {
-    /// Opens them all. A port 0 becomes one that is free, the same for every core.
-    ///
-    /// # Errors
-    /// When an address is not this machine's, or somebody else listens there.
-    pub(crate) fn open(listen: &[SocketAddr], cores: usize) -> Result<Self, ProxyError> {
-        let mut places = Vec::new();
-        for wanted in listen {
-            places.push(open_place(*wanted, cores)?);
-        }
-        Ok(Self(places))
-    }
-
     /// The same sockets and new ones for these addresses: those that stay are never closed. Those of addresses that do not stay are closed when the last process that has them lets go.
     ///
+    /// A port 0 becomes one that is free, the same for every core.
+    ///
     /// # Errors
-    /// As [`Self::open`]; nothing has changed then.
+    /// When an address is not this machine's, or somebody else listens there; nothing has changed then.
     pub(crate) fn with(&self, listen: &[SocketAddr], cores: usize) -> Result<Self, ProxyError> {
         let mut places = Vec::new();
         for wanted in listen {
@@ -57,6 +49,45 @@ impl Listeners {
             places.push(known.map_or_else(|| open_place(*wanted, cores), Place::again)?);
         }
         Ok(Self(places))
+    }
+
+    /// Takes over sockets that another process has opened: for each address those of all cores. May be called once for a descriptor.
+    ///
+    /// # Errors
+    /// When a descriptor is not a listening socket.
+    pub(crate) fn adopt(places: &[(SocketAddr, Vec<RawFd>)]) -> Result<Self, ProxyError> {
+        let adopted = places.iter().map(|(address, descriptors)| {
+            let sockets = descriptors.iter().map(|descriptor| inherit_one(&descriptor.to_string())).collect::<Result<_, _>>()?;
+            Ok(Place { address: *address, sockets })
+        });
+        adopted.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The sockets that a service manager opened for this process (`sd_listen_fds`(3)), each shared by all cores; `None`: it opened none. May be called once in a process.
+    ///
+    /// # Errors
+    /// When one of them is no listening TCP socket.
+    pub(crate) fn of_service_manager(cores: usize) -> Result<Option<Self>, ProxyError> {
+        let told = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<RawFd>().ok());
+        let is_for_this = told("LISTEN_PID").is_some_and(|pid| u32::try_from(pid) == Ok(std::process::id()));
+        let Some(count) = told("LISTEN_FDS").filter(|count| is_for_this && *count > 0) else { return Ok(None) };
+        let places = (FIRST_OF_SERVICE_MANAGER..FIRST_OF_SERVICE_MANAGER + count).map(|descriptor| {
+            let socket = inherit_one(&descriptor.to_string())?;
+            let unusable = |error: io::Error| {
+                ProxyError::new(format!("the service manager's socket {descriptor} cannot be used: {error}"))
+                    .hint("give it ListenStream= with an address and a port")
+            };
+            socket.set_nonblocking(true).map_err(unusable)?;
+            let address = socket.local_addr().map_err(unusable)?;
+            let sockets = (0..cores).map(|_| socket.try_clone()).collect::<io::Result<_>>().map_err(unusable)?;
+            Ok(Place { address, sockets })
+        });
+        places.collect::<Result<_, ProxyError>>().map(|places| Some(Self(places)))
+    }
+
+    /// For each address the descriptors of all cores.
+    pub(crate) fn places(&self) -> Vec<(SocketAddr, Vec<RawFd>)> {
+        self.0.iter().map(|place| (place.address, place.sockets.iter().map(AsRawFd::as_raw_fd).collect())).collect()
     }
 
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
@@ -177,11 +208,11 @@ mod tests {
 
     #[test]
     fn all_cores_listen_on_one_port_and_a_second_proxy_may_not() {
-        let listeners = Listeners::open(&[([127, 0, 0, 1], 0).into()], 3).unwrap();
+        let listeners = Listeners::default().with(&[([127, 0, 0, 1], 0).into()], 3).unwrap();
         assert_eq!(listeners.descriptors().len(), 3);
         let address = listeners.addresses()[0];
         assert_ne!(address.port(), 0);
-        let refused = Listeners::open(&[address], 1).unwrap_err();
+        let refused = Listeners::default().with(&[address], 1).unwrap_err();
         assert!(refused.to_string().contains("cannot listen on"), "{refused}");
         assert!(refused.hint_text().unwrap().contains("another program"));
     }

@@ -40,7 +40,7 @@ impl Proxy {
         answer_with(&holder, move |_| {
             let worker = |pid: &u32| Worker { pid: *pid, socket: socket(&place, *pid).display().to_string(), leaving: false };
             let workers = told.lock().expect("workers").keys().map(worker).collect();
-            serde_json::to_vec(&ProxyStatus { holder: 1, listening: Vec::new(), workers, replaced: 0, certificates: Vec::new() }).expect("json")
+            serde_json::to_vec(&ProxyStatus { holder: 1, listening: Vec::new(), workers, ..ProxyStatus::default() }).expect("json")
         });
         let analyst = RecordAnalyst::new(Arc::new(RecordKeeper::new(vec![holder])));
         Self { folder, workers, analyst }

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | holder | `GET /v1/proxy` | | [`ProxyStatus`] |
 //! | holder | `POST /v1/upgrade` | | [`ProxyStatus`] once the new worker serves |
+//! | holder | `POST /v1/hand-on` | | 202 and [`ProxyStatus`] once a new worker serves; the holder's process goes on as the program on the disk then, and tells it by `handed_on` |
 //! | holder | `PUT /v1/settings` | [`crate::settings::Settings`] | the same, once the worker serves with them; 400 with what is wrong, and nothing has changed |
 //! | worker | `GET /v1/settings` | | [`crate::settings::Settings`] in force |
 //! | worker | `GET /v1/metrics` | | text for Prometheus |
@@ -106,7 +107,7 @@ pub struct DrainRequest {
 }
 
 /// What the holder knows of its workers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyStatus {
     /// The holder's process id.
     pub holder: u32,
@@ -116,6 +117,9 @@ pub struct ProxyStatus {
     pub workers: Vec<Worker>,
     /// How often a worker ended by itself and was replaced.
     pub replaced: u32,
+    /// How often the holder's process went on as a newer program.
+    #[serde(default)]
+    pub handed_on: u32,
     /// The certificates that are ordered from an authority.
     #[serde(default)]
     pub certificates: Vec<OrderedCertificate>,

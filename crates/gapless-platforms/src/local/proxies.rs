@@ -234,7 +234,7 @@ mod tests {
             let answer = match path {
                 "/v1/proxy" => {
                     let workers = self.workers.lock().unwrap().clone();
-                    serde_json::to_vec(&ProxyStatus { holder: 1, listening: Vec::new(), workers, replaced: 0, certificates: Vec::new() })
+                    serde_json::to_vec(&ProxyStatus { holder: 1, listening: Vec::new(), workers, ..ProxyStatus::default() })
                 }
                 "/v1/snapshot" => {
                     let snapshot: Snapshot = serde_json::from_slice(body).unwrap();

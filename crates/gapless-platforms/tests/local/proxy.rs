@@ -230,7 +230,7 @@ async fn wait_for_news(shared: &Shared, query: &str) {
 
 fn proxy_status(shared: &Shared) -> ProxyStatus {
     let worker = Worker { pid: 1, socket: shared.folder.join("worker.sock").display().to_string(), leaving: false };
-    ProxyStatus { holder: std::process::id(), listening: Vec::new(), workers: vec![worker], replaced: 0, certificates: Vec::new() }
+    ProxyStatus { holder: std::process::id(), listening: Vec::new(), workers: vec![worker], ..ProxyStatus::default() }
 }
 
 fn json(value: &impl serde::Serialize) -> Bytes {

@@ -148,10 +148,6 @@ impl Outgoing {
         Self { stream, switch, is_over }
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over
-    }
-
     /// Ready when the other side wants no more of it.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_over { Poll::Pending } else { self.stream.poll_reset(cx).map(|_| ()) }

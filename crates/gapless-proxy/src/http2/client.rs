@@ -93,13 +93,15 @@ async fn answer(core: &Rc<Core>, client: &Client, request: Request<RecvStream>, 
         Ok(()) => forward::respond(core, client, &inbound, &mut source, &mut sink).await,
         Err(refusal) => forward::refuse(core, &mut sink, &refusal).await,
     }
-    if let client::Sink::Http2(sink) = &mut sink {
-        // One that was answered before its body was read: the client need not send the rest (RFC 9113, section 8.1).
-        if !source.is_over() && sink.is_over() {
-            sink.respond.send_reset(Reason::NO_ERROR);
-        }
+    // One that was answered before its body was read: a reset could overtake the answer, so what is on its way is read over first.
+    let until = Instant::now() + LINGER_LIMIT;
+    while let Ok(Some(length)) = source.next(LINGER_LIMIT, Some(until)).await {
+        source.consume(length);
     }
 }
+
+/// How long what a client still sends is read over after its answer.
+const LINGER_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a client may leave a short answer of the proxy's own unread.
 const UNREAD_LIMIT: Duration = Duration::from_secs(10);
@@ -167,10 +169,6 @@ impl From<Unsent> for Unheard {
 impl Sink<'_> {
     pub(crate) fn abort(&self) -> Rc<dyn Abort> {
         self.switch.clone()
-    }
-
-    fn is_over(&self) -> bool {
-        self.body.as_ref().is_some_and(Outgoing::is_over)
     }
 
     pub(crate) fn break_off(&mut self) {

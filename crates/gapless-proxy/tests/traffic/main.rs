@@ -4,6 +4,7 @@ mod admin;
 mod claims;
 mod drain;
 mod forwarding;
+mod handover;
 mod health;
 mod http2;
 mod limits;

@@ -303,8 +303,7 @@ fn proxy(holder: &Path, worker: &Path, began_ms: u64, wishes: Arc<Wishes>) {
         holder: 1,
         listening: Vec::new(),
         workers: vec![Worker { pid: 2, socket: worker.display().to_string(), leaving: false }],
-        replaced: 0,
-        certificates: Vec::new(),
+        ..ProxyStatus::default()
     };
     answer_with(holder, move |_| serde_json::to_vec(&status).expect("json"));
     answer_with(worker, move |query| serde_json::to_vec(&record(query, began_ms, wishes.ahead_ms.load(Ordering::SeqCst))).expect("json"));

@@ -40,7 +40,17 @@ impl Proxy {
     }
 
     pub fn start_in(state: PathBuf, listen: SocketAddr) -> Self {
-        let holder = Command::new(program()).arg(&state).arg(listen.to_string()).spawn().expect("the proxy starts");
+        Self::start_program(&program(), state, listen)
+    }
+
+    pub fn start_program(program: &std::path::Path, state: PathBuf, listen: SocketAddr) -> Self {
+        let mut command = Command::new(program);
+        command.arg(&state).arg(listen.to_string());
+        Self::start_command(command, state, listen)
+    }
+
+    pub fn start_command(mut command: Command, state: PathBuf, listen: SocketAddr) -> Self {
+        let holder = command.spawn().expect("the proxy starts");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let mut proxy = Self { state, address: listen, holder, runtime, _folder: None };
         eventually("the proxy serves", || proxy.try_status().is_some_and(|status| !status.workers.is_empty()));
@@ -65,6 +75,11 @@ impl Proxy {
     }
 
     /// The newest worker's admin socket.
+    /// Returns when the order is taken.
+    pub fn hand_on(&self) -> Result<ProxyStatus, ClientError> {
+        self.runtime.block_on(self.holder_client().send(hyper::Method::POST, "/v1/hand-on", &()))
+    }
+
     pub fn worker(&self) -> UnixClient {
         let status = self.proxy_status();
         Self::client_of(&status.workers.last().expect("a worker").socket)
