@@ -33,6 +33,8 @@ pub(crate) const REPLAY_LIMIT: u64 = 64 * 1024;
 const KEPT_BODY_SILENCE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a body that is kept may take in all: [`REPLAY_LIMIT`] at 9 kbit/s, slower than any line in use.
 const KEPT_BODY_LIMIT: Duration = Duration::from_secs(60);
+/// How many interim answers may come before an answer: each lets the node have its time again, and one that says every second how far it is has a quarter of an hour.
+const INTERIM_LIMIT: usize = 1000;
 /// A piece of a body that is smaller than so many bytes is sent together with those that follow it at once.
 const SMALL_PIECE: usize = 4 * 1024;
 
@@ -382,14 +384,16 @@ impl Passage<'_> {
     }
 
     /// Sends the request on a connection and passes the answer on. Once that has begun, whatever happens has been accounted for.
-    async fn talk(&mut self, talk: Talk<'_>, source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {
-        let Talk { mut link, service, exchange, claim, upload } = talk;
-        let writer = self.send_head(&mut link, exchange.node()).await?;
+    async fn talk(&mut self, mut talk: Talk<'_>, source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {
+        let (exchange, upload) = (talk.exchange, talk.upload);
+        let writer = self.send_head(&mut talk.link, exchange.node()).await?;
         if self.content == Content::Streamed {
             self.content = Content::Gone;
         }
         let is_torn = matches!(writer, Writer::Torn);
-        match self.converse(&mut link, writer, service, exchange, claim, upload, source, sink).await? {
+        let spoken = self.converse(&mut talk, writer, source, sink).await?;
+        let link = talk.link;
+        match spoken {
             Spoken::Over(Ok(bytes)) => {
                 self.account.close(End::Whole(bytes));
                 let is_sent = !is_torn && upload.is_none_or(|upload| upload.ended.get());
@@ -449,39 +453,15 @@ impl Passage<'_> {
     /// Both directions at once: the rest of the request goes up while the answer is waited for and passed on.
     async fn converse(
         &mut self,
-        link: &mut Link,
+        talk: &mut Talk<'_>,
         writer: Writer,
-        service: &Service,
-        exchange: &Exchange,
-        claim: &mut Option<Claim>,
-        upload: Option<&Upload>,
         source: &mut Source<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<Spoken, Failure> {
+        let (service, exchange, upload) = (talk.service, talk.exchange, talk.upload);
         let mut uploading = pin!(send_rest(source, writer, upload, self.timeouts));
-        let (is_head, limit) = (self.inbound.method == Method::HEAD, Duration::from_millis(self.timeouts.answer_ms));
-        loop {
-            let answered = link.read_answer(&self.core.buffers, is_head, upload, limit);
-            match hear(&mut uploading, unless_gone(sink, answered)).await {
-                Heard::Node(Some(Ok(()))) => {}
-                Heard::Node(Some(Err(no_answer))) => return Err(self.sent_failure(&no_answer, exchange.node())),
-                Heard::Node(None) => return Err(Failure::Client(SourceFault::Broken)),
-                Heard::Client(fault) => return Err(Failure::Client(fault)),
-            }
-            match link.answer().status {
-                101 if !self.inbound.wants_upgrade => {
-                    return Err(bad_answer("it switches to a protocol that nobody asked for".to_string()));
-                }
-                100 => {}
-                102..200 => {
-                    exchange.answering(sink.abort(), sink.needs_reset());
-                    // Who does not take it has gone, which is seen at the answer.
-                    let _ = sink.interim(link.answer()).await;
-                    link.expect_answer_by(Instant::now() + limit);
-                }
-                _ => break,
-            }
-        }
+        self.await_answer(talk, &mut uploading, sink).await?;
+        let (link, claim) = (&mut talk.link, &mut *talk.claim);
         if let Some(upload) = upload {
             upload.is_answered.set(true);
         }
@@ -505,6 +485,40 @@ impl Passage<'_> {
             Heard::Node(handed_on) => handed_on,
             Heard::Client(_) => Err(BrokenOff::ByClient),
         }))
+    }
+
+    /// Waits for the answer, and passes on what comes before it.
+    async fn await_answer(
+        &self,
+        talk: &mut Talk<'_>,
+        uploading: &mut Pin<&mut impl Future<Output = SourceFault>>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Failure> {
+        let (link, exchange) = (&mut talk.link, talk.exchange);
+        let (is_head, limit) = (self.inbound.method == Method::HEAD, Duration::from_millis(self.timeouts.answer_ms));
+        for _ in 0..=INTERIM_LIMIT {
+            let answered = link.read_answer(&self.core.buffers, is_head, talk.upload, limit);
+            match hear(uploading, unless_gone(sink, answered)).await {
+                Heard::Node(Some(Ok(()))) => {}
+                Heard::Node(Some(Err(no_answer))) => return Err(self.sent_failure(&no_answer, exchange.node())),
+                Heard::Node(None) => return Err(Failure::Client(SourceFault::Broken)),
+                Heard::Client(fault) => return Err(Failure::Client(fault)),
+            }
+            match link.answer().status {
+                101 if !self.inbound.wants_upgrade => {
+                    return Err(bad_answer("it switches to a protocol that nobody asked for".to_string()));
+                }
+                100 => {}
+                102..200 => {
+                    exchange.answering(sink.abort(), sink.needs_reset());
+                    // Who does not take it has gone, which is seen at the answer.
+                    let _ = sink.interim(link.answer()).await;
+                    link.expect_answer_by(Instant::now() + limit);
+                }
+                _ => return Ok(()),
+            }
+        }
+        Err(bad_answer(format!("it says more than {INTERIM_LIMIT} times that an answer will come")))
     }
 
     /// The claim is the account's from here on.

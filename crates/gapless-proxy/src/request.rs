@@ -181,13 +181,15 @@ impl Inbound {
         }
         self.target.clear();
         let is_asterisk = target == b"*" && self.method == Method::OPTIONS;
+        // Who names the host in the target has to name one in the header, too (RFC 9112, section 3.2), and others may look only there.
+        let header = match header {
+            Some(host) => host,
+            None if self.protocol == Protocol::Http10 => b"localhost",
+            None => return Err(Refusal(StatusCode::BAD_REQUEST, "the Host header is missing")),
+        };
         let authority = if target.starts_with(b"/") || is_asterisk {
             self.target.extend_from_slice(target);
-            match header {
-                Some(host) => host,
-                None if self.protocol == Protocol::Http10 => b"localhost",
-                None => return Err(Refusal(StatusCode::BAD_REQUEST, "the Host header is missing")),
-            }
+            header
         } else {
             let (authority, path) =
                 absolute(target).ok_or(Refusal(StatusCode::BAD_REQUEST, "the target is neither a path nor an address"))?;
@@ -199,7 +201,7 @@ impl Inbound {
             self.target.extend_from_slice(path);
             authority
         };
-        if !authority.iter().all(|byte| is_of_host(*byte)) {
+        if !is_authority(authority) || !is_authority(header) {
             return Err(Refusal(StatusCode::BAD_REQUEST, "the host is malformed"));
         }
         self.authority.clear();
@@ -218,8 +220,8 @@ impl Inbound {
             Protocol::Http2 => true,
         };
         self.expects_continue = false;
-        if let Some(expected) = fields.first(Name::Expect) {
-            if !expected.eq_ignore_ascii_case(b"100-continue") {
+        if fields.has(Name::Expect) {
+            if !fields.all(Name::Expect).all(|expected| expected.eq_ignore_ascii_case(b"100-continue")) {
                 return Err(Refusal(StatusCode::EXPECTATION_FAILED, "an Expect header other than 100-continue"));
             }
             self.expects_continue = self.protocol == Protocol::Http11 && self.framing != Framing::Empty;
@@ -355,9 +357,19 @@ fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
     (end > 0).then(|| rest.split_at(end))
 }
 
-/// What a host with its port may consist of (RFC 3986, section 3.2.2), without the list separators that only a crafted one has.
-fn is_of_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
+/// A host, and perhaps its port (RFC 3986, section 3.2), without the list separators that only a crafted one has. Where the host ends must be the same for everybody.
+fn is_authority(authority: &[u8]) -> bool {
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~' | b'%');
+    let is_of_address = |byte: &u8| is_of_name(byte) || *byte == b':';
+    let is_bracketed = authority.starts_with(b"[");
+    let end = memchr::memchr(if is_bracketed { b']' } else { b':' }, authority).unwrap_or(authority.len());
+    let (host, rest) = authority.split_at(end);
+    let (is_host, port) = if is_bracketed {
+        (host.len() > 1 && host[1..].iter().all(is_of_address) && !rest.is_empty(), rest.get(1..).unwrap_or_default())
+    } else {
+        (!host.is_empty() && host.iter().all(is_of_name), rest)
+    };
+    is_host && port.strip_prefix(b":").map_or(port.is_empty(), |digits| digits.iter().all(u8::is_ascii_digit))
 }
 
 fn is_request_id(id: &[u8]) -> bool {
@@ -417,9 +429,23 @@ mod tests {
             "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\nHost: a b\r\n\r\n",
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert_eq!(read("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().target, b"*");
+    }
+
+    #[test]
+    fn a_host_ends_at_one_place() {
+        for good in ["a", "a.example.:80", "a:", "a_b~c%20", "[::1]", "[::1%25eth0]:80"] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in
+            ["", ":80", "a:80:81", "a:b", "a:-1", "[::1", "[]", "[::1]a", "a]", "[a]b]:1", "a[b]", "u@a", "a/b", "a,b", "a b", "a\\b"]
+        {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
     }
 }

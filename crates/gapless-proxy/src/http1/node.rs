@@ -68,11 +68,12 @@ impl Connection {
     pub(crate) async fn read_answer(&mut self, buffers: &Buffers, is_head: bool) -> Result<(), NoAnswer> {
         let mut end = EndOfHead::default();
         let length = loop {
-            if let Some(length) = end.find(self.inlet.data()).map_err(NoAnswer::Malformed)? {
-                break length;
-            }
-            if self.inlet.data().len() > ANSWER_HEAD_LIMIT {
+            let found = end.find(self.inlet.data()).map_err(NoAnswer::Malformed)?;
+            if found.unwrap_or(self.inlet.data().len()) > ANSWER_HEAD_LIMIT {
                 return Err(NoAnswer::Malformed(Fault::TooLarge));
+            }
+            if let Some(length) = found {
+                break length;
             }
             if self.inlet.fill(&self.stream, buffers).await.map_err(NoAnswer::Closed)? == 0 {
                 return Err(NoAnswer::Closed(ErrorKind::UnexpectedEof.into()));

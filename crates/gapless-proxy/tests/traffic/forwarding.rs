@@ -3,7 +3,7 @@
 use crate::support::client::Client;
 use crate::support::load::Load;
 use crate::support::node::{Node, checksum};
-use crate::support::proxy::{Proxy, SERVICE, of, route, snapshot, totals};
+use crate::support::proxy::{Proxy, SERVICE, of, resident_kib, route, snapshot, totals};
 use crate::support::{PATIENCE, eventually};
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -135,12 +135,6 @@ fn bodies_stream_both_ways_in_constant_memory() {
     upload.send(&body[size / 2..]).unwrap();
     assert_eq!(upload.receive().unwrap().text(), format!("a {size} {}", checksum(&body)));
     assert_eq!(load.stop().failures, Vec::<String>::new());
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[test]

@@ -43,6 +43,12 @@ impl Client {
         Self { address, stream: None }
     }
 
+    /// Goes on with a connection that is open.
+    pub fn of(address: SocketAddr, stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+        Self { address, stream: Some(BufReader::new(stream)) }
+    }
+
     pub fn get(&mut self, path: &str) -> io::Result<Answer> {
         self.request("GET", path, &[], b"")
     }
@@ -112,7 +118,7 @@ impl Client {
 pub fn read_answer(stream: &mut BufReader<TcpStream>, is_head: bool) -> io::Result<Answer> {
     loop {
         let (status, headers) = read_head(stream)?;
-        if status == 100 {
+        if matches!(status, 100 | 102..200) {
             continue;
         }
         let mut answer = Answer { status, headers, body: Vec::new() };
@@ -173,12 +179,13 @@ fn read_chunks(stream: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
         let line = read_line(stream)?;
         let length = usize::from_str_radix(line.split(';').next().unwrap_or(""), 16)
             .map_err(|error| io::Error::other(format!("chunk `{line}`: {error}")))?;
+        if length == 0 {
+            while !read_line(stream)?.is_empty() {}
+            return Ok(body);
+        }
         let begun = body.len();
         body.resize(begun + length, 0);
         stream.read_exact(&mut body[begun..])?;
         read_line(stream)?;
-        if length == 0 {
-            return Ok(body);
-        }
     }
 }

@@ -5,6 +5,7 @@ pub mod load;
 pub mod node;
 pub mod node2;
 pub mod proxy;
+pub mod script;
 pub mod tls;
 
 use std::time::{Duration, Instant};
