@@ -78,7 +78,10 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.signal(self.stop);
+        // Once its end was taken, its number may be another's.
+        if self.is_running() {
+            let _ = self.signal(self.stop);
+        }
         let until = Instant::now() + END_PATIENCE;
         while !self.processes().is_empty() && Instant::now() < until {
             reap(&self.processes());

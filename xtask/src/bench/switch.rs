@@ -16,8 +16,11 @@ const STEADY: Duration = Duration::from_secs(5);
 /// The same where it is only to be seen that everything works.
 const QUICK_STEADY: Duration = Duration::from_secs(2);
 
-/// What the end of the old nodes leaves behind does not count.
-const SETTLE: Duration = Duration::from_millis(200);
+/// The start of the new nodes and the end of the old ones take processor time beside the load, whatever the proxy: so long after them it does not count.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// From the end of a switch to the end of the old nodes, so that what that takes does not count as the switch's.
+const APART: Duration = Duration::from_millis(100);
 
 /// From then to the next switch's preparation: the other part of the steady state, in the same minutes as the switches, so that what else the machine does meets both.
 const PAUSE: Duration = Duration::from_millis(800);
@@ -107,10 +110,14 @@ pub fn switches(bench: Bench, way: Way, length: Length) -> Result<Value, String>
         // The naive way waits for nothing but the start itself.
         if !way.naive {
             new.wait()?;
+            interrupt::sleep(SETTLE)?;
         }
         let began = now_us();
         let switched = if way.naive { proxy.switch_naively(&old.members, &new.members) } else { proxy.switch(&old.members, &new.members) };
         let ended = now_us();
+        if !way.naive {
+            interrupt::sleep(APART)?;
+        }
         old.stop();
         groups.swap(0, 1);
         // What is refused because the old nodes are gone belongs to the naive switch.

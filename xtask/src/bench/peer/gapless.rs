@@ -5,6 +5,7 @@ use crate::bench::process::Program;
 use crate::bench::{http, interrupt};
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,9 @@ const SERVICE: &str = "bench/web";
 
 /// Passed checks in a row before a node gets traffic.
 const PASSES: u64 = 2;
+
+/// How long a worker waits for news before it says that there are none, in milliseconds.
+const STATUS_WAIT_MS: u64 = 200;
 
 /// How long a request may be held when no node is ready, in milliseconds.
 const HOLD_MS: u64 = 5000;
@@ -74,15 +78,20 @@ pub fn record(running: &Running) -> Result<Value, String> {
     Ok(sums.into_iter().map(|(name, sum)| (name.to_string(), json!(sum))).collect::<Map<_, _>>().into())
 }
 
-/// Until what every worker says of the service's nodes is good.
+/// Until what every worker says of the service's nodes is good. It is asked as the engine asks: the answer comes when something has changed.
 fn wait(running: &Running, what: &str, good: impl Fn(&Value) -> bool) -> Result<(), String> {
+    let mut revisions: BTreeMap<PathBuf, u64> = BTreeMap::new();
     interrupt::wait_for(what, DRAIN_PATIENCE, || {
+        let mut all_good = true;
         for worker in workers(&running.site)? {
-            if !good(&http::ask(&worker, "GET", "/v1/status", None)?["nodes"][SERVICE]) {
-                return Ok(None);
-            }
+            let revision = revisions.entry(worker.clone()).or_default();
+            let status = http::ask(&worker, "GET", &format!("/v1/status?after={revision}&wait_ms={STATUS_WAIT_MS}"), None)?;
+            let is_good = good(&status["nodes"][SERVICE]);
+            // Of a worker that is good the same is asked again, should another one not be.
+            *revision = if is_good { 0 } else { status["revision"].as_u64().unwrap_or(0) };
+            all_good &= is_good;
         }
-        Ok(Some(()))
+        Ok(all_good.then_some(()))
     })
 }
 
