@@ -29,12 +29,10 @@ pub fn start(site: &Site) -> Result<Program, String> {
 /// The first route, and TLS where there is any.
 pub fn begin(running: &mut Running) -> Result<(), String> {
     let site = running.site.clone();
-    let workers = interrupt::wait_for("the proxy's worker", START_PATIENCE, || Ok(workers(&site).ok()))?;
+    interrupt::wait_for("the proxy's worker", START_PATIENCE, || Ok(workers(&site).ok()))?;
     route(running, &[(&named(&site.members, running.release), 1)])?;
-    running.tls = match tls_settings(&site) {
-        None => false,
-        Some(settings) => workers.iter().all(|worker| http::ask(worker, "PUT", "/v1/settings", Some(&settings)).is_ok()),
-    };
+    http::ask(&holder(&site), "PUT", "/v1/settings", Some(&settings(&site)))?;
+    running.tls = workers(&site).is_ok();
     Ok(())
 }
 
@@ -105,9 +103,15 @@ fn route(running: &mut Running, members: &[(&Members, u16)]) -> Result<(), Strin
     Ok(())
 }
 
-/// What makes the proxy listen with TLS and HTTP/2 on the site's TLS address with its certificate. None: it cannot yet, and those scenarios say so.
-fn tls_settings(_site: &Site) -> Option<Value> {
-    None
+/// TLS beside plain HTTP, and a line for each request, as the peers have it.
+fn settings(site: &Site) -> Value {
+    let certificate = json!({ "chain": site.certificate, "key": site.certificate });
+    json!({
+        "version": 1,
+        "listeners": [{ "address": site.tls_address, "speaks": "https" }],
+        "certificates": [certificate],
+        "access_log": site.folder.join("access.log"),
+    })
 }
 
 /// `gapless proxy`, or the example of the proxy's crate that is the proxy alone.
