@@ -82,9 +82,12 @@ pub struct Certificate {
 pub struct Acme {
     /// The address of its directory.
     pub directory: String,
-    /// Whom it may write to, such as `mailto:operations@example.com`.
+    /// The e-mail address that it may write to.
     #[serde(default)]
     pub contact: Option<String>,
+    /// Somebody has read the authority's terms of service and agrees to them; without that there is no account (RFC 8555, section 7.3).
+    #[serde(default)]
+    pub agrees_to_terms: bool,
     /// The hosts, all in one certificate.
     pub hosts: Vec<String>,
     /// A PEM file with the authorities that prove the directory itself, beside those that this machine trusts.
