@@ -23,7 +23,7 @@ pub struct ServiceDeclaration {
     pub image: Digest,
     /// How many nodes serve.
     pub nodes: u32,
-    /// The `Host` that the service answers, lower case without port; `*` for any.
+    /// The `Host` that the service answers, lower case without port, `*` for any; a path behind it (`shop.example/api`) restricts it to requests below that.
     pub host: String,
     /// How each node runs.
     pub node: NodeSettings,

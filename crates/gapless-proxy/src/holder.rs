@@ -74,6 +74,12 @@ pub fn socket(state: &Path) -> PathBuf {
     state.join("proxy.sock")
 }
 
+/// The settings that the state folder has: those that a holder would begin with. `None`: there are none, or they cannot be used.
+#[must_use]
+pub fn kept_settings(state: &Path) -> Option<Settings> {
+    settings::load(state).ok().flatten()
+}
+
 /// Runs a proxy until it is stopped by SIGTERM or SIGINT.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use crate::error::ProxyError;
 use crate::health::{Health, Outcome, Verdict};
 use crate::record::now_ms;
+use crate::route::split_place;
 use crate::sync::{Changes, lock};
 use gapless_wire::route::{Check, Member, NodeStatus};
 use hyper::header::HeaderValue;
@@ -314,8 +315,11 @@ impl Node {
     }
 }
 
-fn probe_of(member: &Member, host: &str) -> Probe {
-    let host = if host == "*" { "localhost" } else { host };
+fn probe_of(member: &Member, place: &str) -> Probe {
+    let host = match split_place(place).0 {
+        "*" => "localhost",
+        host => host,
+    };
     Probe { check: member.check.clone(), host: host.to_string() }
 }
 
@@ -338,6 +342,22 @@ impl Drop for Claim {
         let before = self.node.requests_in_flight.fetch_sub(1, Ordering::SeqCst);
         if before == 1 && !self.node.is_weighted() {
             self.node.changes.bump();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_names_the_host_without_its_path() {
+        let check = Check { path: "/healthz".into(), interval_ms: 1000, timeout_ms: 1000, passes: 1, failures: 1 };
+        let member = Member { address: ([127, 0, 0, 1], 80).into(), weight: 1, release: "web-r1".into(), check };
+        for (place, host) in
+            [("*", "localhost"), ("*/api", "localhost"), ("shop.example", "shop.example"), ("shop.example/api", "shop.example")]
+        {
+            assert_eq!(probe_of(&member, place).host, host, "{place}");
         }
     }
 }

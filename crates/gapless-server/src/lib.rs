@@ -8,6 +8,7 @@ pub mod analysis;
 mod api;
 mod build;
 pub mod git;
+mod hcl;
 mod hosts;
 pub mod journal;
 pub mod parts;
@@ -19,6 +20,7 @@ mod receipts;
 pub mod record;
 mod room;
 mod server;
+pub mod settings;
 mod stories;
 pub mod story;
 

@@ -50,13 +50,7 @@ impl From<DeclareError> for Refused {
 
 impl From<Faults> for Refused {
     fn from(faults: Faults) -> Self {
-        let file = faults.0.first().map_or("the file", |fault| fault.file.as_str());
-        let what = match faults.0.len() {
-            1 => format!("{file} has a fault"),
-            many => format!("{file} has {many} faults"),
-        };
-        let problem =
-            Problem { what, place: Some(faults.to_string()), hint: Some("correct it and commit: a commit is what is read".into()) };
+        let problem = faults.problem("correct it and commit: a commit is what is read");
         Self { status: StatusCode::UNPROCESSABLE_ENTITY, problem }
     }
 }

@@ -1,8 +1,7 @@
 //! The `health` block of a service: how a node is checked, and how often it must pass.
 
-use super::reader::{Complaint, Section, text, whole};
 use super::task::command;
-use super::units::{show_time, time};
+use crate::hcl::{Complaint, Section, show_time, text, time, whole};
 use gapless_engine::declaration::{CheckKind, HealthCheck};
 use gapless_wire::route::trial_interval;
 use hcl_edit::expr::Expression;

@@ -1,7 +1,6 @@
 //! `image` blocks: base, Packer, application.
 
-use super::reader::{Complaint, Section, list, map, text};
-use super::units::{absolute, inside_project};
+use crate::hcl::{Complaint, Section, absolute, inside_project, list, map, text};
 use hcl_edit::expr::Expression;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -3,34 +3,27 @@
 //! The text is parsed once, at the border: every fault of the file is told at the same time, with its place and with what may stand there. What comes
 //! out is whole and within every limit, so that nothing behind it has to check again.
 
-mod fault;
 mod health;
 mod image;
-mod reader;
 mod rollout;
 mod service;
 mod task;
-mod units;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
-pub use fault::{Fault, Faults};
+pub use crate::hcl::{FILE_LIMIT, Fault, Faults};
 pub use image::{ApplicationSettings, BaseSettings, ImageSettings, PackerSettings};
 pub use service::{NODES_LIMIT, ServiceSettings};
 
-use fault::Source;
+use crate::hcl::{self, Section, Source, span_of, suggestion};
 use gapless_core::name::{PART_LIMIT, is_part};
 use hcl_edit::structure::Block;
-use reader::{Section, span_of};
 use std::collections::BTreeMap;
 
 /// The file's name, in the root of the project.
 pub const FILE: &str = "gapless.hcl";
-
-/// The largest file that is read, in bytes: far above any that a person wrote.
-pub const FILE_LIMIT: usize = 1024 * 1024;
 
 /// The most services of one project: more belong into several projects, so that one commit does not roll all of them out.
 pub const SERVICES_LIMIT: usize = 50;
@@ -52,17 +45,12 @@ impl Project {
     /// # Errors
     /// Every fault of the text.
     pub fn parse(file: &str, text: &str) -> Result<Project, Faults> {
-        let source = Source::new(file, text);
-        if text.len() > FILE_LIMIT {
-            let complaint = format!("the file has {} bytes; at most {FILE_LIMIT} are read", text.len());
-            return Err(source.alone(0..0, complaint, "is this the right file?".into()));
-        }
-        let body = hcl_edit::parser::parse_body(text).map_err(|error| source.syntax(&error))?;
-        let top = Section::new(&source, &body, "the file".into(), 0..0);
-        let project = Project { name: project_name(&top), images: images(&top), services: services(&top) };
-        top.close();
-        references(&source, &top, &project);
-        source.finish(project)
+        hcl::parse(file, text, |top| {
+            let project = Project { name: project_name(top), images: images(top), services: services(top) };
+            top.close();
+            references(top.source(), top, &project);
+            project
+        })
     }
 
     /// The artifact's name of an image: `project/image`.
@@ -114,13 +102,9 @@ fn named<T>(top: &Section<'_>, kind: &'static str, read: impl Fn(&Section<'_>) -
 
 /// The one label of a block, as a name.
 fn label(top: &Section<'_>, block: &Block) -> Option<String> {
-    let kind = block.ident.as_str();
-    if block.labels.len() != 1 {
-        top.fault(span_of(&block.ident), format!("`{kind}` needs one name"), format!("write `{kind} \"NAME\" {{`"));
-        return None;
-    }
-    let name = block.labels[0].as_str();
+    let name = top.label(block, "name")?;
     if !is_part(name) {
+        let kind = block.ident.as_str();
         let hint = format!("at most {PART_LIMIT} lower-case letters, digits and dashes, a letter first, no dash at the end");
         top.fault(span_of(&block.labels[0]), format!("\"{name}\" cannot be the name of a {kind}"), hint);
         return None;
@@ -137,7 +121,7 @@ fn references(source: &Source<'_>, top: &Section<'_>, project: &Project) {
         };
         let value = |attribute: &str| block.body.get_attribute(attribute).map(|attribute| span_of(&attribute.value));
         if !settings.image.is_empty() && !project.images.contains_key(&settings.image) {
-            let hint = fault::suggestion(&settings.image, project.images.keys().map(String::as_str), "images of this file");
+            let hint = suggestion(&settings.image, project.images.keys().map(String::as_str), "images of this file");
             source.fault(value("image").unwrap_or(0..0), format!("there is no image \"{}\"", settings.image), hint);
         }
         if let Some((what, hint)) = apart(project, name, settings) {

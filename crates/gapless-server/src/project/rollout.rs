@@ -1,10 +1,9 @@
 //! The `rollout` block of a service: how it moves from one release to the next. A policy that no rollout could follow is refused here.
 
 use super::health::Health;
-use super::reader::{Complaint, Section, number, one_of, span_of, truth, whole};
 use super::service::NODES_LIMIT;
-use super::units::{hundredths, percent, show_time, time};
 use super::window;
+use crate::hcl::{Complaint, Section, hundredths, number, one_of, percent, show_time, span_of, time, truth, whole};
 use gapless_core::analysis::AnalysisPolicy;
 use gapless_core::policy::{CanaryPause, CanaryStep, KEEP_DEFAULT, Policy, Strategy, Supersede};
 use gapless_engine::declaration::Tasks;

@@ -1,10 +1,8 @@
 //! `service` blocks: nodes, port, resources, and what belongs to them in blocks of their own.
 
-use super::fault::suggestion;
-use super::reader::{Complaint, Section, list, map, number, text, truth, whole};
 use super::task::command;
-use super::units::{absolute, cores, size};
 use super::{health, rollout, task};
+use crate::hcl::{Complaint, Section, absolute, cores, list, map, number, place, size, suggestion, text, truth, whole};
 use gapless_core::digest::Digest;
 use gapless_core::name::{NotAServiceName, PART_LIMIT, ServiceName, is_part};
 use gapless_core::policy::Policy;
@@ -31,7 +29,7 @@ const CORES_HIGHEST: u32 = 1_024_000;
 pub struct ServiceSettings {
     /// The image's name in this project.
     pub image: String,
-    /// The `Host` that it answers, lower case; `*` for any. Empty for a worker, which answers none.
+    /// The `Host` that it answers, lower case, `*` for any; a path behind it restricts it to requests below that. Empty for a worker, which answers none.
     pub host: String,
     /// How many nodes serve.
     pub nodes: u32,
@@ -96,7 +94,7 @@ pub(super) fn read(section: &Section<'_>) -> ServiceSettings {
 }
 
 fn host_of(section: &Section<'_>, serves: bool) -> String {
-    let host = section.optional("host", host);
+    let host = section.optional("host", place);
     if !serves && section.has("host") {
         let what = "`host` is answered on a port, but this service has no `port`";
         section.fault_at("host", what, "add `port = 80`, where the command listens; without one it is a worker, and has no host");
@@ -192,15 +190,4 @@ fn user(value: &Expression) -> Result<String, Complaint> {
         return Ok(user);
     }
     Err(Complaint::new(format!("is \"{user}\""), "a user of the image by name, or `UID:GID`"))
-}
-
-fn host(value: &Expression) -> Result<String, Complaint> {
-    let host = text(value)?;
-    let label = |label: &str| {
-        !label.is_empty() && label.len() <= 63 && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    };
-    if host == "*" || (host.len() <= 253 && host.split('.').all(label)) {
-        return Ok(host);
-    }
-    Err(Complaint::new(format!("is \"{host}\""), "a host name in lower case without port, such as \"www.example.com\", or \"*\" for any"))
 }

@@ -1,6 +1,6 @@
 //! What is run once for a release: the release command and the hooks of a service.
 
-use super::reader::{Complaint, Section, list, text};
+use crate::hcl::{Complaint, Section, list, text};
 use gapless_engine::declaration::{Hook, Tasks};
 use hcl_edit::expr::Expression;
 

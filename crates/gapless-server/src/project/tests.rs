@@ -58,6 +58,12 @@ const BAD: &[(&str, &str)] = &[
     ("port     = 80", ""),
     ("port     = 80", "port     = 65536"),
     ("host     = \"localhost\"", "host     = \"LocalHost:80\""),
+    ("host     = \"localhost\"", "host     = \"/api\""),
+    ("host     = \"localhost\"", "host     = \"localhost/\""),
+    ("host     = \"localhost\"", "host     = \"localhost/api/\""),
+    ("host     = \"localhost\"", "host     = \"localhost//api\""),
+    ("host     = \"localhost\"", "host     = \"localhost/api/../admin\""),
+    ("host     = \"localhost\"", "host     = \"localhost/a%20b\""),
     ("image    = \"web\"", "image    = \"wed\""),
     ("image    = \"web\"", "image    = web"),
     ("[\"/usr/sbin/apache2\", \"-DFOREGROUND\"]", "\"/usr/sbin/apache2\""),
@@ -283,6 +289,19 @@ fn a_good_file_is_read_whole() {
     assert_eq!(web.health.interval, Duration::from_millis(250));
     assert_eq!(project.images["web"].packer.as_ref().map(|packer| packer.variables["colour"].as_str()), Some("green"));
     assert_eq!(project.artifact_name("web"), "hello/web");
+}
+
+#[test]
+fn services_divide_a_host_by_paths() {
+    let services = ["shop.test", "shop.test/api", "shop.test/api/v2", "*", "*/api"];
+    let text = services.iter().enumerate().fold("project \"p\" {}\nimage \"i\" {}\n".to_string(), |text, (number, host)| {
+        let service = format!("  image = \"i\"\n  host = \"{host}\"\n  port = 80\n  command = [\"/bin/serve\"]\n");
+        text + &format!("service \"s{number}\" {{\n{service}}}\n")
+    });
+    let project = Project::parse("gapless.hcl", &text).expect("five hosts");
+    assert_eq!(project.services.values().map(|service| service.host.as_str()).collect::<Vec<_>>(), services);
+    let faults = Project::parse("gapless.hcl", &text.replace("\"*/api\"", "\"shop.test/api\"")).expect_err("two have one").to_string();
+    assert!(faults.contains("host \"shop.test/api\" is already answered by service \"s1\""), "{faults}");
 }
 
 #[test]

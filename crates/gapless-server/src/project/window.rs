@@ -1,6 +1,6 @@
 //! Times of the week, such as "Fri 16:00 - Mon 08:00", in UTC.
 
-use super::reader::{Complaint, list, text};
+use crate::hcl::{Complaint, list, text};
 use gapless_core::time::{WEEK_MINUTES, WeeklyWindow};
 use hcl_edit::expr::Expression;
 

@@ -13,6 +13,11 @@ fn the_help_of_every_command_reads_as_reviewed() {
     for sub in command.get_subcommands_mut().filter(|sub| !["demo", "proxy-worker", "load"].contains(&sub.get_name())) {
         let help = sub.render_help();
         told += &format!("\n### {}\n{help}", sub.get_name());
+        let name = sub.get_name().to_string();
+        for below in sub.get_subcommands_mut() {
+            let help = below.render_help();
+            told += &format!("\n### {name} {}\n{help}", below.get_name());
+        }
     }
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(GOLDEN, &told).expect("golden file");
@@ -31,6 +36,10 @@ fn what_makes_no_sense_is_refused() {
         "gapless deploy --artifact three",
         "gapless rollback web",
         "gapless proxy --listen here",
+        "gapless proxy --listen 127.0.0.1:8080 status",
+        "gapless proxy status --listen 127.0.0.1:8080",
+        "gapless proxy upgrade --settings proxy.hcl",
+        "gapless proxy relaod",
         "gapless receipt --key 00",
         "gapless backup",
         "gapless restore",
@@ -57,6 +66,12 @@ fn what_makes_sense_is_taken() {
         "gapless rollback web-r3",
         "gapless server --state /tmp/x --proxy /tmp/x/proxy.sock --cache /tmp/cache",
         "gapless proxy --state /tmp/p --listen 127.0.0.1:8080 --listen 127.0.0.1:8081",
+        "gapless proxy",
+        "gapless proxy --settings /etc/gapless/proxy.hcl",
+        "gapless proxy reload",
+        "gapless proxy reload --state /tmp/p --settings /etc/gapless/proxy.hcl",
+        "gapless proxy upgrade --state /tmp/p",
+        "gapless proxy status --state /tmp/p --json",
         "gapless backup /tmp/backup.tar --state /tmp/x --json",
         "gapless restore /tmp/backup.tar --state /tmp/x",
         "gapless probe http://127.0.0.1:8080/ --seconds 1",

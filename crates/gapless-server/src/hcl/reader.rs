@@ -9,31 +9,31 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Why a value is not what it should be.
-pub(super) struct Complaint {
+pub(crate) struct Complaint {
     what: String,
     hint: String,
 }
 
 impl Complaint {
-    pub(super) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { what: what.into(), hint: hint.into() }
     }
 
     /// The same, with the reason for the bounds.
-    pub(super) fn because(mut self, reason: &str) -> Self {
+    pub(crate) fn because(mut self, reason: &str) -> Self {
         self.hint = format!("{}: {reason}", self.hint);
         self
     }
 
     /// The same, where something else may stand, too.
-    pub(super) fn or(mut self, other: &str) -> Self {
+    pub(crate) fn or(mut self, other: &str) -> Self {
         self.hint = format!("{}; or {other}", self.hint);
         self
     }
 }
 
 /// A body that is being read. Whatever was not asked for until [`Section::close`] is unknown.
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     source: &'a Source<'a>,
     body: &'a Body,
     name: String,
@@ -44,30 +44,30 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn new(source: &'a Source<'a>, body: &'a Body, name: String, place: Range<usize>) -> Self {
+    pub(crate) fn new(source: &'a Source<'a>, body: &'a Body, name: String, place: Range<usize>) -> Self {
         Self { source, body, name, place, attributes: RefCell::default(), wrong: RefCell::default(), blocks: RefCell::default() }
     }
 
-    pub(super) fn of_block(source: &'a Source<'a>, block: &'a Block, name: String) -> Self {
+    pub(crate) fn of_block(source: &'a Source<'a>, block: &'a Block, name: String) -> Self {
         Self::new(source, &block.body, name, span_of(&block.ident))
     }
 
-    pub(super) fn source(&self) -> &'a Source<'a> {
+    pub(crate) fn source(&self) -> &'a Source<'a> {
         self.source
     }
 
-    pub(super) fn fault(&self, place: Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn fault(&self, place: Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
         self.source.fault(place, what, hint);
     }
 
     /// Notes a fault at the value of an attribute, or at the section's head when the attribute is not there.
-    pub(super) fn fault_at(&self, attribute: &str, what: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn fault_at(&self, attribute: &str, what: impl Into<String>, hint: impl Into<String>) {
         let place = self.body.get_attribute(attribute).map_or(self.place.clone(), |found| span_of(&found.value));
         self.source.fault(place, what, hint);
     }
 
     /// Notes a fault at the value of an attribute of a block, or at the block, or at the section's head: at what is there.
-    pub(super) fn fault_inside(&self, block: &str, attribute: &str, what: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn fault_inside(&self, block: &str, attribute: &str, what: impl Into<String>, hint: impl Into<String>) {
         let found = self.body.blocks().find(|found| found.has_ident(block));
         let value = found.and_then(|found| found.body.get_attribute(attribute)).map(|attribute| span_of(&attribute.value));
         let place = value.or_else(|| found.map(|found| span_of(&found.ident))).unwrap_or_else(|| self.place.clone());
@@ -75,17 +75,17 @@ impl<'a> Section<'a> {
     }
 
     /// Whether the attribute is there, with whatever value.
-    pub(super) fn has(&self, attribute: &str) -> bool {
+    pub(crate) fn has(&self, attribute: &str) -> bool {
         self.body.has_attribute(attribute)
     }
 
     /// Whether what was read of an attribute is what is meant: it is not there, or its value is none that is wrong.
-    pub(super) fn is_read(&self, attribute: &'static str) -> bool {
+    pub(crate) fn is_read(&self, attribute: &'static str) -> bool {
         !self.wrong.borrow().contains(&attribute)
     }
 
     /// An attribute's value, if the attribute is there. A wrong value is noted.
-    pub(super) fn optional<T>(&self, name: &'static str, read: impl Fn(&Expression) -> Result<T, Complaint>) -> Option<T> {
+    pub(crate) fn optional<T>(&self, name: &'static str, read: impl Fn(&Expression) -> Result<T, Complaint>) -> Option<T> {
         self.attributes.borrow_mut().push(name);
         let attribute = self.body.get_attribute(name)?;
         match read(&attribute.value) {
@@ -99,26 +99,47 @@ impl<'a> Section<'a> {
     }
 
     /// An attribute's value, or this one.
-    pub(super) fn or<T>(&self, name: &'static str, default: T, read: impl Fn(&Expression) -> Result<T, Complaint>) -> T {
+    pub(crate) fn or<T>(&self, name: &'static str, default: T, read: impl Fn(&Expression) -> Result<T, Complaint>) -> T {
         self.optional(name, read).unwrap_or(default)
     }
 
     /// The value of an attribute that must be there. What stands in for it after a fault never leaves the parser.
-    pub(super) fn required<T: Default>(&self, name: &'static str, hint: &str, read: impl Fn(&Expression) -> Result<T, Complaint>) -> T {
+    pub(crate) fn required<T: Default>(&self, name: &'static str, hint: &str, read: impl Fn(&Expression) -> Result<T, Complaint>) -> T {
         if self.body.get_attribute(name).is_none() {
             self.source.fault(self.place.clone(), format!("{} has no `{name}`", self.name), hint);
         }
         self.optional(name, read).unwrap_or_default()
     }
 
+    /// The one label of a block, which is called `what`.
+    pub(crate) fn label<'b>(&self, block: &'b Block, what: &str) -> Option<&'b str> {
+        if let [label] = block.labels.as_slice() {
+            return Some(label.as_str());
+        }
+        let kind = block.ident.as_str();
+        self.fault(span_of(&block.ident), format!("`{kind}` needs one {what}"), format!("write `{kind} \"{}\" {{`", what.to_uppercase()));
+        None
+    }
+
     /// Every block of a kind.
-    pub(super) fn blocks(&self, kind: &'static str) -> Vec<&'a Block> {
+    pub(crate) fn blocks(&self, kind: &'static str) -> Vec<&'a Block> {
         self.blocks.borrow_mut().push(kind);
         self.body.blocks().filter(|block| block.has_ident(kind)).collect()
     }
 
+    /// Every block of a kind, none of which has a label. Each is for the caller to close.
+    pub(crate) fn each(&self, kind: &'static str) -> Vec<Section<'a>> {
+        let section = |block: &'a Block| {
+            if let Some(label) = block.labels.first() {
+                self.source.fault(span_of(label), format!("`{kind}` has no name of its own"), format!("write `{kind} {{`"));
+            }
+            Section::of_block(self.source, block, format!("`{kind}` of {}", self.name))
+        };
+        self.blocks(kind).into_iter().map(section).collect()
+    }
+
     /// The one block of a kind, which has no label; read by `read` and closed.
-    pub(super) fn block<T>(&self, kind: &'static str, read: impl Fn(&Section<'_>) -> T) -> Option<T> {
+    pub(crate) fn block<T>(&self, kind: &'static str, read: impl Fn(&Section<'_>) -> T) -> Option<T> {
         let found = self.blocks(kind);
         for again in found.iter().skip(1) {
             self.source.fault(span_of(&again.ident), format!("a second `{kind}` in {}", self.name), "put all of it into one");
@@ -134,7 +155,7 @@ impl<'a> Section<'a> {
     }
 
     /// Notes everything that nobody asked for.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let attributes = self.attributes.borrow();
         let mut kinds: Vec<&str> = Vec::new();
         for kind in self.blocks.borrow().iter() {
@@ -172,12 +193,12 @@ impl<'a> Section<'a> {
 }
 
 /// The place of anything that the parser made.
-pub(super) fn span_of(part: &impl Span) -> Range<usize> {
+pub(crate) fn span_of(part: &impl Span) -> Range<usize> {
     part.span().unwrap_or(0..0)
 }
 
 /// A text without interpolation.
-pub(super) fn text(value: &Expression) -> Result<String, Complaint> {
+pub(crate) fn text(value: &Expression) -> Result<String, Complaint> {
     match value {
         Expression::String(text) => Ok(text.value().clone()),
         Expression::HeredocTemplate(_) | Expression::StringTemplate(_) => {
@@ -188,7 +209,7 @@ pub(super) fn text(value: &Expression) -> Result<String, Complaint> {
 }
 
 /// A whole number within bounds.
-pub(super) fn whole(lowest: u64, highest: u64) -> impl Fn(&Expression) -> Result<u64, Complaint> {
+pub(crate) fn whole(lowest: u64, highest: u64) -> impl Fn(&Expression) -> Result<u64, Complaint> {
     move |value| {
         let bounds = format!("a whole number from {lowest} to {highest}");
         let Expression::Number(number) = value else {
@@ -202,12 +223,12 @@ pub(super) fn whole(lowest: u64, highest: u64) -> impl Fn(&Expression) -> Result
 }
 
 /// A number that was read within bounds that fit.
-pub(super) fn number(bounded: u64) -> u32 {
+pub(crate) fn number(bounded: u64) -> u32 {
     u32::try_from(bounded).unwrap_or(u32::MAX)
 }
 
 /// One of these words, which are called `whose`.
-pub(super) fn one_of<T: Copy>(whose: &'static str, words: &'static [(&'static str, T)]) -> impl Fn(&Expression) -> Result<T, Complaint> {
+pub(crate) fn one_of<T: Copy>(whose: &'static str, words: &'static [(&'static str, T)]) -> impl Fn(&Expression) -> Result<T, Complaint> {
     move |value| {
         let word = text(value)?;
         let found = words.iter().find(|(name, _)| *name == word).map(|(_, meaning)| *meaning);
@@ -216,12 +237,12 @@ pub(super) fn one_of<T: Copy>(whose: &'static str, words: &'static [(&'static st
 }
 
 /// `true` or `false`.
-pub(super) fn truth(value: &Expression) -> Result<bool, Complaint> {
+pub(crate) fn truth(value: &Expression) -> Result<bool, Complaint> {
     value.as_bool().ok_or_else(|| Complaint::new(format!("is {}", kind(value)), "write `true` or `false`"))
 }
 
 /// A list, each part read by `read`.
-pub(super) fn list<T>(read: impl Fn(&Expression) -> Result<T, Complaint>) -> impl Fn(&Expression) -> Result<Vec<T>, Complaint> {
+pub(crate) fn list<T>(read: impl Fn(&Expression) -> Result<T, Complaint>) -> impl Fn(&Expression) -> Result<Vec<T>, Complaint> {
     move |value| {
         let Some(array) = value.as_array() else {
             return Err(Complaint::new(format!("is {}, not a list", kind(value)), "write `[\"…\", \"…\"]`"));
@@ -236,7 +257,7 @@ pub(super) fn list<T>(read: impl Fn(&Expression) -> Result<T, Complaint>) -> imp
 }
 
 /// A map from names to values, each read by `read`.
-pub(super) fn map<T>(read: impl Fn(&Expression) -> Result<T, Complaint>) -> impl Fn(&Expression) -> Result<BTreeMap<String, T>, Complaint> {
+pub(crate) fn map<T>(read: impl Fn(&Expression) -> Result<T, Complaint>) -> impl Fn(&Expression) -> Result<BTreeMap<String, T>, Complaint> {
     move |value| {
         let Some(object) = value.as_object() else {
             return Err(Complaint::new(format!("is {}, not a map", kind(value)), "write `{ NAME = \"…\" }`"));

@@ -12,7 +12,7 @@ const TIME_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("
 const SIZE_UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// A span of time within bounds, such as "30s".
-pub(super) fn time(lowest: Duration, highest: Duration) -> impl Fn(&Expression) -> Result<Duration, Complaint> {
+pub(crate) fn time(lowest: Duration, highest: Duration) -> impl Fn(&Expression) -> Result<Duration, Complaint> {
     move |value| {
         let hint = format!("a time from \"{}\" to \"{}\"; units: ms, s, m, h", show_time(lowest), show_time(highest));
         let milliseconds = with_unit(value, &TIME_UNITS, &hint)?;
@@ -22,7 +22,7 @@ pub(super) fn time(lowest: Duration, highest: Duration) -> impl Fn(&Expression) 
 }
 
 /// An amount of memory within bounds, in bytes, such as "256MiB".
-pub(super) fn size(lowest: u64, highest: u64) -> impl Fn(&Expression) -> Result<u64, Complaint> {
+pub(crate) fn size(lowest: u64, highest: u64) -> impl Fn(&Expression) -> Result<u64, Complaint> {
     move |value| {
         let hint = format!("a size from \"{}\" to \"{}\"; units: KiB, MiB, GiB", show_size(lowest), show_size(highest));
         let bytes = with_unit(value, &SIZE_UNITS, &hint)?;
@@ -31,7 +31,7 @@ pub(super) fn size(lowest: u64, highest: u64) -> impl Fn(&Expression) -> Result<
 }
 
 /// A number of CPU cores within bounds, in thousandths, such as "0.5".
-pub(super) fn cores(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result<u32, Complaint> {
+pub(crate) fn cores(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result<u32, Complaint> {
     move |value| {
         let shown = match value {
             Expression::Number(number) => number.value().to_string(),
@@ -45,7 +45,7 @@ pub(super) fn cores(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result
 }
 
 /// A percentage within bounds, in hundredths of a percent, such as "0.5%".
-pub(super) fn hundredths(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result<u32, Complaint> {
+pub(crate) fn hundredths(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result<u32, Complaint> {
     move |value| {
         let show = |hundredths: u32| format!("{}.{:02}%", hundredths / 100, hundredths % 100);
         let hint = format!("a percentage from \"{}\" to \"{}\", at most two decimals", show(lowest), show(highest));
@@ -60,7 +60,7 @@ pub(super) fn hundredths(lowest: u32, highest: u32) -> impl Fn(&Expression) -> R
 }
 
 /// A whole percentage within bounds, such as "20%".
-pub(super) fn percent(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result<u32, Complaint> {
+pub(crate) fn percent(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Result<u32, Complaint> {
     move |value| {
         let hint = format!("a whole percentage from \"{lowest}%\" to \"{highest}%\"");
         let percent = u32::try_from(with_unit(value, &[("%", 1)], &hint)?).ok().filter(|percent| (lowest..=highest).contains(percent));
@@ -69,7 +69,7 @@ pub(super) fn percent(lowest: u32, highest: u32) -> impl Fn(&Expression) -> Resu
 }
 
 /// An absolute path without `..`.
-pub(super) fn absolute(value: &Expression) -> Result<PathBuf, Complaint> {
+pub(crate) fn absolute(value: &Expression) -> Result<PathBuf, Complaint> {
     let path = PathBuf::from(text(value)?);
     if path.is_absolute() && is_plain(&path) {
         return Ok(path);
@@ -78,7 +78,7 @@ pub(super) fn absolute(value: &Expression) -> Result<PathBuf, Complaint> {
 }
 
 /// A path inside the project, without `..`.
-pub(super) fn inside_project(value: &Expression) -> Result<PathBuf, Complaint> {
+pub(crate) fn inside_project(value: &Expression) -> Result<PathBuf, Complaint> {
     let path = PathBuf::from(text(value)?);
     if path.is_relative() && is_plain(&path) && path.components().next().is_some() {
         return Ok(path);
@@ -122,7 +122,7 @@ fn decimal_thousandths(shown: &str) -> Option<u32> {
 }
 
 /// A span of time as it may be written.
-pub(super) fn show_time(time: Duration) -> String {
+pub(crate) fn show_time(time: Duration) -> String {
     let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     if milliseconds == 0 {
         return "0s".to_string();

@@ -1,5 +1,6 @@
 //! Faults of a text: what, where, and what may stand there instead.
 
+use gapless_wire::api::Problem;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
@@ -54,32 +55,44 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
+impl Faults {
+    /// All of them for a person, with what to do about them.
+    pub(crate) fn problem(&self, hint: &str) -> Problem {
+        let file = self.0.first().map_or("the file", |fault| fault.file.as_str());
+        let what = match self.0.len() {
+            1 => format!("{file} has a fault"),
+            many => format!("{file} has {many} faults"),
+        };
+        Problem { what, place: Some(self.to_string()), hint: Some(hint.into()) }
+    }
+}
+
 /// A text and the faults that were found in it so far.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     file: &'a str,
     text: &'a str,
     faults: RefCell<Vec<(usize, Fault)>>,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
+    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
         Self { file, text, faults: RefCell::new(Vec::new()) }
     }
 
     /// Notes a fault at a place.
-    pub(super) fn fault(&self, place: Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn fault(&self, place: Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
         let start = place.start;
         let fault = self.locate(place, what.into(), hint.into());
         self.faults.borrow_mut().push((start, fault));
     }
 
     /// Only this fault.
-    pub(super) fn alone(&self, place: Range<usize>, what: String, hint: String) -> Faults {
+    pub(crate) fn alone(&self, place: Range<usize>, what: String, hint: String) -> Faults {
         Faults(vec![self.locate(place, what, hint)])
     }
 
     /// The fault of a text that is no HCL.
-    pub(super) fn syntax(&self, error: &hcl_edit::parser::Error) -> Faults {
+    pub(crate) fn syntax(&self, error: &hcl_edit::parser::Error) -> Faults {
         let offset = error.location().offset();
         let hint = match error.message() {
             message if message.contains("redefined") => "each attribute once in its block",
@@ -89,7 +102,7 @@ impl<'a> Source<'a> {
     }
 
     /// The result, if nothing was found.
-    pub(super) fn finish<T>(self, result: T) -> Result<T, Faults> {
+    pub(crate) fn finish<T>(self, result: T) -> Result<T, Faults> {
         let mut faults = self.faults.into_inner();
         if faults.is_empty() {
             return Ok(result);
@@ -118,7 +131,7 @@ impl<'a> Source<'a> {
 }
 
 /// What to say about a name that is not known: the near one if there is one, and all that are.
-pub(super) fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>, whose: &str) -> String {
+pub(crate) fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>, whose: &str) -> String {
     let known: Vec<&str> = known.collect();
     if known.is_empty() {
         return format!("there are no {whose}");
