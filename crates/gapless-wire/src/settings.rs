@@ -133,7 +133,7 @@ pub struct Treatment {
     pub testers: Option<Testers>,
     /// The largest body of a request; `None`: any.
     pub body_bytes: Option<u64>,
-    /// How many requests may be on their way to its nodes at a time, for each of the proxy's threads; `None`: as many as come.
+    /// How many requests may be on their way to its nodes at a time, through this proxy; `None`: as many as come.
     pub requests_in_flight: Option<u32>,
     /// How many requests one client's address may send.
     pub rate: Option<Rate>,

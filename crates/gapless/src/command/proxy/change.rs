@@ -7,9 +7,11 @@ use serde_json::{Map, Value};
 /// The most characters of a value that are told.
 const SHOWN_LIMIT: usize = 60;
 
+/// The end of a field's name, the end of the setting's, and how its value is written.
+type Unit = (&'static str, &'static str, fn(u64) -> String);
+
 /// What ends the names of the language between processes, whose numbers have these units, and how the file says it.
-const UNITS: [(&str, &str, fn(u64) -> String); 3] =
-    [("_ms", "", time), ("_s", "", |seconds| time(seconds.saturating_mul(1000))), ("_bytes", "_size", size)];
+const UNITS: [Unit; 3] = [("_ms", "", time), ("_s", "", |seconds| time(seconds.saturating_mul(1000))), ("_bytes", "_size", size)];
 
 /// One line for each change; none when the two say the same.
 pub fn lines(before: &Settings, after: &Settings) -> Vec<String> {
