@@ -94,7 +94,7 @@ impl Inlet {
     }
 
     /// Puts bytes behind what is there, as if they had been read.
-    #[cfg(test)]
+    #[cfg(any(fuzzing, test))]
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.truncate(self.end);
         self.bytes.extend_from_slice(bytes);

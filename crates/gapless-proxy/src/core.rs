@@ -203,6 +203,23 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    fn new(shared: Arc<Shared>, recorder: Arc<Mutex<Recorder>>, seed: u64) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            recorder,
+            exchanges: Rc::default(),
+            streams: Rc::default(),
+            buffers: Buffers::default(),
+            closes_idle: Cell::new(false),
+            settings: RefCell::new(Arc::new(settings::none())),
+            log: RefCell::default(),
+            links: RefCell::default(),
+            scratch: RefCell::default(),
+            pool: RefCell::default(),
+            dice: RefCell::new(Dice::new(seed)),
+        })
+    }
+
     /// Claims a node for a request.
     pub(crate) fn claim(&self, inbound: &Inbound, tried: &[NodeKey], wish: Wish<'_>) -> Choice {
         self.shared.routes.claim(&inbound.host, inbound.target(), tried, wish, &mut self.dice.borrow_mut())
@@ -311,20 +328,7 @@ pub(crate) fn run(parts: CoreParts) -> std::io::Result<()> {
 
 async fn obey(parts: CoreParts) -> std::io::Result<()> {
     let CoreParts { shared, recorder, listeners, mut orders, seed } = parts;
-    let core = Rc::new(Core {
-        shared,
-        recorder,
-        exchanges: Rc::default(),
-        streams: Rc::default(),
-        buffers: Buffers::default(),
-        closes_idle: Cell::new(false),
-        settings: RefCell::new(Arc::new(settings::none())),
-        log: RefCell::default(),
-        links: RefCell::default(),
-        scratch: RefCell::default(),
-        pool: RefCell::default(),
-        dice: RefCell::new(Dice::new(seed)),
-    });
+    let core = Core::new(shared, recorder, seed);
     let mut listeners = Some(listeners);
     let leave = watch::Sender::new(None);
     spawn_local(reap(core.clone()));
@@ -494,4 +498,10 @@ fn may_connect(core: &Core, address: IpAddr) -> Option<Option<Connected>> {
         None => Some(None),
         Some(limit) => core.shared.connections.enter(address, limit).map(Some),
     }
+}
+
+/// A core that nobody gives orders to.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn alone(shared: Arc<Shared>) -> Rc<Core> {
+    Core::new(shared, Arc::default(), 1)
 }

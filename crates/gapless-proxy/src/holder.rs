@@ -20,6 +20,7 @@ use gapless_wire::settings::Settings;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use rustix::fs::{FlockOperation, flock};
+use std::cell::Cell;
 use std::fs::{self, DirBuilder, File};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -114,11 +115,17 @@ async fn run(mut options: HolderOptions) -> Result<(), ProxyError> {
     }
     let (status, events) = (holder.status.clone(), holder.tell.clone());
     spawn_local(admin::serve(admin_listener, Rc::new(move |request| answer(status.clone(), events.clone(), request))));
-    tokio::select! {
-        () = holder.supervise() => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let (stop, stops) = (holder.tell.clone(), holder.stops.clone());
+    spawn_local(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stops.set(true);
+        // An order like any other: a change of workers that is under way comes to its end first, or nobody would know which of the two serves.
+        let _ = stop.send(Event::Stop);
+    });
+    holder.supervise().await;
     holder.stop().await;
     remove_socket(&admin_socket);
     Ok(())
@@ -204,6 +211,7 @@ enum Event {
     Upgrade(oneshot::Sender<Result<(), String>>),
     Settings(Box<Settings>, oneshot::Sender<Result<(), String>>),
     HandOn(oneshot::Sender<Result<(), String>>),
+    Stop,
 }
 
 struct Holder {
@@ -217,6 +225,8 @@ struct Holder {
     tell: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
     fast_deaths: u32,
+    /// It was asked to stop, which comes after what is under way.
+    stops: Rc<Cell<bool>>,
     /// Orders certificates, if any are wanted.
     orders: Option<JoinHandle<()>>,
 }
@@ -291,6 +301,7 @@ impl Holder {
             tell,
             events,
             fast_deaths: 0,
+            stops: Rc::default(),
             orders: None,
         }
     }
@@ -336,6 +347,7 @@ impl Holder {
                     // Who asked may have gone; the upgrade stands.
                     let _ = reply.send(upgraded);
                 }
+                Event::Stop => return,
                 Event::HandOn(reply) => self.hand_on(reply).await,
                 Event::Settings(wanted, reply) => {
                     let changed = self.change_settings(*wanted).await.map_err(|error| told_with_hint(&error));
@@ -358,7 +370,7 @@ impl Holder {
         tracing::error!(pid, %status, "a worker ended by itself and is replaced");
         lock(&self.status).replaced += 1;
         self.fast_deaths = if worker.begun.elapsed() < FAST_DEATH { self.fast_deaths + 1 } else { 0 };
-        loop {
+        while !self.stops.get() {
             self.back_off().await;
             match self.replace_worker().await {
                 Ok(()) => return,
@@ -575,6 +587,7 @@ impl Holder {
             match tokio::time::timeout_at(until, self.events.recv()).await {
                 Ok(Some(Event::Ended(pid, status))) => self.bury(pid, status).await,
                 Ok(Some(Event::OrphanEnded(pid))) => self.forget_orphan(pid),
+                Ok(Some(Event::Stop)) => {}
                 Ok(Some(Event::HandOn(reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),
                 Ok(Some(Event::Settings(_, reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),
                 Ok(Some(Event::Upgrade(reply))) => drop(reply.send(Err("the proxy is being stopped".to_string()))),

@@ -26,6 +26,8 @@ mod error;
 mod exchange;
 mod fields;
 mod forward;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod handover;
 mod health;
 pub mod holder;

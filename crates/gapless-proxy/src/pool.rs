@@ -1,5 +1,6 @@
 //! One core's connections to nodes that wait for the next request.
 
+use crate::exchange::Abort;
 use crate::http1::node::Connection;
 use crate::node::{Node, NodeKey};
 use std::collections::HashMap;
@@ -51,6 +52,9 @@ impl Pool {
         if shelf.idle.len() < IDLE_COUNT_LIMIT {
             node.idle_added();
             shelf.idle.push(Idle { connection, since: Instant::now() });
+        } else {
+            // Nothing is on its way on it. Closed in order, its port would rest for a minute, and many requests that each need a fresh connection would use up all ports.
+            connection.stream.reset_at_close();
         }
     }
 

@@ -109,7 +109,8 @@ fn row(name: &str, node: &NodeStatus) -> Vec<String> {
         (false, 0) => "not used".to_string(),
         (false, _) => failed,
     };
-    let failure = node.failure.clone().filter(|_| node.failures > 0).unwrap_or_else(|| "-".to_string());
+    let condition = if node.ejected.is_some() { format!("{condition}, left alone") } else { condition };
+    let failure = node.failure.clone().filter(|_| node.failures > 0).or_else(|| node.ejected.clone()).unwrap_or_else(|| "-".to_string());
     vec![name.to_string(), condition, node.requests_in_flight.to_string(), node.idle_connections.to_string(), failure]
 }
 
@@ -151,11 +152,11 @@ worker 10 · leaving: it takes no new connections
   it does not answer
 
 worker 11 · serves
-  service    route  node      condition        in flight  idle  latest failure
-  hello/web  g7     r1-i1-n0  ready            3          2     -
+  service    route  node      condition          in flight  idle  latest failure
+  hello/web  g7     r1-i1-n0  ready              3          2     -
                     r1-i1-n1  failed 4 in a row  0          2     status 500
-                    r2-i2-n0  not used         0          2     -
-  shop/api   g1     -         -                -          -     -
+                    r2-i2-n0  not used           0          2     -
+  shop/api   g1     -         -                  -          -     -
 "
         );
     }

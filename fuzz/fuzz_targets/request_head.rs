@@ -1,0 +1,4 @@
+//! See `gapless_proxy::fuzz::request_head`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gapless_proxy::fuzz::request_head(bytes));
