@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long a connection may wait for its next request: Apache closes idle ones after 5 s, and the proxy has to be first.
 pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(4);
-/// How many may wait, for each core and node: what is more than a burst's worth only holds the node's threads.
-const IDLE_COUNT_LIMIT: usize = 64;
+/// How many may wait, for each core and node: as many as a thousand clients need at once, or they would be opened and closed all the time. A node whose threads they hold has them back after [`IDLE_LIMIT`].
+const IDLE_COUNT_LIMIT: usize = 512;
 #[derive(Debug)]
 struct Idle {
     connection: Connection,
