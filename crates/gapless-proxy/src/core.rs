@@ -269,9 +269,9 @@ impl Core {
         self.links.borrow_mut().forget(&[node.key]);
     }
 
-    /// Keeps a connection for the next request.
-    pub(crate) fn keep(&self, node: &Arc<Node>, connection: Connection) {
-        self.pool.borrow_mut().keep(node, connection);
+    /// Keeps a connection for the next request: see [`Pool::keep`].
+    pub(crate) fn keep(&self, node: &Arc<Node>, connection: Connection, is_asked_for: bool) {
+        self.pool.borrow_mut().keep(node, connection, is_asked_for);
     }
 
     /// Clients' connections that wait for a request are to be closed.

@@ -5,7 +5,7 @@ use crate::admission;
 use crate::client::{Sink, Source, SourceFault, Unheard};
 use crate::cookie;
 use crate::core::Core;
-use crate::exchange::Exchange;
+use crate::exchange::{Abort, Exchange};
 use crate::http1::head::Framing;
 use crate::http1::node::{Connection, NoAnswer, connect_failure};
 use crate::http2;
@@ -283,6 +283,10 @@ impl Passage<'_> {
         }
     }
 
+    fn may_be_sent_again(&self, service: &Service) -> bool {
+        service.retry && self.inbound.is_idempotent() && self.is_kept() && !self.inbound.wants_upgrade
+    }
+
     fn is_kept(&self) -> bool {
         matches!(self.content, Content::Kept(_))
     }
@@ -330,8 +334,7 @@ impl Passage<'_> {
         let node = claim.node.clone();
         let upload = (self.content == Content::Streamed).then(Upload::new);
         self.account.asks(&node, upload.clone());
-        let may_be_sent_again = service.retry && self.inbound.is_idempotent() && self.is_kept() && !self.inbound.wants_upgrade;
-        let mut may_use_idle = may_be_sent_again;
+        let mut may_use_idle = self.may_be_sent_again(service);
         let mut claim = Some(claim);
         loop {
             let (link, reused) = tokio::select! {
@@ -385,7 +388,7 @@ impl Passage<'_> {
 
     /// Sends the request on a connection and passes the answer on. Once that has begun, whatever happens has been accounted for.
     async fn talk(&mut self, mut talk: Talk<'_>, source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<(), Failure> {
-        let (exchange, upload) = (talk.exchange, talk.upload);
+        let (exchange, upload, service) = (talk.exchange, talk.upload, talk.service);
         let writer = self.send_head(&mut talk.link, exchange.node()).await?;
         if self.content == Content::Streamed {
             self.content = Content::Gone;
@@ -399,7 +402,12 @@ impl Passage<'_> {
                 let is_sent = !is_torn && upload.is_none_or(|upload| upload.ended.get());
                 match link {
                     Link::Http1(connection) if connection.answer.keeps_connection && is_sent && connection.inlet.data().is_empty() => {
-                        self.core.keep(exchange.node(), connection);
+                        if service.retry {
+                            self.core.keep(exchange.node(), connection, self.may_be_sent_again(service));
+                        } else {
+                            // Nobody may use it again, and closed in order its port would rest for a minute.
+                            connection.stream.reset_at_close();
+                        }
                     }
                     Link::Http1(_) => {}
                     Link::Http2(talk) => self.core.keep_link(exchange.node(), talk.link()),

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(4);
 /// How many may wait, for each core and node: as many as a thousand clients need at once, or they would be opened and closed all the time. A node whose threads they hold has them back after [`IDLE_LIMIT`].
 const IDLE_COUNT_LIMIT: usize = 512;
+/// The same for connections of requests that could not have used an idle one: they do not say how many are needed, and a node's threads are not ours to hold.
+const UNASKED_COUNT_LIMIT: usize = 64;
+
 #[derive(Debug)]
 struct Idle {
     connection: Connection,
@@ -43,13 +46,13 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose exchange is over, unless its node has left meanwhile.
-    pub(crate) fn keep(&mut self, node: &Arc<Node>, connection: Connection) {
+    /// Keeps a connection whose exchange is over, unless its node has left meanwhile, or there are enough. `is_asked_for`: its request would have used one that was kept.
+    pub(crate) fn keep(&mut self, node: &Arc<Node>, connection: Connection, is_asked_for: bool) {
         if !node.may_idle() {
             return;
         }
         let shelf = self.shelves.entry(node.key).or_insert_with(|| Shelf { node: node.clone(), idle: Vec::new() });
-        if shelf.idle.len() < IDLE_COUNT_LIMIT {
+        if shelf.idle.len() < if is_asked_for { IDLE_COUNT_LIMIT } else { UNASKED_COUNT_LIMIT } {
             node.idle_added();
             shelf.idle.push(Idle { connection, since: Instant::now() });
         } else {
